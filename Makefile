@@ -1,0 +1,53 @@
+# What people type; the work is done in tools/. `make` alone lists the targets.
+
+# More workers than cores: many tests wait for processes that they started.
+PYTEST = .venv/bin/python -m pytest -n 4
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes \
+	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
+
+.PHONY: help run test check bench bench-quick bench-check bench-soak loadtest migration lock clean environment
+
+help: ## List the targets
+	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: environment ## Serve with reload, on its own PostgreSQL and Valkey (PORT=8000 HOST=127.0.0.1 PG=18)
+	@exec .venv/bin/python -m tools.run
+
+test: environment ## Run the tests (PG=16, ARGS="-k name")
+	@exec $(PYTEST) $(ARGS)
+
+check: environment ## Lint, check formats, types and the layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: environment ## Measure everything and write docs/benchmarks.md (a quarter of an hour)
+	@exec .venv/bin/python -m benchmarks report
+
+bench-quick: environment ## Measure the app against its floors, and print it (under two minutes)
+	@exec .venv/bin/python -m benchmarks quick
+
+bench-check: environment ## Fail where a request costs more than is recorded (RECORD=1 to record)
+	@exec .venv/bin/python -m benchmarks check $(if $(RECORD),--record)
+
+bench-soak: environment ## Load it for long, and see whether memory stays flat (MINUTES=60)
+	@exec .venv/bin/python -m benchmarks soak --minutes=$(or $(MINUTES),60)
+
+loadtest: environment ## Let users of locust browse, with service objectives as pass marks (USERS=100 SECONDS=60)
+	@exec .venv/bin/python -m benchmarks loadtest --users=$(or $(USERS),100) --seconds=$(or $(SECONDS),60)
+
+migration: environment ## Write the migration that the models ask for (NAME="create suppliers")
+	@exec .venv/bin/python -m tools.migration "$(NAME)"
+
+lock: environment ## Write the lock files anew after a change of pyproject.toml (UPGRADE=1 for the newest versions)
+	$(COMPILE) pyproject.toml --output-file=requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra=docs --constraint=requirements/runtime.txt --output-file=requirements/docs.txt
+	$(COMPILE) pyproject.toml --extra=docs --group=dev --constraint=requirements/docs.txt --output-file=requirements/development.txt
+	$(COMPILE) --group=bench --output-file=requirements/bench.txt
+
+clean: ## Remove .venv, .data (the database!) and all caches
+	@sh tools/bootstrap.sh clean
+
+environment: ## Make .venv from the lock file, if it is not there yet
+	@sh tools/bootstrap.sh environment

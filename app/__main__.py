@@ -1,0 +1,5 @@
+"""`python -m app` is the `app` command, where that is not installed."""
+
+from app.cli import app
+
+app()

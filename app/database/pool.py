@@ -1,0 +1,115 @@
+"""A pool of asyncpg connections, of fixed size, that costs a read next to nothing.
+
+asyncpg's own pool makes a task and a proxy for each use, which is as much work as the read itself.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from app.database.errors import DATABASE_BUSY
+from app.exceptions import UnavailableError
+
+
+class ReadPool:
+    """Opens a connection when one is wanted and none is idle, until there are `size`; later callers wait in turn."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection]],
+        size: int,
+        *,
+        timeout_seconds: float,
+        recycle_seconds: float,
+    ) -> None:
+        self._connect = connect
+        self._size = size
+        self._timeout_seconds = timeout_seconds
+        self._recycle_seconds = recycle_seconds
+        self._closed = False
+        self._opened = 0  # connections that are open or about to be
+        self._opened_at: dict[asyncpg.Connection, float] = {}
+        # The last one used is the next: those at the other end grow old, and are replaced.
+        self._idle: list[asyncpg.Connection] = []
+        self._waiters: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
+
+    async def acquire(self) -> asyncpg.Connection:
+        """Raises UnavailableError when all stay busy for too long, or the database cannot be reached."""
+        while self._idle:
+            connection = self._idle.pop()
+            if self._usable(connection):
+                return connection
+            self.discard(connection)
+        if self._opened < self._size:
+            self._opened += 1
+            return await self._open()
+        return await self._wait() or await self._open()
+
+    def release(self, connection: asyncpg.Connection) -> None:
+        """Give back a connection whose statement has ended; one that is closed makes room for another."""
+        if self._closed or connection.is_closed():
+            self.discard(connection)
+        elif waiter := self._next_waiter():
+            waiter.set_result(connection)
+        else:
+            self._idle.append(connection)
+
+    def discard(self, connection: asyncpg.Connection) -> None:
+        """Give up a connection that is broken, or whose statement nobody waits for any more."""
+        connection.terminate()
+        self._opened_at.pop(connection, None)
+        self._make_room()
+
+    async def close(self) -> None:
+        """Close what is idle, and what is still in use as soon as it comes back."""
+        self._closed = True
+        while self._idle:
+            connection = self._idle.pop()
+            await connection.close(timeout=2)
+            self.discard(connection)
+
+    def _usable(self, connection: asyncpg.Connection) -> bool:
+        age = asyncio.get_running_loop().time() - self._opened_at[connection]
+        return not connection.is_closed() and age < self._recycle_seconds
+
+    async def _open(self) -> asyncpg.Connection:
+        """Open the connection that `_opened` already counts."""
+        try:
+            connection = await self._connect()
+        except BaseException:
+            self._make_room()
+            raise
+        self._opened_at[connection] = asyncio.get_running_loop().time()
+        return connection
+
+    def _make_room(self) -> None:
+        """One connection less: whoever waits longest may open another in its place."""
+        if waiter := self._next_waiter():
+            waiter.set_result(None)
+        else:
+            self._opened -= 1
+
+    async def _wait(self) -> asyncpg.Connection | None:
+        """A connection that came free, or None where there is room to open one."""
+        waiter: asyncio.Future[asyncpg.Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await waiter
+        except BaseException as error:
+            # It may have been served in the same moment as it gave up; if not, it is cancelled, and passed over.
+            if waiter.done() and not waiter.cancelled():
+                served = waiter.result()
+                self._make_room() if served is None else self.release(served)
+            if isinstance(error, TimeoutError):
+                raise UnavailableError(DATABASE_BUSY) from error
+            raise
+
+    def _next_waiter(self) -> "asyncio.Future[asyncpg.Connection | None] | None":
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                return waiter
+        return None

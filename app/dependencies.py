@@ -1,0 +1,76 @@
+"""Everything an endpoint may ask for. This list is the table of contents of the service."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, TypedDict, cast
+
+from fastapi import Depends, Path, Request, Response
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import Database, Reads, transaction
+from app.http import Links
+from app.repositories.categories import CategoryReads, CategoryRepository
+from app.repositories.products import ProductReads, ProductRepository
+from app.schemas.types import Id
+from app.services.categories import CategoryReadService, CategoryService
+from app.services.health import HealthService
+from app.services.products import ProductReadService, ProductService
+
+
+class State(TypedDict):
+    """What the lifespan opens, and every request finds on `request.state`."""
+
+    database: Database
+    redis: Redis | None
+
+
+def _state(request: Request) -> State:
+    return cast(State, request.scope["state"])
+
+
+async def get_reads(request: Request) -> Reads:
+    return _state(request)["database"].reads
+
+
+async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with transaction(_state(request)["database"].sessions) as session:
+        yield session
+
+
+async def get_links(request: Request, response: Response) -> Links:
+    return Links(request, response)
+
+
+PathId = Annotated[Id, Path()]
+ReadsDep = Annotated[Reads, Depends(get_reads)]
+# With FastAPI's default scope the commit would follow the response, and a failed one would answer 201.
+SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+LinksDep = Annotated[Links, Depends(get_links)]
+
+
+# Reads have services of their own, so that a GET never opens a transaction.
+async def get_category_reads(reads: ReadsDep) -> CategoryReadService:
+    return CategoryReadService(CategoryReads(reads))
+
+
+async def get_categories(session: SessionDep) -> CategoryService:
+    return CategoryService(CategoryRepository(session))
+
+
+async def get_product_reads(reads: ReadsDep) -> ProductReadService:
+    return ProductReadService(ProductReads(reads))
+
+
+async def get_products(session: SessionDep) -> ProductService:
+    return ProductService(ProductRepository(session))
+
+
+async def get_health(request: Request) -> HealthService:
+    return HealthService(_state(request)["database"], _state(request)["redis"], draining=request.app.state.draining)
+
+
+CategoryReadServiceDep = Annotated[CategoryReadService, Depends(get_category_reads)]
+CategoryServiceDep = Annotated[CategoryService, Depends(get_categories)]
+ProductReadServiceDep = Annotated[ProductReadService, Depends(get_product_reads)]
+ProductServiceDep = Annotated[ProductService, Depends(get_products)]
+HealthServiceDep = Annotated[HealthService, Depends(get_health)]

@@ -1,0 +1,98 @@
+"""Every request has an id and one line in the log; the id is in the answer and in all that is logged meanwhile."""
+
+import logging
+import os
+import re
+from collections.abc import Collection
+from time import perf_counter, time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.telemetry.context import request_id
+
+_access_log = logging.getLogger("app.access")
+
+# Anything else a client may send could break out of a header, or of a query on the log.
+_WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# What nginx calls a request whose client left before the answer.
+_NO_ANSWER = 499
+
+
+class RequestContextMiddleware:
+    """Takes the request's id from `X-Request-ID` or makes one, times the request and logs it.
+
+    A well-formed id has 1 to 128 letters, digits, `.`, `_` or `-`; any other is replaced. `X-Process-Time` is the
+    seconds until the answer begins; `duration_ms` in the log runs to its last byte. Paths in `unlogged` are not logged.
+    """
+
+    def __init__(self, app: ASGIApp, unlogged: Collection[str] = ()) -> None:
+        self.app = app
+        self.unlogged = unlogged
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started_at = perf_counter()
+        ended_at = 0.0
+        status, bytes_sent = _NO_ANSWER, 0
+        id = _sent_id(scope) or os.urandom(8).hex()
+
+        async def noting_send(message: Message) -> None:
+            nonlocal ended_at, status, bytes_sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message.get("headers", ()))
+                headers.append((b"x-request-id", id.encode()))
+                headers.append((b"x-process-time", b"%.6f" % (perf_counter() - started_at)))
+                message["headers"] = headers
+                await send(message)
+            else:
+                await send(message)
+                bytes_sent += len(message.get("body", b""))
+                ended_at = perf_counter()
+
+        token = request_id.set(id)
+        try:
+            await self.app(scope, receive, noting_send)
+        finally:
+            if scope["path"] not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
+                _access_log.handle(_AccessRecord(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at))
+        # Not after an error: the server logs that, outside of all middleware, and should name the request too.
+        request_id.reset(token)
+
+
+def _sent_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode() if _WELL_FORMED_ID.fullmatch(value) else None
+    return None
+
+
+class _AccessRecord(logging.LogRecord):
+    """What `info()` would make, but for thread, process and source line: looking them up costs more than the rest."""
+
+    _blank = vars(
+        logging.makeLogRecord(
+            {
+                "name": _access_log.name,
+                "levelno": logging.INFO,
+                "levelname": "INFO",
+                "msg": "%(method)s %(path)s %(status)d",
+            }
+        )
+    )
+
+    def __init__(self, scope: Scope, status: int, bytes_sent: int, seconds: float) -> None:
+        path, client = scope["path"], scope.get("client")
+        self.__dict__ = self._blank.copy()
+        self.created = time()
+        self.args = {
+            "method": scope["method"],
+            # A path may hold anything, line breaks too. The query is left out: it is where people put tokens.
+            "path": path if path.isprintable() else repr(path)[1:-1],
+            "status": status,
+            "duration_ms": int(seconds * 1e6) / 1e3,
+            "bytes_sent": bytes_sent,
+            "client": client[0] if client else None,
+        }

@@ -1,0 +1,93 @@
+"""What we write ourselves leaves through orjson; everything else is FastAPI's own fast path.
+
+Setting `ORJSONResponse` as an app's default response class would switch that fast path off.
+"""
+
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, unquote_plus
+
+import orjson
+from fastapi import Request, Response
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+# What may stand in a path and a query (RFC 3986), "%" included: what the client encoded stays as it was sent.
+_URI = "%!$&'()*+,;=:@/?-._~"
+
+
+class Digits(Convertor[str]):
+    """`{id:digits}` in a path, so that `/search` is not taken for an id."""
+
+    regex = "[0-9]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("digits", Digits())
+
+
+class ORJSONResponse(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, option=orjson.OPT_UTC_Z)
+
+
+class _Page(Protocol):
+    next_cursor: str | None
+
+
+class _Resource(Protocol):
+    id: Any
+
+
+_PageT = TypeVar("_PageT", bound=_Page)
+_ResourceT = TypeVar("_ResourceT", bound=_Resource)
+
+
+class Links:
+    """Says in headers where other things are, relative to this address: only the client knows by which name it came."""
+
+    def __init__(self, request: Request, response: Response) -> None:
+        self._scope = request.scope
+        self._headers = response.headers
+
+    def page(self, page: _PageT) -> _PageT:
+        """Link the first page and, unless this is the last, the next one (`Link`, RFC 8288).
+
+        They are asked for with the same query parameters, but for `cursor`.
+        """
+        links = [f'<{self._list(cursor=None)}>; rel="first"']
+        if page.next_cursor is not None:
+            links.append(f'<{self._list(page.next_cursor)}>; rel="next"')
+        self._headers.append("Link", ", ".join(links))
+        return page
+
+    def created(self, resource: _ResourceT) -> _ResourceT:
+        """Name the address of what was posted to this one (`Location`, RFC 9110 §10.2.2)."""
+        self._headers["Location"] = f"{sent_path(self._scope)}/{quote(str(resource.id), '')}"
+        return resource
+
+    def _list(self, cursor: str | None) -> str:
+        query = [pair for pair in sent_query(self._scope).split("&") if pair and _name(pair) != "cursor"]
+        if cursor is not None:
+            query.append(f"cursor={quote(cursor, '')}")
+        path = sent_path(self._scope)
+        return f"{path}?{'&'.join(query)}" if query else path
+
+
+def sent_path(scope: Scope) -> str:
+    """The path with the percent-encoding it was sent with, fit for a header."""
+    return quote(scope.get("raw_path") or quote(scope["path"]).encode(), _URI)
+
+
+def sent_query(scope: Scope) -> str:
+    """The query string with the percent-encoding it was sent with, fit for a header."""
+    return quote(scope["query_string"], _URI)
+
+
+def _name(pair: str) -> str:
+    return unquote_plus(pair.partition("=")[0])

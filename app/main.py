@@ -1,0 +1,49 @@
+"""The composition root of the process: what the application is made of, and what it holds open."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+
+from app.cache import open_redis
+from app.config import Settings, get_settings
+from app.database import open_database
+from app.dependencies import State
+from app.http import add_docs, document_problems, exception_handlers, middleware
+from app.routers import ROUTERS
+from app.telemetry.logs import configure_logging
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
+    """Open everything before the first request, close it after the last, in the opposite order."""
+    async with open_database(settings.database, settings.app.name) as database, open_redis(settings.redis) as redis:
+        await database.warn_of_too_many_connections(settings.workers)
+        yield {"database": database, "redis": redis}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application. Connects to nothing: that is the lifespan's work."""
+    settings = settings or get_settings()
+    configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    app = FastAPI(
+        title=settings.app.name,
+        lifespan=partial(lifespan, settings=settings),
+        middleware=middleware(settings),
+        exception_handlers=exception_handlers,
+        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.draining = False
+    for router in ROUTERS:
+        app.include_router(router)
+    document_problems(app)
+    if settings.docs_enabled:
+        add_docs(app)
+    return app
+
+
+app = create_app()

@@ -1,0 +1,112 @@
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Insert, Update, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.database import AnySelect, Keyset, KeysetPage, Query, Reads
+from app.models import Category, Product
+
+
+class ProductRow(NamedTuple):
+    """A product with its category, as one statement brings both."""
+
+    id: int
+    sku: str
+    name: str
+    description: str
+    price: Decimal
+    stock: int
+    category_id: int
+    category_name: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+def _columns(product: type[Product]) -> list[Any]:
+    category = {"category_id": Category.id, "category_name": Category.name}
+    return [category[name].label(name) if name in category else getattr(product, name) for name in ProductRow._fields]
+
+
+PRODUCTS = select(*_columns(Product)).join(Product.category)
+BY_ID = Query(ProductRow, PRODUCTS.where(Product.id == bindparam("id")))
+PAGES = Keyset(
+    "products",
+    ProductRow,
+    PRODUCTS,
+    sorts={"id": Product.id, "name": Product.name, "price": Product.price, "created_at": Product.created_at},
+    filters={
+        "category": Product.category_id == bindparam("category"),
+        "min_price": Product.price >= bindparam("min_price"),
+        "max_price": Product.price <= bindparam("max_price"),
+        "in_stock": (Product.stock > 0) == bindparam("in_stock"),
+    },
+)
+ENGLISH: ColumnElement[str] = literal_column("'english'")
+SIMPLE: ColumnElement[str] = literal_column("'simple'")
+# The beginning of a word may look like a stop word ("the" of "thermal"), which only `simple` keeps.
+LAST = func.to_tsquery(ENGLISH, bindparam("last")).op("||")(func.to_tsquery(SIMPLE, bindparam("last")))
+WORDS = func.to_tsquery(ENGLISH, bindparam("words")).op("&&")(LAST)
+SEARCH = Query(
+    ProductRow,
+    PRODUCTS.where(Product.search.bool_op("@@")(WORDS))
+    .order_by(func.ts_rank(Product.search, WORDS).desc(), Product.id)
+    .limit(bindparam("limit")),
+)
+
+
+class ProductReads:
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    async def get(self, id: int) -> ProductRow | None:
+        return await self._reads.first(BY_ID, id=id)
+
+    async def page(self, **query: Any) -> KeysetPage[ProductRow]:
+        return await PAGES.page(self._reads, **query)
+
+    async def search(self, words: Sequence[str], limit: int) -> list[ProductRow]:
+        """Products that hold every word, best match first; the last word may be the beginning of one."""
+        *quoted, last = ("'" + word.replace("\\", "\\\\").replace("'", "''") + "'" for word in words)
+        return await self._reads.all(SEARCH, words=" & ".join(quoted), last=f"{last}:*", limit=limit)
+
+
+class ProductRepository:
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def create(self, **values: Any) -> ProductRow:
+        return ProductRow(*(await self._session.execute(_insert(frozenset(values)), values)).one())
+
+    async def update(self, id: int, **values: Any) -> ProductRow | None:
+        row = (await self._session.execute(_update(frozenset(values)), {"product_id": id, **values})).first()
+        return ProductRow(*row) if row else None
+
+    async def delete(self, id: int) -> bool:
+        return (await self._session.execute(DELETE, {"product_id": id})).first() is not None
+
+
+DELETE = delete(Product).where(Product.id == bindparam("product_id")).returning(Product.id)
+
+
+# To build a statement takes many times longer than to run it: each is built once.
+@cache
+def _insert(names: frozenset[str]) -> AnySelect:
+    return _with_category(insert(Product).values({name: bindparam(name) for name in names}))
+
+
+@cache
+def _update(names: frozenset[str]) -> AnySelect:
+    changes = update(Product).values({name: bindparam(name) for name in names})
+    return _with_category(changes.where(Product.id == bindparam("product_id")))
+
+
+def _with_category(write: Insert | Update) -> AnySelect:
+    """Write and read back in one round trip."""
+    written = aliased(Product, write.returning(*Product.__table__.c).cte("written"))
+    return select(*_columns(written)).join(written.category)

@@ -1,0 +1,63 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Query, status
+
+from app.dependencies import LinksDep, PathId, ProductReadServiceDep, ProductServiceDep
+from app.http import problem_responses
+from app.schemas.base import Page
+from app.schemas.products import (
+    ProductCreate,
+    ProductListQuery,
+    ProductRead,
+    ProductSearchQuery,
+    ProductSearchResult,
+    ProductUpdate,
+)
+
+router = APIRouter(prefix="/api/products", tags=["products"])
+
+
+@router.get("")
+async def list_products(
+    query: Annotated[ProductListQuery, Query()], products: ProductReadServiceDep, links: LinksDep
+) -> Page[ProductRead]:
+    """List products, page by page."""
+    return links.page(await products.page(query))
+
+
+@router.get("/search")
+async def search_products(
+    query: Annotated[ProductSearchQuery, Query()], products: ProductReadServiceDep
+) -> ProductSearchResult:
+    """Find products by the words in their name, sku and description, best match first."""
+    return await products.search(query)
+
+
+@router.get("/{id:digits}", responses=problem_responses(404))
+async def get_product(id: PathId, products: ProductReadServiceDep) -> ProductRead:
+    """Return a product."""
+    return await products.get(id)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
+async def create_product(data: ProductCreate, products: ProductServiceDep, links: LinksDep) -> ProductRead:
+    """Create a product."""
+    return links.created(await products.create(data))
+
+
+@router.put("/{id:digits}", responses=problem_responses(404, 409))
+async def replace_product(id: PathId, data: ProductCreate, products: ProductServiceDep) -> ProductRead:
+    """Replace every field of a product; one left out takes its default."""
+    return await products.update(id, data)
+
+
+@router.patch("/{id:digits}", responses=problem_responses(404, 409))
+async def update_product(id: PathId, data: ProductUpdate, products: ProductServiceDep) -> ProductRead:
+    """Change some fields of a product."""
+    return await products.update(id, data)
+
+
+@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404))
+async def delete_product(id: PathId, products: ProductServiceDep) -> None:
+    """Delete a product."""
+    await products.delete(id)

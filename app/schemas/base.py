@@ -1,0 +1,41 @@
+"""What requests and answers have in common."""
+
+from typing import Generic, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ItemT = TypeVar("ItemT", bound=BaseModel)
+
+
+class RequestSchema(BaseModel):
+    """What a client sends: unknown fields and values of another type are refused, not guessed at."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class PatchSchema(RequestSchema):
+    """Some fields of a resource. One that is left out is MISSING and stays as it is; `null` would be a value."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="after")
+    def _change_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("Send at least one field to change")
+        return self
+
+
+class ListQuery(BaseModel):
+    """The query parameters that every list takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(20, ge=1, le=100, description="Items on a page.")
+    cursor: str | None = Field(None, max_length=2000, description="The `next_cursor` of the page before.")
+    total: bool = Field(False, description="Count all matching items; the more there are, the longer it takes.")
+
+
+class Page(BaseModel, Generic[ItemT]):
+    items: list[ItemT]
+    next_cursor: str | None = Field(description="Ask for the next page with it; null on the last page.")
+    total: int | None = Field(description="How many items match; null unless asked for with `total=true`.")

@@ -1,0 +1,76 @@
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import MISSING, BaseModel, ConfigDict, Field
+
+from app.schemas.base import ListQuery, PatchSchema, RequestSchema
+from app.schemas.types import Amount, Count, Id, Price, Text, VisibleText, text_with
+
+# What a word holds: anything but white space, control characters and punctuation, which search operators are made of.
+WORD = re.compile(r"[^\x00-/:-@\[-`{-\x7f]")
+
+Sku = Annotated[VisibleText, Field(max_length=64, examples=["LAP-000042"])]
+Name = Annotated[VisibleText, Field(max_length=200, examples=["Aurora 14 Laptop"])]
+Description = Annotated[Text, Field(max_length=10_000)]
+
+
+class ProductCreate(RequestSchema):
+    sku: Sku
+    name: Name
+    description: Description = ""
+    price: Amount
+    stock: Count = 0
+    category_id: Id
+
+
+class ProductUpdate(PatchSchema):
+    sku: Sku | MISSING = MISSING
+    name: Name | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    price: Amount | MISSING = MISSING
+    stock: Count | MISSING = MISSING
+    category_id: Id | MISSING = MISSING
+
+
+class ProductCategory(BaseModel):
+    id: int
+    name: str
+
+
+class ProductRead(BaseModel):
+    id: int
+    sku: str
+    name: str
+    description: str
+    price: Price
+    stock: int
+    category: ProductCategory
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ProductListQuery(ListQuery):
+    sort: Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"] = Field(
+        "id", description="A `-` sorts downwards."
+    )
+    category: Id | None = Field(None, description="Only products of the category with this id.")
+    min_price: Amount | None = Field(None, description="Only products at this price or above.")
+    max_price: Amount | None = Field(None, description="Only products at this price or below.")
+    in_stock: bool | None = Field(None, description="Only products that are in stock, or that are not.")
+
+
+class ProductSearchQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    q: Text = Field(
+        max_length=200,
+        description="Words to find; the last may be the beginning of one.",
+        json_schema_extra={"pattern": text_with(WORD)},
+    )
+    limit: int = Field(20, ge=1, le=100, description="How many products to return, best match first.")
+
+
+class ProductSearchResult(BaseModel):
+    items: list[ProductRead]

@@ -1,0 +1,45 @@
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.database import Database
+from app.exceptions import UnavailableError
+from app.schemas.health import Check, Readiness
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 1.0  # a probe that waits longer is a probe that failed
+
+
+class HealthService:
+    def __init__(self, database: Database, redis: Redis | None, *, draining: bool) -> None:
+        self._database = database
+        self._redis = redis
+        self._draining = draining
+
+    async def readiness(self) -> Readiness:
+        """Without its database the service can do nothing; without its cache it is only slower."""
+        database, cache = await asyncio.gather(_check("database", self._database.ping), self._check_cache())
+        if self._draining:
+            return Readiness(status="draining", database=database, cache=cache)
+        if database.status == "down":
+            return Readiness(status="unavailable", database=database, cache=cache)
+        return Readiness(status="degraded" if cache.status == "down" else "ready", database=database, cache=cache)
+
+    async def _check_cache(self) -> Check:
+        return Check(status="off", seconds=0) if self._redis is None else await _check("cache", self._redis.ping)
+
+
+async def _check(name: str, ping: Callable[[], Awaitable[object]]) -> Check:
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ping()
+    except (UnavailableError, RedisError, TimeoutError) as error:
+        log.warning("The %s does not answer: %r", name, error)
+        return Check(status="down", seconds=round(time.perf_counter() - started, 6))
+    return Check(status="up", seconds=round(time.perf_counter() - started, 6))

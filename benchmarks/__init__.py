@@ -1,0 +1,1 @@
+"""How fast the service is, measured against the ground it stands on: floors that read the same tables with less."""

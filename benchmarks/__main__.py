@@ -1,0 +1,47 @@
+"""`python -m benchmarks quick | check | report | soak | loadtest`: what the targets of make run."""
+
+import argparse
+import sys
+
+from benchmarks.check import check
+from benchmarks.compare import quick
+from benchmarks.loadtest import loadtest
+from benchmarks.report import report
+from benchmarks.soak import soak
+from tools.locks import SetupError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the app against its floors.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("quick", help="print the floors and the app in turn")
+    add.add_argument("scenario", nargs="*", help="only these")
+    add = commands.add_parser("check", help="compare with what is recorded")
+    add.add_argument("--record", action="store_true", help="record it instead")
+    commands.add_parser("report", help="write docs/benchmarks.md")
+    add = commands.add_parser("soak", help="load for long, and judge the memory")
+    add.add_argument("--minutes", type=float, default=60)
+    add = commands.add_parser("loadtest", help="users of locust, and the service objectives")
+    add.add_argument("--users", type=int, default=100)
+    add.add_argument("--seconds", type=int, default=60)
+    arguments = parser.parse_args()
+    try:
+        match arguments.command:
+            case "quick":
+                quick(arguments.scenario)
+            case "check":
+                return check(arguments.record)
+            case "report":
+                report()
+            case "soak":
+                return soak(arguments.minutes)
+            case "loadtest":
+                return loadtest(arguments.users, arguments.seconds)
+    except SetupError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

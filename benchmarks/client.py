@@ -1,0 +1,108 @@
+"""A driver for where there is no wrk: raw sockets, kept alive, one request at a time on each.
+
+`python -m benchmarks.client URL FILE CONNECTIONS SECONDS` prints what wrk.lua prints.
+"""
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from statistics import quantiles
+from time import perf_counter
+from typing import cast
+from urllib.parse import urlsplit
+
+import uvloop
+
+from tools.network import LOOPBACK
+
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+
+
+class Run:
+    def __init__(self, port: int, requests: Iterator[bytes], seconds: float) -> None:
+        self.port = port
+        self.requests = requests
+        self.began_at = perf_counter()
+        self.ends_at = self.began_at + seconds
+        self.latencies: list[float] = []
+        self.errors = 0
+
+    async def connect(self) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: Connection(self), LOOPBACK, self.port)
+
+
+class Connection(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.received = b""
+        self.sent_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._send()
+
+    def _send(self) -> None:
+        self.received = b""
+        self.sent_at = perf_counter()
+        self.transport.write(next(self.run.requests))
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        end = self.received.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self.received[:end]
+        length = LENGTH.search(head)
+        if length is None or len(self.received) < end + 4 + int(length[1]):
+            return
+        now = perf_counter()
+        self.run.latencies.append(now - self.sent_at)
+        self.run.errors += head[9:12] >= b"400"
+        self.sent_at = 0.0
+        if now >= self.run.ends_at or CLOSES.search(head):
+            self.transport.close()
+        else:
+            self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if perf_counter() < self.run.ends_at:
+            self.run.errors += self.sent_at > 0
+            asyncio.ensure_future(self.run.connect())  # noqa: RUF006 - the loop ends with the run
+
+
+def request(line: str) -> bytes:
+    method, path, *rest = line.split(" ", 2)
+    body = "".join(rest).encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode() + body
+
+
+async def main(port: int, lines: list[str], connections: int, seconds: float) -> None:
+    run = Run(port, cycle([request(line) for line in lines]), seconds)
+    await asyncio.gather(*(run.connect() for _ in range(connections)))
+    await asyncio.sleep(seconds)
+    took = perf_counter() - run.began_at
+    percentiles = quantiles(run.latencies, n=100) if len(run.latencies) > 1 else [0.0] * 99
+    figures = {
+        "requests": len(run.latencies),
+        "seconds": took,
+        "p50_ms": percentiles[49] * 1e3,
+        "p99_ms": percentiles[98] * 1e3,
+        "errors": run.errors,
+    }
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+if __name__ == "__main__":
+    url, file, connections, seconds = sys.argv[1:]
+    lines = Path(file).read_text().splitlines()
+    uvloop.run(main(urlsplit(url).port or 80, lines, int(connections), float(seconds)))

@@ -1,0 +1,90 @@
+"""Floors A and B: ASGI without a framework, asyncpg without an ORM, orjson without a schema."""
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import asyncpg
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from benchmarks.floors import BY_ID, CREATE, FIRST_PAGE, SEARCH, UPDATE, cursor_after, open_pool, words_of
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await _live(scope, receive, send)
+        return
+    status, answer = await _answer(scope, receive)
+    body = orjson.dumps(answer, option=orjson.OPT_UTC_Z)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _live(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    async with await open_pool() as pool:
+        scope["state"]["pool"] = pool
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _answer(scope: Scope, receive: Receive) -> tuple[int, Any]:
+    method, path = scope["method"], scope["path"]
+    if path == "/health/live":
+        return 200, {"status": "alive"}
+    pool: asyncpg.Pool = scope["state"]["pool"]
+    if method == "POST":
+        return 201, _product(await _create(pool, await _body(receive)))
+    if method == "PATCH":
+        return 200, _product(await _update(pool, int(path[14:]), await _body(receive)))
+    if path == "/api/products":
+        return 200, _page(await pool.fetch(FIRST_PAGE, 21))
+    if path == "/api/products/search":
+        query = dict(parse_qsl(scope["query_string"].decode()))
+        return 200, {"items": [_product(row) for row in await pool.fetch(SEARCH, words_of(query["q"]), 20)]}
+    return 200, _product(await pool.fetchrow(BY_ID, int(path[14:])))
+
+
+async def _create(pool: asyncpg.Pool, data: dict[str, Any]) -> asyncpg.Record:
+    price = int(data["price"].replace(".", ""))
+    async with pool.acquire() as connection, connection.transaction():
+        return await connection.fetchrow(
+            CREATE, data["sku"], data["name"], data["description"], price, data["stock"], data["category_id"]
+        )
+
+
+async def _update(pool: asyncpg.Pool, id: int, data: dict[str, Any]) -> asyncpg.Record:
+    async with pool.acquire() as connection, connection.transaction():
+        return await connection.fetchrow(UPDATE, id, data["stock"])
+
+
+async def _body(receive: Receive) -> dict[str, Any]:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message["body"]
+        more = message["more_body"]
+    return dict(orjson.loads(body))
+
+
+def _page(rows: list[asyncpg.Record]) -> dict[str, Any]:
+    more = cursor_after(rows[19]["id"]) if len(rows) > 20 else None
+    return {"items": [_product(row) for row in rows[:20]], "next_cursor": more, "total": None}
+
+
+def _product(row: asyncpg.Record) -> dict[str, Any]:
+    id, sku, name, description, price, stock, category_id, category_name, version, created_at, updated_at = row
+    return {
+        "id": id,
+        "sku": sku,
+        "name": name,
+        "description": description,
+        "price": f"{price // 100}.{price % 100:02}",
+        "stock": stock,
+        "category": {"id": category_id, "name": category_name},
+        "version": version,
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }

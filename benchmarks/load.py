@@ -1,0 +1,50 @@
+"""Sends requests as fast as a server answers them: with wrk where it is installed, else with a client of our own."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.servers import ROOT
+from tools.locks import SetupError
+
+WRK = shutil.which("wrk")
+DRIVER = "wrk" if WRK else "the bundled client"
+
+
+@dataclass(frozen=True)
+class Load:
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+    driver_busy: float
+    """The share of the time in which the driver itself was at work."""
+
+
+def load(url: str, lines: Path, connections: int, seconds: int) -> Load:
+    """Keep that many connections busy with the lines of a file."""
+    if WRK:
+        script = str(ROOT / "benchmarks" / "wrk.lua")
+        options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={script}"]
+        argv = [WRK, *options, url, "--", str(lines)]
+    else:
+        argv = [sys.executable, "-m", "benchmarks.client", url, str(lines), str(connections), str(seconds)]
+    before = _cpu_of_children()
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env=dict(os.environ) | {"PYTHONPATH": str(ROOT)}
+    )
+    if done.returncode:
+        raise SetupError(f"{DRIVER} failed: {done.stderr or done.stdout}")
+    figures = json.loads(done.stdout.splitlines()[-1])
+    return Load(**figures, driver_busy=(_cpu_of_children() - before) / figures["seconds"])
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,68 @@
+"""What the kernel says of a process and its workers (Linux: /proc)."""
+
+import os
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+CORES = sorted(os.sched_getaffinity(0))
+# The server has a core to itself; the driver and PostgreSQL share the others.
+SERVER_CORES = {CORES[-1]}
+OTHER_CORES = set(CORES[:-1] or CORES)
+
+
+@contextmanager
+def pinned(cores: Set[int]) -> Iterator[None]:
+    """Keep this process, and whatever it starts meanwhile, on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def family(pid: int) -> list[int]:
+    """The process and all that it started."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            children.setdefault(int(_stat(path)[1]), []).append(int(path.parent.name))
+    members = [pid]
+    for member in members:
+        members += children.get(member, [])
+    return members
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process and its workers have used, in user code and in the kernel."""
+    used = 0
+    for member in family(pid):
+        with suppress(OSError):
+            fields = _stat(Path(f"/proc/{member}/stat"))
+            used += int(fields[11]) + int(fields[12])
+    return used / TICKS
+
+
+def busy_seconds(cores: Set[int]) -> float:
+    """How long these cores have run anything, or were taken from this virtual machine; without interrupts."""
+    used = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *times = line.split()
+        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cores:
+            user, nice, system, _idle, _iowait, _irq, _softirq, steal, *_ = map(int, times)
+            used += user + nice + system + steal
+    return used / TICKS
+
+
+def memory_megabytes(pid: int) -> tuple[float, float]:
+    """What it holds (RSS), and its share of that where pages are shared (PSS)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kilobytes = {name.rstrip(":"): int(value) for name, value, *_ in map(str.split, lines)}
+    return kilobytes["Rss"] / 1024, kilobytes["Pss"] / 1024
+
+
+def _stat(path: Path) -> list[str]:
+    """The fields after the name, which may hold anything."""
+    return path.read_text().rpartition(")")[2].split()

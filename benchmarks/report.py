@@ -1,0 +1,176 @@
+"""`make bench`: everything, written to docs/benchmarks.md with its plot and the machine."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks import scale
+from benchmarks.compare import PRODUCTS, Compared, compare, section
+from benchmarks.figures import table, verdict
+from benchmarks.ground import Ground, ground
+from benchmarks.load import DRIVER
+from benchmarks.measure import CONNECTIONS, Results, middle, ratio, say
+from benchmarks.peers import peers
+from benchmarks.plot import Group, bars
+from benchmarks.processes import CORES
+from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.servers import ROOT, Server
+from tools.locks import SetupError
+
+# Many short rounds: servers that are compared are asked within seconds of one another.
+ROUNDS, SECONDS = 15, 1
+PING_LIMIT_US = 60.0
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLOT = PAGE.with_suffix(".svg")
+
+TEXT = """# Benchmarks
+
+Written by `make bench` on {date}: {rounds} rounds of {seconds} s, {connected} connections of {driver}.
+
+{machine}
+
+Absolute figures are this machine's. What carries over to another one are ratios, and those are what
+`make bench-check` holds the service to.
+
+## How it is measured
+
+- **Floor A** is bare ASGI: a ping. **Floor B** is bare ASGI, asyncpg's pool without its reset query, and orjson.
+  **Floor C** is FastAPI with one typed route each over asyncpg and no middleware. All read the same tables with the
+  same joins, and answer byte for byte what the app answers; a test compares them.
+- **The app** is what ships: `app serve` with its defaults, all middleware, production settings, and its access log on.
+- One worker each, pinned to a core of its own; the driver and PostgreSQL have the others. Uvicorn on uvloop and
+  httptools for all. Ids and words are random over {products:,} products.
+- All servers of a table are asked in turn, round after round. CPU is what the kernel charged the server's process
+  (user and system) during its turn, divided by the requests. Figures are medians over the rounds; a ratio is the median
+  of the ratios within each round; min–max is of the CPU over the rounds.
+
+## Against the floors
+
+![CPU per request of the floors and the app](benchmarks.svg)
+
+{scenarios}
+
+### Targets
+
+{targets}
+
+## Scale
+
+### Table sizes
+
+{sizes}
+
+### Workers
+
+{workers}
+
+### Connections
+
+{connections}
+
+### Memory
+
+{memory}
+
+## Other frameworks
+
+The same ping and the same product by id, as each framework's own guide serves it, one process each; the newest
+releases, installed when this was written. The sources are in [benchmarks/frameworks](../benchmarks/frameworks).
+
+{peers}
+
+## Run it yourself
+
+| command | what it does |
+|---|---|
+| `make bench` | all of this, in about a quarter of an hour; wrk is used where it is installed |
+| `make bench-quick` | the floors and the app, printed, in under two minutes |
+| `make bench-check` | compare ratios and wire counts with [the recorded ones](../benchmarks/recorded.json) |
+| `make bench-soak MINUTES=60` | load for an hour, and whether memory stays flat |
+| `make loadtest` | users of locust, with the service objectives as pass marks |
+"""
+
+
+def report() -> None:
+    """In about a quarter of an hour, most of which goes into the tables."""
+    PAGE.parent.mkdir(exist_ok=True)
+    with ground(PRODUCTS) as here:
+        app = here.app()
+        compared = list(_compared(here, app))
+        sections = {
+            "machine": _machine(here),
+            "scenarios": "\n\n".join(map(section, compared)),
+            "targets": _targets(compared),
+            "connections": _told(scale.connections(here, app, ROUNDS, SECONDS)),
+            "memory": _told(scale.memory(app)),
+            "peers": _told(_peers(here, app)),
+            "workers": _told(scale.workers(here, ROUNDS, SECONDS)),
+            "sizes": _told(scale.sizes(here, app, ROUNDS, SECONDS)),
+        }
+    PAGE.write_text(
+        TEXT.format(
+            date=time.strftime("%Y-%m-%d"),
+            rounds=ROUNDS,
+            seconds=SECONDS,
+            connected=CONNECTIONS,
+            driver=DRIVER,
+            products=PRODUCTS,
+            **sections,
+        )
+    )
+    PLOT.write_text(bars("CPU µs per request", [_group(*each) for each in compared]))
+    say(f"Written to {PAGE.relative_to(ROOT)}.")
+
+
+def _compared(here: Ground, app: Server) -> Iterator[Compared]:
+    for each in compare(here, app, SCENARIOS, ROUNDS, SECONDS):
+        say(f"\n{section(each)}")
+        yield each
+
+
+def _told(text: str) -> str:
+    say(f"\n{text}")
+    return text
+
+
+def _targets(compared: Sequence[Compared]) -> str:
+    rows = []
+    for scenario, results in compared:
+        app = results["app"]
+        if scenario.limit:
+            floor, limit = scenario.against, scenario.limit
+            rows.append([f"{scenario.name}, × floor {floor}", verdict(ratio(app, results[f"floor {floor}"]), limit)])
+        else:
+            above = median(ours.cpu_us - its.cpu_us for ours, its in zip(app, results["floor A"], strict=True))
+            rows.append([f"{scenario.name}, µs above floor A", verdict(above, PING_LIMIT_US)])
+    return table(["CPU per request", "target"], rows)
+
+
+def _peers(here: Ground, app: Server) -> str:
+    try:
+        return peers(here, app, ROUNDS, SECONDS)
+    except SetupError as error:
+        say(str(error))
+        return "Not measured this time: they could not be installed."
+
+
+def _group(scenario: Scenario, results: Results) -> Group:
+    return scenario.name, {name: middle(slices, lambda each: each.cpu_us) for name, slices in results.items()}
+
+
+def _machine(here: Ground) -> str:
+    known = dict(line.split("\t", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if "\t" in line)
+    cpu = known.get("model name", platform.machine()).lstrip("\t: ")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    rows = [
+        ["CPU", f"{cpu}, {len(CORES)} cores"],
+        ["Memory", f"{memory:.0f} GB"],
+        ["System", f"{system}, Linux {platform.release()}"],
+        ["Python", platform.python_version()],
+        ["PostgreSQL", str(here.ask("SHOW server_version"))],
+    ]
+    return table(["machine", ""], rows)

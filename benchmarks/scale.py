@@ -1,0 +1,126 @@
+"""What becomes of the cost of a request as tables, workers and connections grow."""
+
+import json
+from collections.abc import Callable, Mapping
+from http.client import HTTPConnection
+from pathlib import Path
+from random import Random
+from statistics import median
+
+from benchmarks.figures import table, verdict
+from benchmarks.ground import Ground
+from benchmarks.measure import Slice, measure, middle, ratio, take, write_lines
+from benchmarks.processes import CORES, memory_megabytes
+from benchmarks.scenarios import BY_ID, LIST, Scenario
+from benchmarks.servers import Server
+from tools.network import LOOPBACK
+
+LARGE = 1_000_000
+DEEP_PAGE = 10_000
+PAGE_ROWS = 20
+CONNECTIONS = (1, 8, 64, 256, 512)
+
+SIZE_LIMIT = 1.2
+WORKER_LIMIT = 1.1
+GOODPUT_LIMIT = 0.9
+MEMORY_LIMIT = 150.0
+
+Kind = Callable[[int, Server], Scenario]
+"""What to ask of a server with that many products."""
+
+
+def sizes(here: Ground, app: Server, rounds: int, seconds: int) -> str:
+    """CPU per request of the app and of PostgreSQL over a small and a large table."""
+    servers = {here.products: app, LARGE: here.app("large app", DATABASE_URL=here.database("large", LARGE))}
+    kinds: dict[str, Kind] = {
+        "by id": lambda *_: BY_ID,
+        "first page": lambda *_: LIST,
+        f"page {DEEP_PAGE:,}": _deep_page,
+    }
+    rows = []
+    for name, kind in kinds.items():
+        (app_small, postgres_small), (app_large, postgres_large) = _costs(here, servers, kind, rounds, seconds)
+        costs = [f"{cost:,.0f}" for cost in (app_small, app_large, postgres_small, postgres_large)]
+        both = (app_large + postgres_large) / (app_small + postgres_small)
+        rows.append([name, *costs, verdict(app_large / app_small, SIZE_LIMIT), verdict(both, SIZE_LIMIT)])
+    head = ["CPU µs/request", "app, 10⁴ rows", "10⁶ rows", "PostgreSQL, 10⁴", "10⁶", "app ×", "both ×"]
+    told = f"A table of {here.products:,} rows ends before page {DEEP_PAGE:,}: there it is its last but one."
+    return f"{table(head, rows)}\n\n{told}"
+
+
+def _costs(
+    here: Ground, servers: Mapping[int, Server], kind: Kind, rounds: int, seconds: int
+) -> tuple[tuple[float, float], ...]:
+    """Of the app and of PostgreSQL, for each server."""
+    asked: list[tuple[Server, Path, list[float], list[float]]] = []
+    for products, server in servers.items():
+        lines = here.directory / f"{products}.lines"
+        lines.write_text("\n".join(kind(products, server).lines(Random(2026), products, 10_000)) + "\n")
+        asked.append((server, lines, [], []))
+    for _ in range(rounds):
+        for server, lines, ours, its in asked:
+            before = here.postgres_cpu_seconds()
+            taken = take(server, lines, seconds)
+            ours.append(taken.cpu_us)
+            its.append((here.postgres_cpu_seconds() - before) / taken.load.requests * 1e6)
+    return tuple((median(ours), median(its)) for *_, ours, its in asked)
+
+
+def _deep_page(products: int, server: Server) -> Scenario:
+    rows = min(DEEP_PAGE, products // PAGE_ROWS - 1) * PAGE_ROWS - PAGE_ROWS
+    connection, cursor = HTTPConnection(LOOPBACK, server.port, timeout=10), ""
+    while rows:
+        step = min(100, rows)
+        connection.request("GET", f"/api/products?limit={step}{cursor}")
+        cursor = f"&cursor={json.load(connection.getresponse())['next_cursor']}"
+        rows -= step
+    connection.close()
+    return Scenario("deep page", lambda *_: iter([f"GET /api/products?limit={PAGE_ROWS}{cursor}"]))
+
+
+def workers(here: Ground, rounds: int, seconds: int) -> str:
+    """One worker and two, both on all cores, beside the driver and PostgreSQL."""
+    one = here.app("1 worker", set(CORES))
+    two = here.app("2 workers", set(CORES), WEB_CONCURRENCY="2")
+    results = measure(here, BY_ID, [one, two], rounds, seconds)
+    times = ratio(results[two.name], results[one.name])
+    rows = [
+        [name, f"{middle(slices, lambda each: each.rate):,.0f}", f"{middle(slices, lambda each: each.cpu_us):,.0f}"]
+        for name, slices in results.items()
+    ]
+    told = f"Two workers use × {verdict(times, WORKER_LIMIT)} of the CPU of one for a request."
+    return f"{table(['product by id', 'requests/s', 'CPU µs/request'], rows)}\n\n{told}"
+
+
+def connections(here: Ground, app: Server, rounds: int, seconds: int) -> str:
+    """Whether more connections than it can serve make it serve less."""
+    lines = write_lines(here, BY_ID, Random(2026), seconds)
+    slices: dict[int, list[Slice]] = {count: [] for count in CONNECTIONS}
+    for _ in range(rounds):
+        for count, taken in slices.items():
+            taken.append(take(app, lines, seconds, count))
+    good = {
+        count: middle(taken, lambda each: (each.load.requests - each.load.errors) / each.load.seconds)
+        for count, taken in slices.items()
+    }
+    peak = max(good.values())
+    rows = [
+        [
+            str(count),
+            f"{good[count]:,.0f}",
+            f"{middle(taken, lambda each: each.load.p50_ms):.1f}",
+            f"{middle(taken, lambda each: each.load.p99_ms):.1f}",
+            str(sum(each.load.errors for each in taken)),
+            f"{good[count] / peak:.0%}",
+        ]
+        for count, taken in slices.items()
+    ]
+    last = good[CONNECTIONS[-1]] / peak
+    told = f"Goodput at {CONNECTIONS[-1]} connections is {last:.0%} of the peak (target: at least {GOODPUT_LIMIT:.0%})."
+    return f"{table(['connections', 'good answers/s', 'p50 ms', 'p99 ms', 'errors', 'of the peak'], rows)}\n\n{told}"
+
+
+def memory(app: Server) -> str:
+    """After all that load."""
+    rss, pss = memory_megabytes(app.workers[0])
+    return f"After that, a worker holds {verdict(rss, MEMORY_LIMIT)} MB (RSS; {pss:.0f} MB without what it shares)."

@@ -1,0 +1,61 @@
+"""What a request of each scenario costs on the wire, once its statements are prepared."""
+
+import asyncio
+from random import Random
+from urllib.parse import urlsplit
+
+from httpx import AsyncClient, HTTPError
+
+from benchmarks.ground import Ground
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.servers import Server
+from tests.wire import WirePostgres, WireRedis
+
+# One connection of each kind, so that the second request finds what the first has prepared.
+ONE_EACH = {"DATABASE_POOL_SIZE": "1", "DATABASE_READ_POOL_SIZE": "1"}
+
+
+async def wire_counts(here: Ground) -> dict[str, dict[str, int]]:
+    postgres_url, redis_url = here.servers.database_url, here.servers.redis_url
+    async with WirePostgres(*_address(postgres_url)) as postgres, WireRedis(*_address(redis_url)) as redis:
+        urls = {"DATABASE_URL": postgres.through(postgres_url), "REDIS_URL": redis.through(redis_url)}
+        server = here.launch_app("wired app", urls | ONE_EACH)
+        async with AsyncClient(base_url=server.url, timeout=10) as client:
+            await _ready(server, client)
+            counts = {}
+            for scenario in SCENARIOS:
+                # A fixed seed: the same requests, so the same bytes.
+                first, second = scenario.lines(Random(1), here.products, 2)
+                await _send(client, first)
+                with postgres.counting() as to_postgres, redis.counting() as to_redis:
+                    await _send(client, second)
+                counts[scenario.name] = {
+                    "PostgreSQL round trips": to_postgres.round_trips,
+                    "PostgreSQL bytes": to_postgres.bytes_sent + to_postgres.bytes_received,
+                    "Redis round trips": to_redis.round_trips,
+                    "Redis bytes": to_redis.bytes_sent + to_redis.bytes_received,
+                }
+        server.process.stop()
+    return counts
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 0
+
+
+async def _ready(server: Server, client: AsyncClient) -> None:
+    while server.process.exit_code is None:
+        try:
+            if (await client.get("/health/ready")).is_success:
+                return
+        except HTTPError:
+            pass
+        await asyncio.sleep(0.05)
+
+
+async def _send(client: AsyncClient, line: str) -> None:
+    method, path, *body = line.split(" ", 2)
+    headers = {"Content-Type": "application/json"} if body else {}
+    answer = await client.request(method, path, content="".join(body), headers=headers)
+    answer.raise_for_status()

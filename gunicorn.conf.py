@@ -1,0 +1,28 @@
+"""Gunicorn with Uvicorn workers. Every number comes from the service's settings (see app/config.py)."""
+
+import sys
+
+from app.config import ConfigurationError, get_settings
+
+try:
+    settings = get_settings()
+except ConfigurationError as error:
+    sys.exit(str(error))
+
+wsgi_app = "app.main:app"
+worker_class = "app.server.Worker"
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+proc_name = settings.app.name
+
+workers = settings.workers  # one a core: workers here never block, so more would only take memory
+worker_tmp_dir = "/dev/shm" if sys.platform == "linux" else None  # a heartbeat on a slow disk looks like a dead worker
+max_requests = settings.server.max_requests
+max_requests_jitter = settings.server.max_requests_jitter
+
+timeout = settings.server.timeout_seconds
+graceful_timeout = settings.server.graceful_timeout_seconds
+keepalive = settings.server.keep_alive_seconds
+forwarded_allow_ips = settings.http.trusted_proxies
+
+control_socket_disable = True  # it would live in the home folder, which a read-only container does not have
+logger_class = "app.server.Logger"

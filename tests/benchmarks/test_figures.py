@@ -1,0 +1,85 @@
+"""The arithmetic between what was measured and what is reported."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.figures import scenario_table, table, verdict, warnings
+from benchmarks.load import Load
+from benchmarks.measure import Slice, middle, ratio
+from benchmarks.plot import bars
+from benchmarks.scenarios import BY_ID, LIST
+from benchmarks.soak import is_flat
+
+
+def a_slice(cpu_us: float, requests: int = 10_000, *, errors: int = 0, seconds: float = 1, foreign: float = 0) -> Slice:
+    load = Load(requests=requests, seconds=seconds, p50_ms=1.5, p99_ms=9, errors=errors, driver_busy=0.5)
+    return Slice(load, cpu_us * requests / 1e6, foreign)
+
+
+def test_a_slice_knows_its_rate_its_cost_and_its_idleness() -> None:
+    taken = a_slice(90, seconds=2, foreign=0.25)
+    assert taken.rate == 5000
+    assert taken.cpu_us == pytest.approx(90)
+    assert taken.idle == pytest.approx(1 - 0.45 - 0.25)
+
+
+def test_figures_are_medians() -> None:
+    assert middle([a_slice(cost) for cost in (300, 100, 120)], lambda each: each.cpu_us) == pytest.approx(120)
+
+
+def test_a_ratio_compares_within_a_round() -> None:
+    """A machine that is busy in one round makes both dearer, and the ratio stays."""
+    floor = [a_slice(cost) for cost in (100, 500, 110)]
+    app = [a_slice(cost) for cost in (130, 650, 143)]
+    assert ratio(app, floor) == pytest.approx(1.3)
+
+
+def test_a_table_is_aligned() -> None:
+    assert table(["", "a"], [["one", "1"], ["x", "1,000"]]).splitlines() == [
+        "|     |     a |",
+        "| --- | ----: |",
+        "| one |     1 |",
+        "| x   | 1,000 |",
+    ]
+
+
+def test_a_scenario_shows_each_server_against_each_floor() -> None:
+    results = {"floor B": [a_slice(50)], "floor C": [a_slice(80)], "app": [a_slice(100)]}
+    row = [cell.strip() for cell in scenario_table(results).splitlines()[-1].strip("|").split("|")]
+    assert row == ["app", "10,000", "1.50", "9.00", "100", "100–100", "", "2.00", "1.25"]
+
+
+def test_a_reader_is_warned_of_what_makes_figures_worthless() -> None:
+    assert warnings(BY_ID, {"app": [a_slice(100)]}) == []
+    [failed] = warnings(BY_ID, {"app": [a_slice(100, errors=3)]})
+    assert failed == "product by id, app: 3 requests failed, so its figures mean nothing."
+    [waited] = warnings(BY_ID, {"app": [a_slice(50)]})
+    assert "app: the server waited" in waited
+    [busy] = warnings(BY_ID, {"app": [a_slice(50, foreign=0.5)]})
+    assert busy.startswith("The machine was busy")
+
+
+def test_a_verdict_shows_the_value_and_its_target() -> None:
+    assert verdict(1.2, 1.3) == "1.20 ≤ 1.3"
+    assert verdict(61, 60) == "**61 > 60**"
+
+
+def test_memory_is_flat_once_it_is_warm() -> None:
+    assert is_flat([60, 80, 90, 91, 90, 92, 91, 90])
+    assert is_flat([90])
+    assert not is_flat([float(100 + 2 * number) for number in range(40)])
+
+
+def test_the_plot_is_svg_with_a_bar_for_each_figure() -> None:
+    drawn = ElementTree.fromstring(
+        bars("CPU & all", [(LIST.name, {"floor C": 80, "app": 100}), (BY_ID.name, {"app": 50})])
+    )
+    space = "{http://www.w3.org/2000/svg}"
+    widths = [
+        float(each.get("width", 0))
+        for each in drawn.iter(f"{space}rect")
+        if each.get("x") == "170" and each.get("height") == "14"
+    ]
+    assert widths[0] / widths[1] == pytest.approx(0.8, abs=0.01)
+    assert len(widths) == 3

@@ -1,0 +1,88 @@
+"""A floor that answers anything else than the app measures nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from httpx import ASGITransport, AsyncClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from benchmarks.floors import bare, open_pool, typed
+from tests.factories import create_category, create_product, product_data
+
+READS = ["/health/live", "/api/products", "/api/products/search?q=quiet+lap", "/api/products/7"]
+
+
+@pytest.fixture
+async def pool(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncpg.Pool]:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    async with await open_pool() as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def floor(app: ASGIApp, pool: asyncpg.Pool) -> AsyncIterator[AsyncClient]:
+    async def with_pool(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"pool": pool}}, receive, send)
+
+    async with AsyncClient(transport=ASGITransport(with_pool), base_url="http://floor") as client:
+        yield client
+
+
+@pytest.fixture
+async def bare_floor(pool: asyncpg.Pool) -> AsyncIterator[AsyncClient]:
+    async with floor(bare.app, pool) as client:
+        yield client
+
+
+@pytest.fixture
+async def typed_floor(pool: asyncpg.Pool) -> AsyncIterator[AsyncClient]:
+    async with floor(typed.app, pool) as client:
+        yield client
+
+
+@pytest.fixture
+async def catalogue(client: AsyncClient) -> AsyncClient:
+    await create_category(client)
+    for number in range(1, 25):  # more than a page
+        await create_product(
+            client, sku=f"LAP-{number}", price=f"{number}.05", description="Quiet, „light“ – and \\ odd."
+        )
+    return client
+
+
+@pytest.mark.parametrize("path", READS)
+async def test_floors_answer_the_same_bytes(
+    catalogue: AsyncClient, bare_floor: AsyncClient, typed_floor: AsyncClient, path: str
+) -> None:
+    expected = await catalogue.get(path)
+    assert expected.is_success
+    for client in (bare_floor, typed_floor):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.content) == (expected.status_code, expected.content)
+
+
+async def test_the_bare_floor_creates_what_the_app_reads(catalogue: AsyncClient, bare_floor: AsyncClient) -> None:
+    created = await bare_floor.post("/api/products", json=product_data(sku="NEW"))
+    assert created.status_code == 201
+    assert (await catalogue.get(f"/api/products/{created.json()['id']}")).content == created.content
+
+
+async def test_the_bare_floor_updates_what_the_app_reads(catalogue: AsyncClient, bare_floor: AsyncClient) -> None:
+    updated = await bare_floor.patch("/api/products/7", json={"stock": 99})
+    assert (updated.status_code, updated.json()["stock"], updated.json()["version"]) == (200, 99, 2)
+    assert (await catalogue.get("/api/products/7")).content == updated.content
+
+
+async def test_a_connection_comes_back_without_a_query(pool: asyncpg.Pool) -> None:
+    """The reset query that asyncpg would send is a round trip, and would make the floor a ceiling."""
+    async with pool.acquire() as connection:
+        await connection.execute("SET application_name = 'kept'")
+        pid = connection.get_server_pid()
+    for _ in range(10):
+        async with pool.acquire() as connection:
+            if connection.get_server_pid() == pid:
+                assert await connection.fetchval("SHOW application_name") == "kept"
+                return
+    pytest.fail("the connection was not seen again")

@@ -1,0 +1,29 @@
+"""What the process is made of, as its settings ask for it."""
+
+import pytest
+
+from app.config import Settings
+from tests.conftest import serve
+
+
+async def test_docs_and_schema_are_served_only_where_switched_on(settings: Settings) -> None:
+    for switched_on, status in ((True, 200), (False, 404)):
+        http = settings.http.model_copy(update={"docs": switched_on})
+        async with serve(settings.model_copy(update={"http": http})) as service, service.client() as client:
+            for path in ("/docs", "/openapi.json"):
+                assert (await client.get(path)).status_code == status
+
+
+async def test_too_many_connections_are_warned_of_at_the_start(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(settings):
+        assert "raise max_connections" not in caplog.text
+    async with serve(settings.model_copy(update={"web_concurrency": 10_000})):
+        assert "10000 workers may open" in caplog.text
+
+
+async def test_the_name_is_the_title(settings: Settings) -> None:
+    named = settings.app.model_copy(update={"name": "Shop"})
+    async with serve(settings.model_copy(update={"app": named})) as service, service.client() as client:
+        assert (await client.get("/openapi.json")).json()["info"]["title"] == "Shop"

@@ -1,0 +1,69 @@
+"""What the README says is true: its files exist, its commands are there, its example answers as it shows."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from app.database import transaction
+from app.repositories.example_data import load_example_data
+from tests.conftest import Service
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_its_tree_is_the_repository() -> None:
+    tree = re.search(r"```text\n(.*?)```", README, re.DOTALL)
+    assert tree
+    folder = ""
+    shown: set[str] = set()
+    for line in tree[1].splitlines():
+        if name := re.match(r"( *)([\w./]+)", line):
+            folder = folder if name[1] else name[2]
+            shown.add(f"{folder}{name[2]}" if name[1] else name[2])
+    assert {path for path in shown if not (ROOT / path).exists()} == set()
+    real = {
+        f"app/{path.name}{'/' if path.is_dir() else ''}"
+        for path in (ROOT / "app").iterdir()
+        if not path.name.startswith("__")
+    }
+    assert {path for path in shown if path.startswith("app/")} - {"app/"} == real
+
+
+def test_its_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_its_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\| `make ([a-z-]+)`", README)) == targets - {"help", "environment", "bench-quick"}
+    assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
+
+
+def test_its_app_commands_are_all_there_are() -> None:
+    shown = subprocess.check_output([sys.executable, "-m", "app", "--help"], cwd=ROOT, text=True)
+    commands = set(re.findall(r"^│ (\w+) ", shown, re.MULTILINE))
+    assert set(re.findall(r"\| `app (\w+)`", README)) == commands != set()
+
+
+async def test_its_example_answers_as_it_shows(service: Service, empty_tables: None) -> None:
+    example = re.search(r"\$ curl (\S+)\n(.*)\n", README)
+    assert example
+    async with transaction(service.state["database"].sessions) as session:
+        await load_example_data(session, 10_000)
+    url = shlex.split(example[1])[0].removeprefix("http://127.0.0.1:8000")
+    async with service.client() as client:
+        answered = (await client.get(url)).json()
+    assert without_instants(answered) == without_instants(json.loads(example[2]))
+
+
+def without_instants(answer: dict[str, list[dict[str, object]]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in item.items() if not key.endswith("_at")} for item in answer["items"]]

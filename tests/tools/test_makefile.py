@@ -1,0 +1,58 @@
+"""What `make` offers, and `make clean`."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tools.support import NO_SERVERS, READY, ROOT, outcome, plain_environment, supervised
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE)
+
+
+def test_plain_make_lists_every_target_in_a_line_each(tmp_path: Path) -> None:
+    code, printed, error = outcome(["make", "-f", str(ROOT / "Makefile")], tmp_path, plain_environment())
+    assert (code, error) == (0, "")
+    listed = [line.split()[:2] for line in printed.splitlines()]
+    assert listed == [["make", target] for target in TARGETS]
+    assert all(len(line) <= 120 for line in printed.splitlines())
+
+
+def test_every_target_is_phony() -> None:
+    [phony] = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert sorted(phony.split()) == sorted(TARGETS)
+
+
+@pytest.fixture
+def used_checkout(tmp_path: Path) -> Path:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (".venv/bin", ".data/postgres", ".pytest_cache", "app/http/__pycache__"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / ".env").touch()
+    return tmp_path
+
+
+def clean(checkout: Path) -> tuple[int, str, str]:
+    return outcome(["make", "clean", f"PYTHON={sys.executable}"], checkout, plain_environment(PYTHONPATH=""))
+
+
+def test_clean_removes_what_make_made_and_nothing_else(used_checkout: Path) -> None:
+    assert clean(used_checkout) == (0, "", "")
+    left = {path.relative_to(used_checkout).as_posix() for path in used_checkout.rglob("*") if path.is_dir()}
+    assert left == {"app", "app/http", "tools"}
+    assert (used_checkout / ".env").exists()
+    assert clean(used_checkout)[0] == 0
+
+
+def test_clean_refuses_while_a_run_is_going_on(used_checkout: Path) -> None:
+    (used_checkout / ".data" / "postgres").rmdir()
+    with supervised(used_checkout, **NO_SERVERS) as terminal:
+        terminal.read_until(READY)
+        code, _, error = clean(used_checkout)
+        assert code == 2
+        assert error.startswith("A run in this checkout is using ")
+        assert (used_checkout / ".venv").exists()

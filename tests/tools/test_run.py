@@ -1,0 +1,123 @@
+"""`make run`: starts everything in order, says where it is, and never leaves anything running."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.tools.support import (
+    APP,
+    NO_SERVERS,
+    READY,
+    SUPERVISOR,
+    Terminal,
+    command,
+    outcome,
+    plain_environment,
+    running_in,
+    supervised,
+)
+
+
+def notes(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "notes").read_text().splitlines()]
+
+
+def told(directory: Path, **env: str) -> tuple[int, str, str]:
+    """What a run that can't start says."""
+    app = directory / "stand_in.py"
+    app.write_text(APP)
+    environment = plain_environment(NOTES=str(directory / "notes"), **env)
+    return outcome([sys.executable, "-c", SUPERVISOR, str(app)], directory, environment)
+
+
+def address(terminal: Terminal) -> str:
+    return terminal.read_until("  API ").split()[1]
+
+
+def test_the_app_starts_after_its_servers_and_says_where_it_is(tmp_path: Path) -> None:
+    with supervised(tmp_path) as terminal:
+        api = address(terminal)
+        terminal.read_until(READY)
+        assert "  Docs    " + api.replace("/api/products", "/docs") in terminal.printed
+        assert "  Health  " + api.replace("/api/products", "/health/ready") in terminal.printed
+        with urlopen(api) as answer:
+            assert answer.status == 200
+    commands = notes(tmp_path)
+    assert [note["command"] for note in commands] == ["migrate", "seed", "dev"]
+    for note in commands:
+        assert note["DATABASE_URL"].startswith("postgresql://postgres@127.0.0.1:")
+        assert note["DATABASE_URL"].endswith("/plinth")
+        assert note["REDIS_URL"].startswith("redis://127.0.0.1:")
+        assert note["APP_EXAMPLE_DATA"] == "true"
+
+
+def test_one_checkout_has_one_run(tmp_path: Path) -> None:
+    with supervised(tmp_path, **NO_SERVERS) as terminal:
+        terminal.read_until(READY)
+        code, _, error = told(tmp_path)
+        assert code == 1
+        assert error == (f"A run in this checkout is using {tmp_path}/.data: stop it first (Ctrl-C in its terminal).\n")
+
+
+def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, printed, error = told(tmp_path, PORT=str(port))
+    assert (code, printed) == (1, "")
+    assert error == (
+        f"Port {port} on 127.0.0.1 is in use: stop what listens there, or choose another, as in "
+        f"`make run PORT={port + 1}`.\n"
+    )
+    assert not (tmp_path / ".data" / "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"PORT": "web"}, "PORT=web is not a number that fits"),
+        ({"PORT": "65536"}, "PORT=65536 is not a number that fits"),
+        ({"HOST": "192.0.2.1"}, "192.0.2.1:0 cannot be listened on"),
+        ({"FAIL": "migrate", **NO_SERVERS}, "`app migrate` failed (exit code 3): what it said is above."),
+        ({"FAIL": "dev", **NO_SERVERS}, "The app stopped by itself (exit code 3)."),
+    ],
+)
+def test_what_keeps_it_from_running_is_told_in_one_sentence(tmp_path: Path, env: dict[str, str], sentence: str) -> None:
+    code, _, error = told(tmp_path, **env)
+    assert code == 1
+    assert error.startswith(sentence)
+    assert error.count("\n") == 1
+    assert not running_in(tmp_path / ".data")
+
+
+def test_settings_come_from_the_file_that_the_app_reads_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("HOST=127.0.0.2\nAPP_EXAMPLE_DATA=false\nDATABASE_URL=postgresql://elsewhere/two\n")
+    with supervised(tmp_path, REDIS_URL="redis://elsewhere/1") as terminal:
+        assert address(terminal).startswith("http://127.0.0.2:")
+    commands = notes(tmp_path)
+    assert [note["command"] for note in commands] == ["migrate", "dev"]
+    assert commands[0]["DATABASE_URL"] == "postgresql://elsewhere/two"
+    assert commands[0]["REDIS_URL"] == "redis://elsewhere/1"
+
+
+def test_the_real_app_answers_with_example_data(tmp_path: Path) -> None:
+    with command([sys.executable, "-m", "tools.run"], tmp_path, plain_environment()) as terminal:
+        api = address(terminal)
+        terminal.read_until(READY)
+        with urlopen(api) as answer:
+            assert json.load(answer)["items"]
+        with urlopen(api.replace("/api/products", "/docs")) as answer:
+            assert answer.status == 200
+        assert running_in(tmp_path / ".data") == {"app", "postgres", "valkey"}
+        os.killpg(terminal.pid, signal.SIGINT)
+        code, printed = terminal.end()
+        assert code == 0
+        assert "Traceback" not in printed
+        assert printed.endswith("\nStopped.\n")
+        assert not running_in(tmp_path / ".data")

@@ -1,0 +1,1 @@
+"""What someone developing the service runs, and production never imports."""

