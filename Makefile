@@ -1,7 +1,7 @@
 # What people type; the work is done in tools/. `make` alone lists the targets.
 
 # More workers than cores: many tests wait for processes that they started.
-PYTEST = .venv/bin/python -m pytest -n 4
+PYTEST = .venv/bin/python -m pytest -n 3
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes \
 	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
 

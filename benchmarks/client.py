@@ -24,11 +24,10 @@ CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 
 class Run:
-    def __init__(self, port: int, requests: Iterator[bytes], seconds: float) -> None:
+    def __init__(self, port: int, requests: Iterator[bytes]) -> None:
         self.port = port
         self.requests = requests
-        self.began_at = perf_counter()
-        self.ends_at = self.began_at + seconds
+        self.over = False
         self.latencies: list[float] = []
         self.errors = 0
 
@@ -66,13 +65,13 @@ class Connection(asyncio.Protocol):
         self.run.latencies.append(now - self.sent_at)
         self.run.errors += head[9:12] >= b"400"
         self.sent_at = 0.0
-        if now >= self.run.ends_at or CLOSES.search(head):
+        if self.run.over or CLOSES.search(head):
             self.transport.close()
         else:
             self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if perf_counter() < self.run.ends_at:
+        if not self.run.over:
             self.run.errors += self.sent_at > 0
             asyncio.ensure_future(self.run.connect())  # noqa: RUF006 - the loop ends with the run
 
@@ -87,10 +86,12 @@ def request(line: str) -> bytes:
 
 
 async def main(port: int, lines: list[str], connections: int, seconds: float) -> None:
-    run = Run(port, cycle([request(line) for line in lines]), seconds)
+    run = Run(port, cycle([request(line) for line in lines]))
+    began_at = perf_counter()
     await asyncio.gather(*(run.connect() for _ in range(connections)))
     await asyncio.sleep(seconds)
-    took = perf_counter() - run.began_at
+    run.over = True
+    took = perf_counter() - began_at
     percentiles = quantiles(run.latencies, n=100) if len(run.latencies) > 1 else [0.0] * 99
     figures = {
         "requests": len(run.latencies),

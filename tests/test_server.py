@@ -4,7 +4,6 @@ import os
 import re
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,10 +18,10 @@ import pytest
 from app.config import get_settings
 from app.server import Worker
 from tests.environment import ROOT, child_environment
+from tests.tools.support import BODY, begin_request
 
 LISTENING = r"Listening at: (http://[^\s\"]+)"
 STARTED = "Application startup complete"
-BODY = b'{"name": "Sent while it stops"}'
 
 
 class Served:
@@ -76,18 +75,6 @@ def served(directory: Path, database_url: str, redis_url: str, **environment: st
         kill()
         with process:  # closes what is open of it, and waits
             pass
-
-
-def begin_request(address: str) -> socket.socket:
-    """Send a request's head, and return when an endpoint waits for the body."""
-    url = httpx.URL(address)
-    client = socket.create_connection((url.host, url.port or 80))
-    client.sendall(
-        b"POST /api/categories HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
-    )
-    assert client.recv(1000).startswith(b"HTTP/1.1 100")
-    return client
 
 
 def test_it_serves_with_the_workers_asked_for_and_stops_cleanly(

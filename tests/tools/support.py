@@ -1,14 +1,16 @@
-"""Runs `make` and the supervisor as a person at a terminal does: another process, and nothing of our environment."""
+"""Runs `make`, the supervisor and the app as a person at a terminal does: in other processes."""
 
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -38,6 +40,7 @@ if command == "dev":
 """
 
 READY = "Ctrl-C stops it."
+BODY = b'{"name": "Sent while it stops"}'
 NO_POSTGRES = {"DATABASE_URL": "postgresql://elsewhere/one"}
 NO_SERVERS = {**NO_POSTGRES, "REDIS_URL": "redis://elsewhere/1"}
 SUPERVISOR = "import sys; from tools.run import main; sys.exit(main([sys.executable, *sys.argv[1:]]))"
@@ -149,3 +152,15 @@ def query(servers: Servers, *statements: str) -> str:
             await connection.close()
 
     return asyncio.run(run())
+
+
+def begin_request(address: str) -> socket.socket:
+    """Send a request's head, and return when an endpoint waits for the body."""
+    url = urlsplit(address)
+    client = socket.create_connection((url.hostname, url.port))
+    client.sendall(
+        b"POST /api/categories HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    )
+    assert client.recv(1000).startswith(b"HTTP/1.1 100")
+    return client

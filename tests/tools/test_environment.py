@@ -31,12 +31,19 @@ def sentence(told: tuple[int, str, str]) -> str:
     return ours
 
 
-def test_pip_makes_it_where_there_is_no_uv(checkout: Checkout) -> None:
+def test_pip_makes_it_where_there_is_no_uv_and_tells_when_it_reaches_no_package_index(checkout: Checkout) -> None:
     checkout.program("python3", sys.executable)
     code, printed, error = checkout.make("environment")
     assert (code, error) == (0, "")
     assert printed.startswith("Making .venv with pip: once, about half a minute ...\nMade .venv in ")
     assert checkout.installed() == "1.0"
+
+    checkout.lock("2.0")
+    unreachable = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:1", "PIP_RETRIES": "0"}
+    told = sentence(checkout.make("environment", **unreachable))
+    assert told.startswith("The dependencies could not be installed (ERROR: ")
+    assert "): check that the package index can be reached and has them for Python 3." in told
+    assert told.endswith(", then run make again; .venv/install.log has the whole story.")
 
 
 def test_it_is_made_once(with_uv: Checkout) -> None:
@@ -87,15 +94,6 @@ def test_two_at_once_make_one(with_uv: Checkout) -> None:
         printed = [one.end(), two.end()]
     assert [code for code, _ in printed] == [0, 0]
     assert sum("Made .venv" in text for _, text in printed) == 1
-
-
-def test_no_package_index_is_told(checkout: Checkout) -> None:
-    checkout.program("python3", sys.executable)
-    unreachable = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:1", "PIP_RETRIES": "0"}
-    told = sentence(checkout.make("environment", **unreachable))
-    assert told.startswith("The dependencies could not be installed (ERROR: ")
-    assert "): check that the package index can be reached and has them for Python 3." in told
-    assert told.endswith(", then run make again; .venv/install.log has the whole story.")
 
 
 def test_no_venv_module_is_told(checkout: Checkout, tmp_path: Path) -> None:

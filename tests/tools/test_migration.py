@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tools.migration import main
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -33,19 +37,16 @@ def test_a_migration_holds_what_the_models_have_and_the_migrations_lack(tmp_path
     assert 'op.drop_column("categories", "colour")' in text
 
 
-def test_a_migration_that_would_hold_nothing_is_refused() -> None:
+def test_a_migration_that_would_hold_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
     before = migrations(ROOT)
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.migration", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("The models ask for nothing")
+    assert main("nothing") == 1
+    assert capsys.readouterr().err.startswith("The models ask for nothing")
     assert migrations(ROOT) == before
 
 
-def test_a_migration_without_a_name_is_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.migration"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "NAME=" in done.stderr
+def test_a_migration_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("") == 1
+    assert "NAME=" in capsys.readouterr().err

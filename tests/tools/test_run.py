@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -15,8 +16,10 @@ from tests.tools.support import (
     APP,
     NO_SERVERS,
     READY,
+    ROOT,
     SUPERVISOR,
     Terminal,
+    begin_request,
     command,
     outcome,
     plain_environment,
@@ -106,8 +109,12 @@ def test_settings_come_from_the_file_that_the_app_reads_too(tmp_path: Path) -> N
     assert commands[0]["REDIS_URL"] == "redis://elsewhere/1"
 
 
-def test_the_real_app_answers_with_example_data(tmp_path: Path) -> None:
-    with command([sys.executable, "-m", "tools.run"], tmp_path, plain_environment()) as terminal:
+def test_the_real_app_answers_with_example_data_reloads_and_stops_in_the_middle_of_a_request(tmp_path: Path) -> None:
+    for name in ("app", "migrations"):  # a copy, whose code can be changed
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    environment = plain_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    with command([sys.executable, "-m", "tools.run"], tmp_path, environment) as terminal:
         api = address(terminal)
         terminal.read_until(READY)
         with urlopen(api) as answer:
@@ -115,8 +122,16 @@ def test_the_real_app_answers_with_example_data(tmp_path: Path) -> None:
         with urlopen(api.replace("/api/products", "/docs")) as answer:
             assert answer.status == 200
         assert running_in(tmp_path / ".data") == {"app", "postgres", "valkey"}
-        os.killpg(terminal.pid, signal.SIGINT)
-        code, printed = terminal.end()
+
+        router = tmp_path / "app" / "routers" / "products.py"
+        router.write_text(router.read_text().replace('"/api/products"', '"/api/goods"'))
+        terminal.read_until("Application shutdown complete")
+        with urlopen(api.replace("/api/products", "/api/goods")) as answer:
+            assert answer.status == 200
+
+        with begin_request(api.replace("/api/products", "")):
+            os.killpg(terminal.pid, signal.SIGINT)
+            code, printed = terminal.end()
         assert code == 0
         assert "Traceback" not in printed
         assert printed.endswith("\nStopped.\n")
