@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from fastapi import APIRouter
 from httpx import AsyncClient
 from sqlalchemy import text
 
 from app.config import Settings
 from app.database import after_commit
 from app.dependencies import SessionDep
+from app.http import Router
 from tests.conftest import Service, serve
 from tests.factories import create_category, product_data
 
@@ -35,13 +37,16 @@ async def test_a_reader_on_another_connection_sees_the_row_after_every_201(
     assert await onlooker.fetchval("SELECT count(*) FROM products") == PAIRS
 
 
-@pytest.fixture
-async def ledger(settings: Settings, onlooker: asyncpg.Connection) -> AsyncIterator[Service]:
+@pytest.fixture(params=[APIRouter, Router], ids=["FastAPI's way", "the short way"])
+async def ledger(
+    request: pytest.FixtureRequest, settings: Settings, onlooker: asyncpg.Connection
+) -> AsyncIterator[Service]:
     """The app with endpoints that fail in every way, on a table whose constraint is checked at COMMIT."""
     await onlooker.execute("CREATE TABLE ledger (entry int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     async with serve(settings) as service:
+        router: APIRouter = request.param(prefix="/entries")
 
-        @service.app.post("/entries/{entry}", status_code=201)
+        @router.post("/{entry}", status_code=201)
         async def add_entry(entry: int, session: SessionDep, fail: str = "") -> int:
             await session.execute(text("INSERT INTO ledger VALUES (:entry)"), {"entry": entry})
             if fail == "after":
@@ -50,8 +55,13 @@ async def ledger(settings: Settings, onlooker: asyncpg.Connection) -> AsyncItera
                 return "not a number"  # type: ignore[return-value]
             if fail == "raise":
                 raise LookupError("a bug")
+            if fail == "never":
+                service.app.state.waiting.set()
+                await asyncio.Event().wait()
             return entry
 
+        service.app.include_router(router)
+        service.app.state.waiting = asyncio.Event()
         yield service
     await onlooker.execute("DROP TABLE ledger")
 
@@ -89,19 +99,11 @@ async def test_a_failure_after_the_commit_does_not_deny_it(ledger: Service, onlo
 async def test_a_request_that_is_cancelled_leaves_nothing_and_no_connection_out(
     settings: Settings, ledger: Service, onlooker: asyncpg.Connection
 ) -> None:
-    waiting = asyncio.Event()
-
-    @ledger.app.post("/waiting")
-    async def wait(session: SessionDep) -> None:
-        await session.execute(text("INSERT INTO ledger VALUES (7)"))
-        waiting.set()
-        await asyncio.Event().wait()
-
     async with ledger.client() as client:
-        for _ in range(settings.database.pool_size + 1):
-            waiting.clear()
-            request = asyncio.create_task(client.post("/waiting"))
-            await waiting.wait()
+        for entry in range(settings.database.pool_size + 1):
+            ledger.app.state.waiting.clear()
+            request = asyncio.create_task(client.post(f"/entries/{entry}?fail=never"))
+            await ledger.app.state.waiting.wait()
             request.cancel()
             await asyncio.wait([request])
         assert (await client.post("/entries/8")).status_code == 201

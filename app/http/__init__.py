@@ -11,11 +11,13 @@ from app.http.errors import QueryEncodingMiddleware, UnhandledErrorMiddleware, e
 from app.http.problems import document_problems, problem, problem_responses
 from app.http.requests import RequestContextMiddleware
 from app.http.responses import Links, ORJSONResponse
+from app.http.routing import Router
 from app.http.security_headers import HttpsRedirectMiddleware, SecurityHeadersMiddleware
 
 __all__ = [
     "Links",
     "ORJSONResponse",
+    "Router",
     "add_docs",
     "body_limit",
     "document_problems",

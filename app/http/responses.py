@@ -8,27 +8,11 @@ from urllib.parse import quote, unquote_plus
 
 import orjson
 from fastapi import Request, Response
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
 # What may stand in a path and a query (RFC 3986), "%" included: what the client encoded stays as it was sent.
 _URI = "%!$&'()*+,;=:@/?-._~"
-
-
-class Digits(Convertor[str]):
-    """`{id:digits}` in a path, so that `/search` is not taken for an id."""
-
-    regex = "[0-9]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("digits", Digits())
 
 
 class ORJSONResponse(JSONResponse):

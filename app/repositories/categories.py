@@ -1,8 +1,10 @@
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from app.database import Keyset, KeysetPage, Query, Reads
 from app.models import Category
@@ -44,14 +46,27 @@ class CategoryRepository:
         self._session = session
 
     async def create(self, **values: Any) -> CategoryRow:
-        row = (await self._session.execute(insert(Category).values(**values).returning(*COLUMNS))).one()
-        return CategoryRow(*row)
+        return CategoryRow(*(await self._session.execute(_insert(frozenset(values)), values)).one())
 
     async def update(self, id: int, **values: Any) -> CategoryRow | None:
-        statement = update(Category).where(Category.id == id).values(**values).returning(*COLUMNS)
-        row = (await self._session.execute(statement)).first()
+        row = (await self._session.execute(_update(frozenset(values)), {"category_id": id, **values})).first()
         return CategoryRow(*row) if row else None
 
     async def delete(self, id: int) -> bool:
-        statement = delete(Category).where(Category.id == id).returning(Category.id)
-        return (await self._session.execute(statement)).first() is not None
+        return (await self._session.execute(DELETE, {"category_id": id})).first() is not None
+
+
+TABLE = cast(Table, Category.__table__)
+WRITTEN = [TABLE.c[name] for name in CategoryRow._fields]
+DELETE = delete(TABLE).where(TABLE.c.id == bindparam("category_id")).returning(TABLE.c.id)
+
+
+@cache
+def _insert(names: frozenset[str]) -> ReturningInsert[Any]:
+    return insert(TABLE).values({name: bindparam(name) for name in names}).returning(*WRITTEN)
+
+
+@cache
+def _update(names: frozenset[str]) -> ReturningUpdate[Any]:
+    changes = update(TABLE).values({name: bindparam(name) for name in names})
+    return changes.where(TABLE.c.id == bindparam("category_id")).returning(*WRITTEN)

@@ -1,13 +1,13 @@
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import Query, status
 
 from app.dependencies import CategoryReadServiceDep, CategoryServiceDep, LinksDep, PathId
-from app.http import problem_responses
+from app.http import Router, problem_responses
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
 
-router = APIRouter(prefix="/api/categories", tags=["categories"])
+router = Router("/api/categories", tags=["categories"])
 
 
 @router.get("")

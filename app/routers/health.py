@@ -1,9 +1,10 @@
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.dependencies import HealthServiceDep
+from app.http import Router
 from app.schemas.health import Liveness, Readiness
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = Router("/health", tags=["health"])
 
 
 @router.get("/live")

@@ -1,9 +1,9 @@
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import Query, status
 
 from app.dependencies import LinksDep, PathId, ProductReadServiceDep, ProductServiceDep
-from app.http import problem_responses
+from app.http import Router, problem_responses
 from app.schemas.base import Page
 from app.schemas.products import (
     ProductCreate,
@@ -14,7 +14,7 @@ from app.schemas.products import (
     ProductUpdate,
 )
 
-router = APIRouter(prefix="/api/products", tags=["products"])
+router = Router("/api/products", tags=["products"])
 
 
 @router.get("")
