@@ -1,6 +1,6 @@
 """The floors and the app, scenario by scenario."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from benchmarks.figures import scenario_table, warnings
 from benchmarks.ground import Ground, ground
@@ -19,15 +19,16 @@ def quick(names: Iterable[str]) -> None:
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
     with ground(PRODUCTS) as here:
         say(f"{CONNECTIONS} connections of {DRIVER}; ratios are of CPU per request.")
-        for compared in compare(here, here.app(), chosen, rounds=5, seconds=1):
+        for compared in compare(here, here.floors() | {"app": here.app()}, chosen, rounds=5, seconds=1):
             say(f"\n{section(compared)}")
 
 
-def compare(here: Ground, app: Server, scenarios: Iterable[Scenario], rounds: int, seconds: int) -> Iterator[Compared]:
-    floors = here.floors()
+def compare(
+    here: Ground, servers: Mapping[str, Server], scenarios: Iterable[Scenario], rounds: int, seconds: int
+) -> Iterator[Compared]:
+    """Of the floors by their letters and the app, those that each scenario is for."""
     for scenario in scenarios:
-        servers = [*(floors[letter] for letter in scenario.floors), app]
-        yield scenario, measure(here, scenario, servers, rounds, seconds)
+        yield scenario, measure(here, scenario, [servers[name] for name in (*scenario.floors, "app")], rounds, seconds)
 
 
 def section(compared: Compared) -> str:

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -98,13 +98,14 @@ def report() -> None:
     """In about a quarter of an hour, most of which goes into the tables."""
     PAGE.parent.mkdir(exist_ok=True)
     with ground(PRODUCTS) as here:
-        app = here.app()
-        compared = list(_compared(here, app))
+        servers = here.floors() | {"app": here.app()}
+        app = servers["app"]
+        compared = list(_compared(here, servers))
         sections = {
             "machine": _machine(here),
             "scenarios": "\n\n".join(map(section, compared)),
             "targets": _targets(compared),
-            "connections": _told(scale.connections(here, app, ROUNDS, SECONDS)),
+            "connections": _told(scale.connections(here, [servers["B"], servers["C"], app], ROUNDS, SECONDS)),
             "memory": _told(scale.memory(app)),
             "peers": _told(_peers(here, app)),
             "workers": _told(scale.workers(here, ROUNDS, SECONDS)),
@@ -125,8 +126,8 @@ def report() -> None:
     say(f"Written to {PAGE.relative_to(ROOT)}.")
 
 
-def _compared(here: Ground, app: Server) -> Iterator[Compared]:
-    for each in compare(here, app, SCENARIOS, ROUNDS, SECONDS):
+def _compared(here: Ground, servers: Mapping[str, Server]) -> Iterator[Compared]:
+    for each in compare(here, servers, SCENARIOS, ROUNDS, SECONDS):
         say(f"\n{section(each)}")
         yield each
 

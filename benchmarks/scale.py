@@ -1,7 +1,7 @@
 """What becomes of the cost of a request as tables, workers and connections grow."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from random import Random
@@ -92,32 +92,34 @@ def workers(here: Ground, rounds: int, seconds: int) -> str:
     return f"{table(['product by id', 'requests/s', 'CPU µs/request'], rows)}\n\n{told}"
 
 
-def connections(here: Ground, app: Server, rounds: int, seconds: int) -> str:
-    """Whether more connections than it can serve make it serve less."""
+def connections(here: Ground, servers: Sequence[Server], rounds: int, seconds: int) -> str:
+    """Whether more connections than it can serve make it serve less: of the last server, and of floors beside it."""
     lines = write_lines(here, BY_ID, Random(2026), seconds)
-    slices: dict[int, list[Slice]] = {count: [] for count in CONNECTIONS}
+    slices: dict[str, dict[int, list[Slice]]] = {each.name: {count: [] for count in CONNECTIONS} for each in servers}
     for _ in range(rounds):
-        for count, taken in slices.items():
-            taken.append(take(app, lines, seconds, count))
-    good = {
-        count: middle(taken, lambda each: (each.load.requests - each.load.errors) / each.load.seconds)
-        for count, taken in slices.items()
-    }
-    peak = max(good.values())
-    rows = [
-        [
-            str(count),
-            f"{good[count]:,.0f}",
-            f"{middle(taken, lambda each: each.load.p50_ms):.1f}",
-            f"{middle(taken, lambda each: each.load.p99_ms):.1f}",
-            str(sum(each.load.errors for each in taken)),
-            f"{good[count] / peak:.0%}",
+        for server in servers:
+            for count, taken in slices[server.name].items():
+                taken.append(take(server, lines, seconds, count))
+    goods = {name: {count: middle(taken, _good) for count, taken in counts.items()} for name, counts in slices.items()}
+    rows = []
+    for count in CONNECTIONS:
+        taken = slices[servers[-1].name][count]
+        times = [
+            f"{middle(taken, figure):.1f}" for figure in (lambda each: each.load.p50_ms, lambda each: each.load.p99_ms)
         ]
-        for count, taken in slices.items()
-    ]
-    last = good[CONNECTIONS[-1]] / peak
-    told = f"Goodput at {CONNECTIONS[-1]} connections is {last:.0%} of the peak (target: at least {GOODPUT_LIMIT:.0%})."
-    return f"{table(['connections', 'good answers/s', 'p50 ms', 'p99 ms', 'errors', 'of the peak'], rows)}\n\n{told}"
+        shares = [f"{good[count]:,.0f} ({good[count] / max(good.values()):.0%})" for good in goods.values()]
+        rows.append([str(count), *shares, *times, str(sum(each.load.errors for each in taken))])
+    last = goods[servers[-1].name]
+    share = last[CONNECTIONS[-1]] / max(last.values())
+    head = ["connections", *(f"{name}, good answers/s" for name in goods), "p50 ms", "p99 ms", "errors"]
+    told = (
+        f"Goodput at {CONNECTIONS[-1]} connections is {share:.0%} of the peak (target: at least {GOODPUT_LIMIT:.0%})."
+    )
+    return f"{table(head, rows)}\n\nIn brackets, the share of the peak; times and errors are the app's. {told}"
+
+
+def _good(taken: Slice) -> float:
+    return (taken.load.requests - taken.load.errors) / taken.load.seconds
 
 
 def memory(app: Server) -> str:
