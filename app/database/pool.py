@@ -6,11 +6,14 @@ asyncpg's own pool makes a task and a proxy for each use, which is as much work 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import asyncpg
 
 from app.database.errors import DATABASE_BUSY
 from app.exceptions import UnavailableError
+
+_Waiter: TypeAlias = "asyncio.Future[asyncpg.Connection | None]"
 
 
 class ReadPool:
@@ -33,7 +36,8 @@ class ReadPool:
         self._opened_at: dict[asyncpg.Connection, float] = {}
         # The last one used is the next: those at the other end grow old, and are replaced.
         self._idle: list[asyncpg.Connection] = []
-        self._waiters: deque[asyncio.Future[asyncpg.Connection | None]] = deque()
+        self._waiters: deque[tuple[float, _Waiter]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def acquire(self) -> asyncpg.Connection:
         """Raises UnavailableError when all stay busy for too long, or the database cannot be reached."""
@@ -65,6 +69,8 @@ class ReadPool:
     async def close(self) -> None:
         """Close what is idle, and what is still in use as soon as it comes back."""
         self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         while self._idle:
             connection = self._idle.pop()
             await connection.close(timeout=2)
@@ -93,23 +99,37 @@ class ReadPool:
 
     async def _wait(self) -> asyncpg.Connection | None:
         """A connection that came free, or None where there is room to open one."""
-        waiter: asyncio.Future[asyncpg.Connection | None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        loop = asyncio.get_running_loop()
+        waiter: _Waiter = loop.create_future()
+        deadline = loop.time() + self._timeout_seconds
+        self._waiters.append((deadline, waiter))
+        if self._alarm is None:
+            self._alarm = loop.call_at(deadline, self._give_up)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await waiter
-        except BaseException as error:
-            # It may have been served in the same moment as it gave up; if not, it is cancelled, and passed over.
-            if waiter.done() and not waiter.cancelled():
+            return await waiter
+        except asyncio.CancelledError:
+            # It may have been served in the same moment as it was cancelled; if not, it is passed over.
+            if not waiter.cancelled() and waiter.exception() is None:
                 served = waiter.result()
                 self._make_room() if served is None else self.release(served)
-            if isinstance(error, TimeoutError):
-                raise UnavailableError(DATABASE_BUSY) from error
             raise
 
-    def _next_waiter(self) -> "asyncio.Future[asyncpg.Connection | None] | None":
+    def _give_up(self) -> None:
+        """Whoever waits longest is the first to have waited too long: one alarm does for all."""
+        self._alarm = None
+        loop = asyncio.get_running_loop()
         while self._waiters:
-            waiter = self._waiters.popleft()
+            deadline, waiter = self._waiters[0]
+            if not waiter.done() and deadline > loop.time():
+                self._alarm = loop.call_at(deadline, self._give_up)
+                return
+            self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(UnavailableError(DATABASE_BUSY))
+
+    def _next_waiter(self) -> "_Waiter | None":
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
             if not waiter.done():
                 return waiter
         return None
