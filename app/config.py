@@ -83,8 +83,14 @@ class DatabaseSettings(BaseModel):
 
 class RedisSettings(BaseModel):
     url: RedisURL | None = Field(None, repr=False, description="Redis or Valkey; without it, caches live in memory.")
-    timeout_seconds: float = Field(0.25, gt=0, description="Longest wait for one command or connection.")
+    timeout_seconds: float = Field(0.1, gt=0, description="Longest wait for one command or connection.")
     max_connections: int = Field(20, ge=1, description="Connections per worker.")
+
+
+class CacheSettings(BaseModel):
+    namespace: str = Field("plinth", description="Begins every key in Redis; services that share one need their own.")
+    memory_entries: int = Field(10_000, ge=1, description="Most entries kept in memory, per worker.")
+    memory_megabytes: int = Field(32, ge=1, description="Most memory they take, per worker.")
 
 
 class HttpSettings(BaseModel):
@@ -137,6 +143,7 @@ class Settings(BaseSettings):
     app: AppSettings = Field(default_factory=AppSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -7,6 +7,7 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.cache import Cache
 from app.database import Database, Reads, transaction
 from app.http import Links
 from app.repositories.categories import CategoryReads, CategoryRepository
@@ -22,6 +23,7 @@ class State(TypedDict):
 
     database: Database
     redis: Redis | None
+    cache: Cache
 
 
 def _state(request: Request) -> State:
@@ -37,6 +39,10 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
+async def get_cache(request: Request) -> Cache:
+    return _state(request)["cache"]
+
+
 async def get_links(request: Request, response: Response) -> Links:
     return Links(request, response)
 
@@ -45,6 +51,7 @@ PathId = Annotated[Id, Path()]
 ReadsDep = Annotated[Reads, Depends(get_reads)]
 # With FastAPI's default scope the commit would follow the response, and a failed one would answer 201.
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+CacheDep = Annotated[Cache, Depends(get_cache)]
 LinksDep = Annotated[Links, Depends(get_links)]
 
 

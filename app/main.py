@@ -6,7 +6,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from app.cache import open_redis
+from app.cache import open_cache, open_redis
 from app.config import Settings, get_settings
 from app.database import open_database
 from app.dependencies import State
@@ -18,9 +18,13 @@ from app.telemetry.logs import configure_logging
 @asynccontextmanager
 async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
     """Open everything before the first request, close it after the last, in the opposite order."""
-    async with open_database(settings.database, settings.app.name) as database, open_redis(settings.redis) as redis:
+    async with (
+        open_database(settings.database, settings.app.name) as database,
+        open_redis(settings.redis) as redis,
+        open_cache(settings.cache, redis, settings.redis.timeout_seconds) as cache,
+    ):
         await database.warn_of_too_many_connections(settings.workers)
-        yield {"database": database, "redis": redis}
+        yield {"database": database, "redis": redis, "cache": cache}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -1,0 +1,151 @@
+"""Whether what Redis says may be believed: only while a connection of ours has heard of every invalidation.
+
+A process that loses sight of Redis for a moment cannot know what was written meanwhile, by itself or by others, whose
+invalidations did not arrive. So on its return it first declares a new epoch, which every entry depends on.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from app.cache.names import Names
+from app.cache.store import new_generation
+
+log = logging.getLogger(__name__)
+
+EPOCH = "epoch"
+"""The name that every entry has."""
+
+BEAT_SECONDS = 0.5
+TRUST_SECONDS = 1.5
+"""So long after a beat was sent that Redis has answered, it is trusted. Longer than the answer may take."""
+GENERATION_SECONDS = 86_400
+"""A generation that is not used so long is forgotten, and what depends on it is lost."""
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
+FAILURES = (RedisError, OSError, TimeoutError)
+
+
+class Link:
+    def __init__(self, redis: Redis, namespace: str, timeout_seconds: float, max_names: int) -> None:
+        self.redis = redis
+        self.namespace = namespace
+        self.timeout_seconds = timeout_seconds
+        self.names = Names(max_names)
+        self.failures = 0
+        """Commands that were not answered, so far."""
+        self.reachable = False
+        """Commands are worth a try. Invalidations are sent before anything is trusted."""
+        self._channel = f"{namespace}:invalidations"
+        self._trusted_until = 0.0
+        self._missed = False
+        self._heard = False
+        self._lost = asyncio.Event()
+
+    @property
+    def trusted(self) -> bool:
+        return monotonic() < self._trusted_until
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            while not task.done():  # redis-py takes a cancellation that meets it connecting for a lost connection
+                task.cancel()
+                await asyncio.wait([task], timeout=_SHORTEST_PAUSE_SECONDS)
+
+    def fail(self, error: BaseException) -> None:
+        """A command was not answered: trust nothing until there is a new epoch."""
+        self.failures += 1
+        if self.trusted:
+            log.warning("The cache goes on without Redis: %r", error)
+        self.distrust()
+
+    def distrust(self) -> None:
+        """An invalidation did not arrive, or may not have."""
+        self.reachable = False
+        self._trusted_until = 0.0
+        self._missed = True
+        self._lost.set()
+
+    async def announce(self, generations: Mapping[str, str]) -> None:
+        """Set generations, and tell every process. Raises what `FAILURES` lists."""
+        async with asyncio.timeout(self.timeout_seconds):
+            pipeline = self.redis.pipeline(transaction=True)
+            for name, generation in generations.items():
+                pipeline.set(self.generation_key(name), generation, ex=GENERATION_SECONDS)
+            pipeline.publish(self._channel, orjson.dumps(generations))
+            await pipeline.execute()
+
+    def generation_key(self, name: str) -> str:
+        return f"{self.namespace}:generation:{name}"
+
+    async def _run(self) -> None:
+        pause = _SHORTEST_PAUSE_SECONDS
+        while True:
+            self._lost.clear()
+            try:
+                async with self.redis.pubsub() as pubsub:
+                    await self._listen(pubsub)
+            except FAILURES as error:
+                self.fail(error)
+            except Exception:
+                log.exception("What was heard from Redis could not be understood")
+                self.distrust()
+            pause = _SHORTEST_PAUSE_SECONDS if self._heard else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        """Until it is lost. Raises what `FAILURES` lists."""
+        self._heard = False
+        async with asyncio.timeout(self.timeout_seconds):
+            await pubsub.subscribe(self._channel)
+            while (await self._next(pubsub, self.timeout_seconds)).get("type") != "subscribe":
+                pass
+        self.names.forget()  # nobody listened until now
+        self.reachable = True
+        if await self._has_restarted() or self._missed:
+            self._missed = False
+            await self.announce({EPOCH: new_generation()})
+        while not self._lost.is_set():
+            sent_at = monotonic()
+            await pubsub.ping()
+            while (message := await self._next(pubsub, TRUST_SECONDS)).get("type") != "pong":
+                self._hear(message)
+            if self._lost.is_set():
+                break
+            if not self._heard and self.failures:
+                log.info("The cache uses Redis again")
+            self._heard = True
+            self._trusted_until = sent_at + TRUST_SECONDS
+            while not self._lost.is_set() and (left := sent_at + BEAT_SECONDS - monotonic()) > 0:
+                if message := await pubsub.get_message(timeout=left):
+                    self._hear(message)
+
+    async def _next(self, pubsub: PubSub, seconds: float) -> dict[str, Any]:
+        message: dict[str, Any] | None = await pubsub.get_message(timeout=seconds)
+        if message is None:
+            raise TimeoutError("Redis is silent")
+        return message
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message["type"] == "subscribe":  # the client has lost its connection, and made another
+            raise ConnectionError("The connection was lost for a moment")
+        if message["type"] == "message":
+            self.names.hear(orjson.loads(message["data"]))
+
+    async def _has_restarted(self) -> bool:
+        """With data that may be older than what we have seen of it."""
+        async with asyncio.timeout(self.timeout_seconds):
+            run = (await self.redis.info("server"))["run_id"].encode()
+            before = await self.redis.set(f"{self.namespace}:run", run, get=True)
+        return before is not None and before != run

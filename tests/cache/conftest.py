@@ -1,0 +1,44 @@
+"""The three stores, each with a namespace of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+
+from app.cache import Cache, open_redis
+from app.cache.link import Link
+from app.cache.memory import Memory, MemoryStore
+from app.cache.shared import RedisStore, TwoLevelStore
+from app.cache.store import Store
+from app.config import Settings
+
+
+@asynccontextmanager
+async def linked(settings: Settings, namespace: str) -> AsyncIterator[Link]:
+    """A link that is trusted already."""
+    async with open_redis(settings.redis) as redis:
+        assert redis is not None
+        link = Link(redis, namespace, timeout_seconds=5, max_names=400)
+        async with link.running(), asyncio.timeout(5):
+            while not link.trusted:  # noqa: ASYNC110 - it has no event for that, and needs none
+                await asyncio.sleep(0.001)
+            yield link
+
+
+@pytest.fixture(params=["memory", "redis", "both"])
+async def store(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Store]:
+    memory = Memory(max_entries=100, max_bytes=2**20)
+    if request.param == "memory":
+        yield MemoryStore(memory)
+        return
+    async with linked(settings, f"test-{uuid4()}") as link:
+        yield RedisStore(link) if request.param == "redis" else TwoLevelStore(memory, link)
+
+
+@pytest.fixture
+async def cache(store: Store) -> AsyncIterator[Cache]:
+    cache = Cache(store)
+    yield cache
+    await cache.close()
