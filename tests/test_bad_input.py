@@ -252,8 +252,8 @@ async def test_an_unknown_route_is_404(client: AsyncClient, path: str) -> None:
 async def test_a_method_that_a_route_does_not_have_is_405(client: AsyncClient) -> None:
     answer = await client.delete("/api/products")
     assert_clear(answer, 405)
-    assert answer.headers["Allow"] == "GET, POST"
+    assert answer.headers["Allow"] == "GET, HEAD, POST"
     answer = await client.post("/api/products/1")
-    assert answer.headers["Allow"] == "DELETE, GET, PATCH, PUT"
+    assert answer.headers["Allow"] == "DELETE, GET, HEAD, PATCH, PUT"
     answer = await client.delete("/api/products/search")
-    assert answer.headers["Allow"] == "GET"
+    assert answer.headers["Allow"] == "GET, HEAD"

@@ -1,9 +1,11 @@
 """What the process is made of, as its settings ask for it."""
 
 import pytest
+from httpx import AsyncClient
 
 from app.config import Settings
 from tests.conftest import serve
+from tests.factories import create_category, create_product
 
 
 async def test_docs_and_schema_are_served_only_where_switched_on(settings: Settings) -> None:
@@ -12,6 +14,21 @@ async def test_docs_and_schema_are_served_only_where_switched_on(settings: Setti
         async with serve(settings.model_copy(update={"http": http})) as service, service.client() as client:
             for path in ("/docs", "/openapi.json"):
                 assert (await client.get(path)).status_code == status
+
+
+async def test_head_works_on_every_get(client: AsyncClient) -> None:
+    await create_category(client)
+    await create_product(client)
+    document = (await client.get("/openapi.json")).json()
+    paths = [path for path, item in document["paths"].items() if "get" in item]
+    assert len(paths) > 5
+    for path in paths:
+        get = await client.get(path.format(id=1), params={"q": "a"} if path.endswith("search") else {})
+        head = await client.request("HEAD", get.url)
+        assert (head.status_code, head.content) == (200, b""), path
+        told = [{*answer.headers} for answer in (head, get)]
+        assert told[0] == told[1]
+        assert head.headers["Content-Type"] == get.headers["Content-Type"]
 
 
 async def test_too_many_connections_are_warned_of_at_the_start(

@@ -9,7 +9,7 @@ from app.http.compression import GZipMiddleware
 from app.http.docs import add_docs
 from app.http.errors import QueryEncodingMiddleware, UnhandledErrorMiddleware, exception_handlers
 from app.http.problems import document_problems, problem, problem_responses
-from app.http.requests import RequestContextMiddleware
+from app.http.requests import HeadMiddleware, RequestContextMiddleware
 from app.http.responses import Links, ORJSONResponse
 from app.http.routing import Router
 from app.http.security_headers import HttpsRedirectMiddleware, SecurityHeadersMiddleware
@@ -58,6 +58,8 @@ def middleware(settings: Settings) -> list[Middleware]:
                 expose_headers=_CORS_EXPOSED,
             )
         )
+    # Outside of whatever depends on the method or the length of the body.
+    stack.append(Middleware(HeadMiddleware))
     if http.gzip_level:
         # Inside of CORS, which adds to its Vary; outside of the errors, which may be long.
         stack.append(Middleware(GZipMiddleware, level=http.gzip_level, minimum_bytes=http.gzip_minimum_bytes))

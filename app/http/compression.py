@@ -39,7 +39,7 @@ class GZipMiddleware:
         self.minimum_bytes = minimum_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] == "HEAD":
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         answer = _Answer(self, scope, send)

@@ -133,6 +133,8 @@ def _allow(request: Request, known: str) -> str:
     for method in _METHODS:
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes):
             allowed.add(method)
+    if "GET" in allowed:
+        allowed.add("HEAD")
     return ", ".join(sorted(allowed - {request.method, ""}))
 
 

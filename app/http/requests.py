@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from time import perf_counter, time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,6 +60,30 @@ class RequestContextMiddleware:
                 _access_log.handle(_AccessRecord(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at))
         # Not after an error: the server logs that, outside of all middleware, and should name the request too.
         request_id.reset(token)
+
+
+class HeadMiddleware:
+    """Answers HEAD as GET would be answered, but for the body (RFC 9110 §9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            return self.app(scope, receive, send)
+        ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal ended
+            if message["type"] != "http.response.body":
+                await send(message)
+                return
+            if ended:
+                raise OSError("Nobody reads on")  # which ends a stream, as a client that left does
+            ended = True
+            await send({"type": "http.response.body", "body": b""})
+
+        return self.app({**scope, "method": "GET"}, receive, send_head)
 
 
 def _sent_id(scope: Scope) -> str | None:

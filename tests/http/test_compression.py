@@ -110,11 +110,6 @@ async def test_no_body_and_a_part_of_one_pass_untouched(status: int) -> None:
     assert await answer(app) == await messages(app, http_scope())
 
 
-async def test_the_answer_to_head_passes_untouched() -> None:
-    app = answering(b"", headers=sized(TEXT))
-    assert await answer(app, method="HEAD") == await messages(app, http_scope())
-
-
 async def test_what_is_encoded_already_passes_untouched() -> None:
     app = answering(TEXT, headers=sized(TEXT, Content_Encoding="br"))
     assert await answer(app) == await messages(app, http_scope())

@@ -3,8 +3,11 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from math import inf
 
+import httpx
 import pytest
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -185,3 +188,45 @@ async def test_over_a_socket_a_stream_that_breaks_is_cut_off_and_logged_once_wit
     [line] = [json.loads(vars(record)["text"]) for record in records if record.levelno >= logging.ERROR]
     assert line["request_id"] == "abc"
     assert "ZeroDivisionError" in line["exception"]
+
+
+@pytest.mark.parametrize("path", ["/small", "/large", "/stream", "/endless", "/nothing"])
+async def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
+    app = build()
+
+    async def rows(count: float = inf) -> AsyncIterator[bytes]:
+        while (count := count - 1) > 0:
+            yield b'{"row": 1}\n'
+            await asyncio.sleep(0)
+
+    @app.get("/small")
+    async def small(request: Request) -> dict[str, str]:
+        return {"method": request.method}
+
+    @app.get("/large")
+    async def large() -> str:
+        return "a" * 10_000
+
+    @app.get("/stream")
+    async def stream() -> Response:
+        return StreamingResponse(rows(10), media_type="application/jsonl")
+
+    @app.get("/endless")
+    async def endless() -> Response:
+        return StreamingResponse(rows(), media_type="application/jsonl")
+
+    async with served(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        with recorded() as records, recorded("app.http.errors") as errors:
+            head = await client.head(path, headers={"X-Request-ID": "1"})
+            async with client.stream("GET", path, headers={"X-Request-ID": "1"}) as get:
+                pass
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert told(head) == told(get)
+    assert fields(records[0])["method"] == "HEAD"
+    assert not errors
+
+
+def told(answer: httpx.Response) -> list[tuple[str, str]]:
+    """Less what is of the moment or of the connection."""
+    own = {"x-process-time", "date", "transfer-encoding"}
+    return [pair for pair in answer.headers.multi_items() if pair[0] not in own]
