@@ -1,14 +1,15 @@
 """Everything an endpoint may ask for. This list is the table of contents of the service."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, TypedDict, cast
 
 from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.cache import Cache
-from app.database import Database, Reads, transaction
+from app.cache import Cache, Invalidate
+from app.database import Database, Reads, after_commit, transaction
 from app.http import Links
 from app.repositories.categories import CategoryReads, CategoryRepository
 from app.repositories.products import ProductReads, ProductRepository
@@ -55,21 +56,31 @@ CacheDep = Annotated[Cache, Depends(get_cache)]
 LinksDep = Annotated[Links, Depends(get_links)]
 
 
+async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:
+    def invalidate(*names: str) -> None:
+        after_commit(session, partial(cache.invalidate, *names))
+
+    return invalidate
+
+
+InvalidateDep = Annotated[Invalidate, Depends(get_invalidate)]
+
+
 # Reads have services of their own, so that a GET never opens a transaction.
 async def get_category_reads(reads: ReadsDep) -> CategoryReadService:
     return CategoryReadService(CategoryReads(reads))
 
 
-async def get_categories(session: SessionDep) -> CategoryService:
-    return CategoryService(CategoryRepository(session))
+async def get_categories(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
+    return CategoryService(CategoryRepository(session), invalidate)
 
 
 async def get_product_reads(reads: ReadsDep) -> ProductReadService:
     return ProductReadService(ProductReads(reads))
 
 
-async def get_products(session: SessionDep) -> ProductService:
-    return ProductService(ProductRepository(session))
+async def get_products(session: SessionDep, invalidate: InvalidateDep) -> ProductService:
+    return ProductService(ProductRepository(session), invalidate)
 
 
 async def get_health(request: Request) -> HealthService:

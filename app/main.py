@@ -1,12 +1,13 @@
 """The composition root of the process: what the application is made of, and what it holds open."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from app.cache import open_cache, open_redis
+from app.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open_redis
 from app.config import Settings, get_settings
 from app.database import open_database
 from app.dependencies import State
@@ -27,14 +28,27 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         yield {"database": database, "redis": redis, "cache": cache}
 
 
+def response_cache(settings: Settings, routes: CachedRoutes) -> Iterator[Middleware]:
+    if settings.cache.responses:
+        http = settings.http
+        yield Middleware(
+            ResponseCacheMiddleware,
+            routes=routes,
+            gzip_level=http.gzip_level,
+            gzip_minimum_bytes=http.gzip_minimum_bytes,
+            tell=not settings.production,
+        )
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application. Connects to nothing: that is the lifespan's work."""
     settings = settings or get_settings()
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    cached_routes = CachedRoutes()
     app = FastAPI(
         title=settings.app.name,
         lifespan=partial(lifespan, settings=settings),
-        middleware=middleware(settings),
+        middleware=middleware(settings, *response_cache(settings, cached_routes)),
         exception_handlers=exception_handlers,
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         docs_url=None,
@@ -44,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.draining = False
     for router in ROUTERS:
         app.include_router(router)
+    cached_routes.add_all_of(app)
     document_problems(app)
     if settings.docs_enabled:
         add_docs(app)

@@ -24,6 +24,7 @@ PRODUCTION = {
     "APP_SECRET_KEY": "for-measuring-on-loopback-and-nothing-else",
     "DATABASE_ALLOW_PLAINTEXT": "true",
     "WEB_CONCURRENCY": "1",
+    "CACHE_RESPONSES": "false",  # what it costs to make an answer, not to repeat it
 }
 
 

@@ -1,7 +1,17 @@
 """Caching that is right under load: in memory, in Redis, or both, with invalidation that reaches every process."""
 
 from app.cache.cache import Cache, Invalidate, Loaded, remembered
-from app.cache.opening import open_cache
-from app.cache.redis import open_redis
+from app.cache.opening import open_cache, open_redis
+from app.cache.responses import CachedRoutes, ResponseCacheMiddleware, cached_response
 
-__all__ = ["Cache", "Invalidate", "Loaded", "open_cache", "open_redis", "remembered"]
+__all__ = [
+    "Cache",
+    "CachedRoutes",
+    "Invalidate",
+    "Loaded",
+    "ResponseCacheMiddleware",
+    "cached_response",
+    "open_cache",
+    "open_redis",
+    "remembered",
+]

@@ -48,6 +48,7 @@ class Link:
         self._missed = False
         self._heard = False
         self._lost = asyncio.Event()
+        self._tried = asyncio.Event()
 
     @property
     def trusted(self) -> bool:
@@ -55,8 +56,10 @@ class Link:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        """Begins when Redis is trusted, or has failed once."""
         task = asyncio.create_task(self._run())
         try:
+            await self._tried.wait()
             yield
         finally:
             while not task.done():  # redis-py takes a cancellation that meets it connecting for a lost connection
@@ -101,6 +104,7 @@ class Link:
             except Exception:
                 log.exception("What was heard from Redis could not be understood")
                 self.distrust()
+            self._tried.set()
             pause = _SHORTEST_PAUSE_SECONDS if self._heard else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
 
@@ -127,6 +131,7 @@ class Link:
                 log.info("The cache uses Redis again")
             self._heard = True
             self._trusted_until = sent_at + TRUST_SECONDS
+            self._tried.set()
             while not self._lost.is_set() and (left := sent_at + BEAT_SECONDS - monotonic()) > 0:
                 if message := await pubsub.get_message(timeout=left):
                     self._hear(message)

@@ -34,7 +34,7 @@ _CORS_SENT = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "I
 _CORS_EXPOSED = ("ETag", "Link", "Location", "Retry-After", "X-Process-Time", "X-Request-ID")
 
 
-def middleware(settings: Settings) -> list[Middleware]:
+def middleware(settings: Settings, *response_cache: Middleware) -> list[Middleware]:
     """The middleware of the app, the outermost first."""
     http, cors = settings.http, settings.cors
     stack = [
@@ -60,6 +60,8 @@ def middleware(settings: Settings) -> list[Middleware]:
         )
     # Outside of whatever depends on the method or the length of the body.
     stack.append(Middleware(HeadMiddleware))
+    # Keeps answers in every encoding.
+    stack.extend(response_cache)
     if http.gzip_level:
         # Inside of CORS, which adds to its Vary; outside of the errors, which may be long.
         stack.append(Middleware(GZipMiddleware, level=http.gzip_level, minimum_bytes=http.gzip_minimum_bytes))

@@ -96,7 +96,7 @@ class _Answer:
                 vary = value
             elif name == b"content-encoding":
                 return
-        if start["status"] in _UNTOUCHED_STATUSES or not _compressible(content_type):
+        if start["status"] in _UNTOUCHED_STATUSES or not compressible(content_type):
             return
         if b"accept-encoding" not in vary.lower():
             start["headers"] = [*start["headers"], (b"vary", b"Accept-Encoding")]
@@ -162,7 +162,7 @@ def accepts_gzip(accept_encoding: bytes) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _compressible(content_type: bytes) -> bool:
+def compressible(content_type: bytes) -> bool:
     media_type = content_type.partition(b";")[0].strip().lower()
     if media_type == b"text/event-stream":
         return False

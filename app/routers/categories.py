@@ -2,6 +2,7 @@ from typing import Annotated
 
 from fastapi import Query, status
 
+from app.cache import cached_response
 from app.dependencies import CategoryReadServiceDep, CategoryServiceDep, LinksDep, PathId
 from app.http import Router, problem_responses
 from app.schemas.base import Page
@@ -9,8 +10,11 @@ from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRe
 
 router = Router("/api/categories", tags=["categories"])
 
+TTL = 60.0
+
 
 @router.get("")
+@cached_response(ttl=TTL, tags=["categories"])
 async def list_categories(
     query: Annotated[CategoryListQuery, Query()], categories: CategoryReadServiceDep, links: LinksDep
 ) -> Page[CategoryRead]:
@@ -19,6 +23,7 @@ async def list_categories(
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
+@cached_response(ttl=TTL, tags=["categories"])
 async def get_category(id: PathId, categories: CategoryReadServiceDep) -> CategoryRead:
     """Return a category."""
     return await categories.get(id)

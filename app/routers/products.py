@@ -2,6 +2,7 @@ from typing import Annotated
 
 from fastapi import Query, status
 
+from app.cache import cached_response
 from app.dependencies import LinksDep, PathId, ProductReadServiceDep, ProductServiceDep
 from app.http import Router, problem_responses
 from app.schemas.base import Page
@@ -16,8 +17,11 @@ from app.schemas.products import (
 
 router = Router("/api/products", tags=["products"])
 
+TTL = 60.0
+
 
 @router.get("")
+@cached_response(ttl=TTL, tags=["products", "categories"])
 async def list_products(
     query: Annotated[ProductListQuery, Query()], products: ProductReadServiceDep, links: LinksDep
 ) -> Page[ProductRead]:
@@ -26,6 +30,7 @@ async def list_products(
 
 
 @router.get("/search")
+@cached_response(ttl=TTL, tags=["products", "categories"])
 async def search_products(
     query: Annotated[ProductSearchQuery, Query()], products: ProductReadServiceDep
 ) -> ProductSearchResult:
@@ -34,6 +39,7 @@ async def search_products(
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
+@cached_response(ttl=TTL, tags=["product:{id}", "categories"])
 async def get_product(id: PathId, products: ProductReadServiceDep) -> ProductRead:
     """Return a product."""
     return await products.get(id)

@@ -1,3 +1,4 @@
+from app.cache import Invalidate
 from app.exceptions import NotFoundError
 from app.repositories.categories import CategoryReads, CategoryRepository, CategoryRow
 from app.schemas.base import Page
@@ -22,19 +23,23 @@ class CategoryReadService:
 class CategoryService:
     """Changes categories, inside the request's transaction."""
 
-    def __init__(self, categories: CategoryRepository) -> None:
+    def __init__(self, categories: CategoryRepository, invalidate: Invalidate) -> None:
         self._categories = categories
+        self._invalidate = invalidate
 
     async def create(self, data: CategoryCreate) -> CategoryRead:
         """Raises ConflictError for a name that is taken."""
+        self._invalidate("categories")
         return _read(await self._categories.create(**data.model_dump()))
 
     async def update(self, id: int, data: CategoryCreate | CategoryUpdate) -> CategoryRead:
         """Change what `data` holds. Raises NotFoundError, and ConflictError for a name that is taken."""
+        self._invalidate("categories")
         return _found(id, await self._categories.update(id, **data.model_dump()))
 
     async def delete(self, id: int) -> None:
         """Raises NotFoundError, and ConflictError while products are in the category."""
+        self._invalidate("categories")
         if not await self._categories.delete(id):
             raise NotFoundError("category", id)
 

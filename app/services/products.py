@@ -1,3 +1,4 @@
+from app.cache import Invalidate
 from app.exceptions import InvalidError, NotFoundError
 from app.repositories.products import ProductReads, ProductRepository, ProductRow
 from app.schemas.base import Page
@@ -39,19 +40,23 @@ class ProductReadService:
 class ProductService:
     """Changes products, inside the request's transaction."""
 
-    def __init__(self, products: ProductRepository) -> None:
+    def __init__(self, products: ProductRepository, invalidate: Invalidate) -> None:
         self._products = products
+        self._invalidate = invalidate
 
     async def create(self, data: ProductCreate) -> ProductRead:
         """Raises ConflictError for a sku that is taken and a category that does not exist."""
+        self._invalidate("products")
         return _read(await self._products.create(**data.model_dump()))
 
     async def update(self, id: int, data: ProductCreate | ProductUpdate) -> ProductRead:
         """Change what `data` holds. Raises NotFoundError, and ConflictError as `create` does."""
+        self._invalidate("products", f"product:{id}")
         return _found(id, await self._products.update(id, **data.model_dump()))
 
     async def delete(self, id: int) -> None:
         """Raises NotFoundError."""
+        self._invalidate("products", f"product:{id}")
         if not await self._products.delete(id):
             raise NotFoundError("product", id)
 

@@ -1,6 +1,5 @@
 """The three stores, each with a namespace of its own."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -17,13 +16,11 @@ from app.config import Settings
 
 @asynccontextmanager
 async def linked(settings: Settings, namespace: str) -> AsyncIterator[Link]:
-    """A link that is trusted already."""
     async with open_redis(settings.redis) as redis:
         assert redis is not None
         link = Link(redis, namespace, timeout_seconds=5, max_names=400)
-        async with link.running(), asyncio.timeout(5):
-            while not link.trusted:  # noqa: ASYNC110 - it has no event for that, and needs none
-                await asyncio.sleep(0.001)
+        async with link.running():
+            assert link.trusted
             yield link
 
 

@@ -255,11 +255,15 @@ async def test_a_method_can_be_remembered(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("turns", range(0, 60, 3))
-async def test_it_can_be_closed_at_any_moment_of_its_opening(settings: Settings, turns: int) -> None:
-    async with (
-        asyncio.timeout(5),
-        open_redis(settings.redis) as redis,
-        open_cache(settings.cache, redis, settings.redis.timeout_seconds),
-    ):
-        for _ in range(turns):
-            await asyncio.sleep(0)
+async def test_its_opening_can_be_given_up_at_any_moment(settings: Settings, turns: int) -> None:
+    async def open_and_wait() -> None:
+        async with open_redis(settings.redis) as redis, open_cache(settings.cache, redis, timeout_seconds=1):
+            await asyncio.Event().wait()
+
+    opening = asyncio.create_task(open_and_wait())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    opening.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait([opening])
+    assert opening.cancelled()
