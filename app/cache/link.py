@@ -6,20 +6,22 @@ invalidations did not arrive. So on its return it first declares a new epoch, wh
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app.cache.names import Names
-from app.cache.store import new_generation
+from app.cache.store import Generations, new_generation
 
 log = logging.getLogger(__name__)
+
+AnswerT = TypeVar("AnswerT")
 
 EPOCH = "epoch"
 """The name that every entry has."""
@@ -29,7 +31,7 @@ TRUST_SECONDS = 1.5
 """So long after a beat was sent that Redis has answered, it is trusted. Longer than the answer may take."""
 GENERATION_SECONDS = 86_400
 """A generation that is not used so long is forgotten, and what depends on it is lost."""
-_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 FAILURES = (RedisError, OSError, TimeoutError)
 
 
@@ -42,7 +44,9 @@ class Link:
         self.failures = 0
         """Commands that were not answered, so far."""
         self.reachable = False
-        """Commands are worth a try. Invalidations are sent before anything is trusted."""
+        """Invalidations are worth a try: they are, before anything is trusted."""
+        # As many as there are connections, but for the listener's. To wait for one is not to wait for Redis.
+        self._slots = asyncio.Semaphore(redis.connection_pool.max_connections - 1)
         self._channel = f"{namespace}:invalidations"
         self._trusted_until = 0.0
         self._missed = False
@@ -66,22 +70,55 @@ class Link:
                 task.cancel()
                 await asyncio.wait([task], timeout=_SHORTEST_PAUSE_SECONDS)
 
-    def fail(self, error: BaseException) -> None:
-        """A command was not answered: trust nothing until there is a new epoch."""
+    async def ask(self, command: Callable[[], Awaitable[AnswerT]]) -> AnswerT | None:
+        """What Redis answers; None where it is not trusted, does not answer in time, or refuses."""
+        async with self._slots:
+            if not self.trusted:
+                return None
+            try:
+                async with asyncio.timeout(self.timeout_seconds):
+                    return await command()
+            except ResponseError:  # it is there, and has no memory left, say
+                self.failures += 1
+            except FAILURES as error:
+                self._fail(error)
+        return None
+
+    async def invalidate(self, names: Iterable[str]) -> None:
+        """Give the names new generations, and tell every process; if that fails, all names get some on our return."""
+        if not self.reachable:
+            self._miss()
+            return
+        generations = {name: new_generation() for name in names}
+        self.names.tell(generations)
+        try:
+            async with self._slots:
+                await self._announce(generations)
+        except FAILURES as error:
+            self._fail(error)
+            self._miss()
+        except BaseException:  # cancelled, with the transaction committed
+            self._miss()
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        """What was asked was not answered: ask nothing more until there is a listener again."""
         self.failures += 1
         if self.trusted:
             log.warning("The cache goes on without Redis: %r", error)
-        self.distrust()
-
-    def distrust(self) -> None:
-        """An invalidation did not arrive, or may not have."""
-        self.reachable = False
         self._trusted_until = 0.0
-        self._missed = True
         self._lost.set()
 
-    async def announce(self, generations: Mapping[str, str]) -> None:
-        """Set generations, and tell every process. Raises what `FAILURES` lists."""
+    def _miss(self) -> None:
+        """Somebody does not know of an invalidation: only a new epoch helps."""
+        self.reachable = False
+        self._missed = True
+        self._trusted_until = 0.0
+        self._lost.set()
+        self.names.forget()
+
+    async def _announce(self, generations: Generations) -> None:
+        """Raises what `FAILURES` lists."""
         async with asyncio.timeout(self.timeout_seconds):
             pipeline = self.redis.pipeline(transaction=True)
             for name, generation in generations.items():
@@ -100,10 +137,11 @@ class Link:
                 async with self.redis.pubsub() as pubsub:
                     await self._listen(pubsub)
             except FAILURES as error:
-                self.fail(error)
+                self._fail(error)
+                self._miss()
             except Exception:
                 log.exception("What was heard from Redis could not be understood")
-                self.distrust()
+                self._miss()
             self._tried.set()
             pause = _SHORTEST_PAUSE_SECONDS if self._heard else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
@@ -116,10 +154,11 @@ class Link:
             while (await self._next(pubsub, self.timeout_seconds)).get("type") != "subscribe":
                 pass
         self.names.forget()  # nobody listened until now
+        self._lost.clear()
         self.reachable = True
         if await self._has_restarted() or self._missed:
             self._missed = False
-            await self.announce({EPOCH: new_generation()})
+            await self._announce({EPOCH: new_generation()})
         while not self._lost.is_set():
             sent_at = monotonic()
             await pubsub.ping()
@@ -143,8 +182,6 @@ class Link:
         return message
 
     def _hear(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":  # the client has lost its connection, and made another
-            raise ConnectionError("The connection was lost for a moment")
         if message["type"] == "message":
             self.names.hear(orjson.loads(message["data"]))
 

@@ -31,7 +31,9 @@ async def open_redis(settings: RedisSettings) -> AsyncIterator[Redis | None]:
         timeout=settings.timeout_seconds,
         socket_timeout=settings.timeout_seconds,
         socket_connect_timeout=settings.timeout_seconds,
-        retry=Retry(NoBackoff(), 1),  # the default is ten retries: four seconds for each command while Redis is away
+        # By itself a client would repeat what it sent when a connection broke: an invalidation that comes twice could
+        # bring back what another one came between for. And a listener would connect anew without telling us.
+        retry=Retry(NoBackoff(), 0, supported_errors=()),
     )
     async with Redis.from_pool(pool) as redis:
         yield redis

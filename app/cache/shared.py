@@ -1,18 +1,16 @@
 """In Redis, for all processes; and with this process's memory before it."""
 
-import asyncio
-from collections.abc import Awaitable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from time import time
-from typing import Any, cast
+from typing import cast
 
-from redis.exceptions import ResponseError
-
-from app.cache.link import EPOCH, FAILURES, GENERATION_SECONDS, Link
+from app.cache.link import EPOCH, GENERATION_SECONDS, Link
 from app.cache.memory import Memory
 from app.cache.store import Entry, Found, new_generation, pack, unpack
 
+_NO_CLAIM = "none"
 # Only who holds the claim may give it back: it may have expired, and be somebody else's.
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
 
 
 class RedisStore:
@@ -21,6 +19,8 @@ class RedisStore:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._redis = link.redis
+        self._unreleased: dict[str, str] = {}
+        """Claims that could not be given back: their places and tokens."""
 
     def peek(self, key: str, names: Sequence[str]) -> Entry | None:
         return None
@@ -29,16 +29,16 @@ class RedisStore:
         return self._link.names.last_change((EPOCH, *names))
 
     async def read(self, key: str, names: Sequence[str]) -> Found:
-        if not self._link.trusted:
-            return Found(None, None)
+        while self._unreleased and self._link.trusted:
+            await self._give_back(*self._unreleased.popitem())
         asked_at = self._link.names.changes
         wanted = [EPOCH, *names]
         keys = [self._link.generation_key(name) for name in wanted]
-        answer: list[bytes | None] | None = await self._ask(self._redis.mget(self._key("entry", key), *keys))
+        answer = await self._link.ask(lambda: self._redis.mget(self._key("entry", key), *keys))
         if answer is None:
             return Found(None, None)
-        packed, *tokens = answer
-        made = await self._ask(self._make(keys)) if None in tokens else cast(list[bytes], tokens)
+        packed, *tokens = cast(list[bytes | None], answer)
+        made = await self._link.ask(lambda: self._make(keys)) if None in tokens else cast(list[bytes], tokens)
         if made is None or not self._link.trusted:  # lost while we asked
             return Found(None, None)
         generations = {name: token.decode("latin-1") for name, token in zip(wanted, made, strict=True)}
@@ -48,31 +48,29 @@ class RedisStore:
 
     async def write(self, key: str, entry: Entry) -> None:
         milliseconds = int((entry.kept_until - time()) * 1000)
-        if milliseconds > 0 and self._link.trusted:
-            await self._ask(self._redis.set(self._key("entry", key), pack(entry), px=milliseconds))
+        if milliseconds > 0:
+            await self._link.ask(lambda: self._redis.set(self._key("entry", key), pack(entry), px=milliseconds))
 
     async def invalidate(self, names: Sequence[str]) -> None:
-        generations = {name: new_generation() for name in names}
-        self._link.names.tell(generations)
-        if not self._link.reachable:
-            self._link.distrust()
-            return
-        try:
-            await self._link.announce(generations)
-        except FAILURES as error:
-            self._link.fail(error)
+        await self._link.invalidate(names)
 
     async def claim(self, key: str, seconds: float) -> str | None:
-        token = new_generation()
-        if not self._link.trusted:
-            return token
-        milliseconds = int(seconds * 1000)
-        holder = await self._ask(self._redis.set(self._key("claim", key), token, nx=True, px=milliseconds, get=True))
-        return token if holder is None else None
+        epoch = self._link.names.generations([EPOCH])
+        if epoch is None:
+            return _NO_CLAIM  # and nothing to wait for
+        # With the epoch, so that a claim from before an outage, whose owner could not give it back, holds nobody up.
+        place = self._key("claim", f"{epoch[EPOCH]}:{key}")
+        token, milliseconds = new_generation(), int(seconds * 1000)
+        holder = await self._link.ask(lambda: self._redis.set(place, token, nx=True, px=milliseconds, get=True))
+        return f"{token} {place}" if holder is None else None
 
     async def release(self, key: str, token: str) -> None:
-        if self._link.trusted:
-            await self._ask(self._redis.eval(_RELEASE, 1, self._key("claim", key), token))
+        token, _, place = token.partition(" ")
+        if place and await self._give_back(place, token) is None:
+            self._unreleased[place] = token
+
+    async def _give_back(self, place: str, token: str) -> object:
+        return await self._link.ask(lambda: self._redis.eval(_RELEASE, 1, place, token))
 
     def _key(self, kind: str, key: str) -> str:
         return f"{self._link.namespace}:{kind}:{key}"
@@ -85,17 +83,6 @@ class RedisStore:
             pipeline.set(key, token, nx=True, get=True, ex=GENERATION_SECONDS)
         found = await pipeline.execute()
         return [before or token.encode() for before, token in zip(found, tokens, strict=True)]
-
-    async def _ask(self, command: Awaitable[Any]) -> Any:
-        """Redis's answer; None where there is none in time."""
-        try:
-            async with asyncio.timeout(self._link.timeout_seconds):
-                return await command
-        except ResponseError:  # it is there, and refuses: out of memory, say
-            self._link.failures += 1
-        except FAILURES as error:
-            self._link.fail(error)
-        return None
 
 
 class TwoLevelStore(RedisStore):

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from time import time
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
@@ -267,3 +268,18 @@ async def test_its_opening_can_be_given_up_at_any_moment(settings: Settings, tur
     async with asyncio.timeout(5):
         await asyncio.wait([opening])
     assert opening.cancelled()
+
+
+async def test_a_burst_of_cold_keys_is_no_outage(settings: Settings) -> None:
+    own = settings.cache.model_copy(update={"namespace": f"test-{uuid4()}"})
+    loads = 0
+
+    async def load() -> int:
+        nonlocal loads
+        loads += 1
+        return loads
+
+    async with open_redis(settings.redis) as redis, open_cache(own, redis, settings.redis.timeout_seconds) as cache:
+        for _ in range(2):
+            await asyncio.gather(*(cache.remember(f"key {n}", 60, load, schema=int) for n in range(500)))
+    assert loads == 500
