@@ -54,7 +54,9 @@ class End(asyncio.Protocol):
         self._open_ends.add(self)
 
     def data_received(self, data: bytes) -> None:
-        self.peer.transport.write(self._heard(self, data))
+        passed = self._heard(self, data)
+        if not self.peer.transport.is_closing():  # one end may be cut while something is on its way from the other
+            self.peer.transport.write(passed)
 
     def pause_writing(self) -> None:
         self.peer.transport.pause_reading()
