@@ -29,7 +29,8 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
 
 
 def response_cache(settings: Settings, routes: CachedRoutes) -> Iterator[Middleware]:
-    if settings.cache.responses:
+    # Without Redis no worker hears of what another one changes.
+    if settings.cache.responses and (settings.redis.url or settings.workers == 1):
         http = settings.http
         yield Middleware(
             ResponseCacheMiddleware,

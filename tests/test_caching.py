@@ -91,3 +91,13 @@ async def test_production_does_not_tell_where_an_answer_is_from(settings: Settin
         answers = [await client.get("/api/categories") for _ in range(2)]
     assert not any("X-Cache" in answer.headers for answer in answers)
     assert "Age" in answers[1].headers
+
+
+@pytest.mark.parametrize(("workers", "cached"), [(1, True), (2, False)])
+async def test_workers_that_hear_nothing_of_one_another_keep_no_answers(
+    settings: Settings, workers: int, cached: bool
+) -> None:
+    alone = {"redis": settings.redis.model_copy(update={"url": None}), "web_concurrency": workers}
+    async with serve(settings.model_copy(update=alone)) as service, service.client() as client:
+        answers = [await client.get("/api/categories") for _ in range(2)]
+    assert ("Age" in answers[1].headers) == cached

@@ -31,6 +31,11 @@ TRUST_SECONDS = 1.5
 """So long after a beat was sent that Redis has answered, it is trusted. Longer than the answer may take."""
 GENERATION_SECONDS = 86_400
 """A generation that is not used so long is forgotten, and what depends on it is lost."""
+# At once, so that processes hear of changes in the order in which they happened. A pipeline costs half as much again.
+_ANNOUNCE = """
+for place, key in ipairs(KEYS) do redis.call('SET', key, ARGV[3 + place], 'EX', ARGV[3]) end
+return redis.call('PUBLISH', ARGV[1], ARGV[2])
+"""
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
 FAILURES = (RedisError, OSError, TimeoutError)
 
@@ -119,12 +124,10 @@ class Link:
 
     async def _announce(self, generations: Generations) -> None:
         """Raises what `FAILURES` lists."""
+        keys = [self.generation_key(name) for name in generations]
+        told = self._channel, orjson.dumps(generations), GENERATION_SECONDS
         async with asyncio.timeout(self.timeout_seconds):
-            pipeline = self.redis.pipeline(transaction=True)
-            for name, generation in generations.items():
-                pipeline.set(self.generation_key(name), generation, ex=GENERATION_SECONDS)
-            pipeline.publish(self._channel, orjson.dumps(generations))
-            await pipeline.execute()
+            await self.redis.eval(_ANNOUNCE, len(keys), *keys, *told, *generations.values())
 
     def generation_key(self, name: str) -> str:
         return f"{self.namespace}:generation:{name}"

@@ -94,13 +94,19 @@ class HalfOpen(WireRedis):
 
 
 class LostAnswer(WireRedis):
-    """Once told, it withholds the next answer to a transaction until the connection is cut."""
+    """Once told, it withholds the next answer to an invalidation until the connection is cut."""
 
     withholds = False
+    asked: End | None = None
     waiting: End | None = None
 
+    def _read(self, client: End, frame: bytes) -> bytes:
+        if self.withholds and self.asked is None and b"PUBLISH" in frame:
+            self.asked = client.peer
+        return super()._read(client, frame)
+
     def _received(self, server: End, data: bytes) -> bytes:
-        if self.withholds and self.waiting is None and data.startswith(b"+OK\r\n+QUEUED"):
+        if server is self.asked and self.waiting is None:
             self.waiting = server
             return b""
         return super()._received(server, data)
