@@ -13,8 +13,10 @@ from pydantic import BaseModel
 import app.cache.cache
 from app.cache import Cache, open_cache, open_redis, remembered
 from app.cache.memory import Memory, MemoryStore
+from app.cache.shared import RedisStore
 from app.cache.store import Entry, Store
 from app.config import Settings
+from tests.cache.conftest import linked
 
 
 class Loader:
@@ -270,16 +272,16 @@ async def test_its_opening_can_be_given_up_at_any_moment(settings: Settings, tur
     assert opening.cancelled()
 
 
-async def test_a_burst_of_cold_keys_is_no_outage(settings: Settings) -> None:
-    own = settings.cache.model_copy(update={"namespace": f"test-{uuid4()}"})
-    loads = 0
-
-    async def load() -> int:
-        nonlocal loads
-        loads += 1
-        return loads
-
-    async with open_redis(settings.redis) as redis, open_cache(own, redis, settings.redis.timeout_seconds) as cache:
-        for _ in range(2):
-            await asyncio.gather(*(cache.remember(f"key {n}", 60, load, schema=int) for n in range(500)))
-    assert loads == 500
+async def test_to_wait_for_a_connection_is_not_to_wait_for_redis(settings: Settings) -> None:
+    async with linked(settings, f"test-{uuid4()}") as link:
+        slots = settings.redis.max_connections - 1
+        for _ in range(slots):
+            await link._slots.acquire()
+        link.timeout_seconds = 0.05
+        reading = asyncio.create_task(RedisStore(link).read("answer", ["answer"]))
+        await asyncio.sleep(0.1)  # longer than Redis may take
+        link.timeout_seconds = 5
+        for _ in range(slots):
+            link._slots.release()
+        assert (await reading).generations
+        assert (link.trusted, link.failures) == (True, 0)
