@@ -31,6 +31,7 @@ from app.config import Settings
 from app.dependencies import State
 from app.main import create_app
 from app.models import Base
+from tests.wire import WirePostgres
 from tools.locks import SetupError
 from tools.servers import running
 
@@ -138,6 +139,14 @@ async def onlooker(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def wire(settings: Settings) -> AsyncIterator[WirePostgres]:
+    """Counts what crosses it on the way to PostgreSQL."""
+    server = make_url(settings.database.url)
+    async with WirePostgres(server.host or "", server.port or 5432) as wire:
+        yield wire
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from httpx import AsyncClient
-from sqlalchemy.engine import make_url
 
 from app.config import Settings
 from tests.conftest import serve
@@ -13,13 +12,6 @@ from tests.factories import create_category, create_product, product_data
 from tests.wire import WirePostgres
 
 CACHED = ("/api/products", "/api/products/1", "/api/products/search?q=aurora", "/api/categories", "/api/categories/1")
-
-
-@pytest.fixture
-async def wire(settings: Settings) -> AsyncIterator[WirePostgres]:
-    server = make_url(settings.database.url)
-    async with WirePostgres(server.host or "", server.port or 5432) as wire:
-        yield wire
 
 
 @pytest.fixture

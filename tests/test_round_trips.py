@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 from httpx import AsyncClient
-from sqlalchemy.engine import make_url
 
 from app.config import Settings
 from app.routers import ROUTERS
@@ -34,13 +33,6 @@ ROUND_TRIPS: dict[tuple[str, str], tuple[int, str, dict[str, Any]]] = {
     ("GET", "/health/live"): (0, "", {}),
     ("GET", "/health/ready"): (READ, "", {}),
 }
-
-
-@pytest.fixture(scope="module")
-async def wire(settings: Settings) -> AsyncIterator[WirePostgres]:
-    server = make_url(settings.database.url)
-    async with WirePostgres(server.host or "", server.port or 5432) as wire:
-        yield wire
 
 
 @pytest.fixture
