@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.util import find_spec
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -11,9 +12,12 @@ from app.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open_re
 from app.config import Settings, get_settings
 from app.database import open_database
 from app.dependencies import State
-from app.http import add_docs, document_problems, exception_handlers, middleware
+from app.http import add_docs, add_short_ways, document_problems, exception_handlers, middleware
 from app.routers import ROUTERS
 from app.telemetry.logs import configure_logging
+
+# Without its SDK nobody can be listening, and to look whether somebody is costs more than routing a request.
+OPENTELEMETRY = find_spec("opentelemetry.sdk") is not None
 
 
 @asynccontextmanager
@@ -55,11 +59,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": OPENTELEMETRY, "metrics": OPENTELEMETRY, "logs": OPENTELEMETRY},
     )
     app.state.draining = False
     for router in ROUTERS:
         app.include_router(router)
     cached_routes.add_all_of(app)
+    add_short_ways(app)
     document_problems(app)
     if settings.docs_enabled:
         add_docs(app)

@@ -11,14 +11,14 @@ from app.http.errors import QueryEncodingMiddleware, UnhandledErrorMiddleware, e
 from app.http.problems import document_problems, problem, problem_responses
 from app.http.requests import HeadMiddleware, RequestContextMiddleware
 from app.http.responses import Links, ORJSONResponse
-from app.http.routing import Router
+from app.http.routing import add_short_ways
 from app.http.security_headers import HttpsRedirectMiddleware, SecurityHeadersMiddleware
 
 __all__ = [
     "Links",
     "ORJSONResponse",
-    "Router",
     "add_docs",
+    "add_short_ways",
     "body_limit",
     "document_problems",
     "exception_handlers",

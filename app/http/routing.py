@@ -1,22 +1,22 @@
 """Endpoints that ask for the usual take a short way: what FastAPI means, without finding out anew what that is.
 
-For each request FastAPI walks through everything that an endpoint could ask for. Here that is done once. Parameters of
-path and query, a JSON body and dependencies that are coroutines, or yield in `function` scope, are the usual. Whatever
-is not (other parameters, a test's override, tracing), and every request that is wrong, goes on to FastAPI as it came:
-so there is one documentation, one set of errors and one meaning.
+For each request FastAPI walks through its routes, and through everything that an endpoint could ask for. Here that is
+done once. Parameters of path and query, a JSON body and dependencies that are coroutines, or yield in `function` scope,
+are the usual. Whatever is not (other parameters, a test's override, tracing), and every request that is wrong, goes on
+to FastAPI as it came: so there is one documentation, one set of errors and one meaning.
 """
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi._compat import ModelField
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.exceptions import ResponseValidationError
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from app.http.plan import Plan, Unusual
@@ -120,15 +120,27 @@ def _again(request_body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-class _Route(APIRoute):
-    """Takes the short way where there is one."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    context: RouteContext
+    short_way: _ShortWay | None
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._short_ways: dict[int, tuple[Any, _ShortWay | None]] = {}
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        short_way = self._short_way(scope)
+class _Routes:
+    """Stands before FastAPI's router, and finds what that would find."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._long_way = app.router.middleware_stack
+        self._by_path: dict[tuple[str, str], _Found] = {}
+        self._by_pattern: list[_Found] = []
+        for context in iter_route_contexts(app.routes):
+            if context.methods is None:  # whatever it serves, the routes after it may be in its shadow
+                break
+            self._add(_Found(context, _short_way(context)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        short_way = self._find(scope) if scope["type"] == "http" else None
         if short_way:
             request = Request(scope, receive, send)
             try:
@@ -139,34 +151,50 @@ class _Route(APIRoute):
             else:
                 await response(scope, receive, send)
                 return
-        await super().handle(scope, receive, send)
+        await self._long_way(scope, receive, send)
 
-    def _short_way(self, scope: Scope) -> _ShortWay | None:
-        # What `include_router` made of this route: it may ask for more.
-        context = scope.get("fastapi", {}).get("effective_route_context")
-        route: Any = context if context and context.original_route is self else self
-        overridden = getattr(route.dependency_overrides_provider, "dependency_overrides", None)
-        if overridden or scope["method"] not in route.methods or "fastapi.telemetry" in scope:
+    def _add(self, found: _Found) -> None:
+        path = found.context.path or ""
+        if "{" in path:
+            self._by_pattern.append(found)
+            return
+        for method in found.context.methods or ():
+            if not self._matching(method, path):
+                self._by_path.setdefault((method, path), found)
+
+    def _find(self, scope: Scope) -> _ShortWay | None:
+        method, path = scope["method"], scope["path"]
+        if self._app.dependency_overrides or scope["root_path"] or "fastapi.telemetry" in scope:
             return None
-        if id(route) not in self._short_ways:
-            self._short_ways[id(route)] = route, _short_way(route)  # kept, so that the id stays its own
-        return self._short_ways[id(route)][1]
+        parameters: dict[str, Any] = {}
+        found = self._by_path.get((method, path))
+        if found is None:
+            matching = self._matching(method, path)
+            if matching is None:
+                return None
+            found, parameters = matching
+        if found.short_way:
+            scope["path_params"] = parameters
+            scope["endpoint"] = found.context.endpoint
+            scope["route"] = found.context.original_route
+        return found.short_way
 
-
-def _short_way(route: Any) -> _ShortWay | None:
-    try:
-        return _ShortWay(route)
-    except Unusual:
+    def _matching(self, method: str, path: str) -> tuple[_Found, dict[str, Any]] | None:
+        for found in self._by_pattern:
+            context = found.context
+            if method in context.methods and (match := context.path_regex.match(path)):  # type: ignore[operator]
+                convertors = context.param_convertors
+                return found, {name: convertors[name].convert(text) for name, text in match.groupdict().items()}
         return None
 
 
-class Router(APIRouter):
-    """A module's router. Requests for another prefix pass it by."""
+def add_short_ways(app: FastAPI) -> None:
+    """Call it when the routers are included; routes that come later take FastAPI's way."""
+    app.router.middleware_stack = _Routes(app)
 
-    def __init__(self, prefix: str, **options: Any) -> None:
-        super().__init__(prefix=prefix, route_class=_Route, **options)
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if self.prefix not in scope["path"]:
-            return Match.NONE, {}
-        return super().matches(scope)
+def _short_way(context: RouteContext) -> _ShortWay | None:
+    try:
+        return _ShortWay(context) if isinstance(context.original_route, APIRoute) else None
+    except Unusual:
+        return None

@@ -1,14 +1,14 @@
 from typing import Annotated
 
-from fastapi import Query, status
+from fastapi import APIRouter, Query, status
 
 from app.cache import cached_response
 from app.dependencies import CategoryReadServiceDep, CategoryServiceDep, LinksDep, PathId
-from app.http import Router, problem_responses
+from app.http import problem_responses
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
 
-router = Router("/api/categories", tags=["categories"])
+router = APIRouter(prefix="/api/categories", tags=["categories"])
 
 TTL = 60.0
 

@@ -1,10 +1,9 @@
-from fastapi import Response
+from fastapi import APIRouter, Response
 
 from app.dependencies import HealthServiceDep
-from app.http import Router
 from app.schemas.health import Liveness, Readiness
 
-router = Router("/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"])
 
 
 @router.get("/live")

@@ -1,10 +1,10 @@
 from typing import Annotated
 
-from fastapi import Query, status
+from fastapi import APIRouter, Query, status
 
 from app.cache import cached_response
 from app.dependencies import LinksDep, PathId, ProductReadServiceDep, ProductServiceDep
-from app.http import Router, problem_responses
+from app.http import problem_responses
 from app.schemas.base import Page
 from app.schemas.products import (
     ProductCreate,
@@ -15,7 +15,7 @@ from app.schemas.products import (
     ProductUpdate,
 )
 
-router = Router("/api/products", tags=["products"])
+router = APIRouter(prefix="/api/products", tags=["products"])
 
 TTL = 60.0
 

@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, Header, Query, Request, Response
-from httpx import AsyncClient
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.exceptions import NotFoundError
-from app.http import Router, body_limit
+from app.http import add_short_ways, body_limit
 from tests.http.apps import build, client
 
 SHORT, LONG = "the short way", "FastAPI's way"
@@ -118,12 +117,14 @@ def add_endpoints(router: APIRouter) -> None:
 
 def app_of(router: APIRouter) -> FastAPI:
     app = build()
-    add_endpoints(router)
     app.include_router(router)
     return app
 
 
-SHORT_APP, LONG_APP = app_of(Router("/at")), app_of(APIRouter(prefix="/at"))
+ROUTER = APIRouter(prefix="/at")
+add_endpoints(ROUTER)
+SHORT_APP, LONG_APP = app_of(ROUTER), app_of(ROUTER)
+add_short_ways(SHORT_APP)
 
 
 async def asked(app: FastAPI, method: str, path: str, **request: Any) -> dict[str, Any]:
@@ -292,57 +293,101 @@ async def test_what_is_usual_takes_the_short_way(
     endpoint: Any, options: dict[str, Any], body: Any, expected: str
 ) -> None:
     app = FastAPI()
-    router = Router("/x", dependencies=[Depends(way)])
+    router = APIRouter(prefix="/x", dependencies=[Depends(way)])
     router.post("", **options)(endpoint)
     app.include_router(router)
+    add_short_ways(app)
     async with client(app) as to:
         assert (await to.post("/x", json=body)).json() == expected
 
 
 @pytest.fixture
-async def plain() -> AsyncIterator[tuple[FastAPI, Router, AsyncClient]]:
-    app, router = FastAPI(), Router("/x")
+def app() -> FastAPI:
+    return FastAPI()
+
+
+@pytest.fixture
+def router() -> APIRouter:
+    router = APIRouter(prefix="/x")
     router.get("")(tells_its_way)
+    return router
+
+
+async def get(app: Any, path: str = "/x") -> Any:
     async with client(app) as to:
-        yield app, router, to
+        return (await to.get(path)).json()
 
 
-async def test_an_override_is_respected(plain: tuple[FastAPI, Router, AsyncClient]) -> None:
-    app, router, to = plain
+async def test_an_override_is_respected(app: FastAPI, router: APIRouter) -> None:
     app.include_router(router)
-    assert (await to.get("/x")).json() == SHORT
+    add_short_ways(app)
+    assert await get(app) == SHORT
     app.dependency_overrides[way] = lambda: "overridden"
-    assert (await to.get("/x")).json() == "overridden"
+    assert await get(app) == "overridden"
     app.dependency_overrides.clear()
-    assert (await to.get("/x")).json() == SHORT
+    assert await get(app) == SHORT
 
 
-async def test_what_an_inclusion_asks_for_is_asked(plain: tuple[FastAPI, Router, AsyncClient]) -> None:
+async def test_what_an_inclusion_asks_for_is_asked(app: FastAPI, router: APIRouter) -> None:
     async def guard() -> None:
         calls.append("guard")
 
-    app, router, to = plain
     app.include_router(router)
     app.include_router(router, prefix="/guarded", dependencies=[Depends(guard)])
+    add_short_ways(app)
     for path, expected in (("/x", []), ("/guarded/x", ["guard"]), ("/x", [])):
         calls.clear()
-        assert (await to.get(path)).json() == SHORT
+        assert await get(app, path) == SHORT
         assert calls == expected
 
 
-async def test_a_route_that_stands_on_the_app_itself_is_served(plain: tuple[FastAPI, Router, AsyncClient]) -> None:
-    app, router, to = plain
+async def test_a_route_that_stands_on_the_app_itself_is_served(app: FastAPI, router: APIRouter) -> None:
     app.router.routes.extend(router.routes)
-    assert (await to.get("/x")).json() == SHORT
-    assert (await to.post("/x")).status_code == 405
+    add_short_ways(app)
+    assert await get(app) == SHORT
 
 
-async def test_a_request_that_is_traced_goes_where_tracing_is(plain: tuple[FastAPI, Router, AsyncClient]) -> None:
-    app, router, _ = plain
+async def test_a_request_that_is_traced_goes_where_tracing_is(app: FastAPI, router: APIRouter) -> None:
     app.include_router(router)
+    add_short_ways(app)
 
     async def traced(scope: Any, receive: Any, send: Any) -> None:
         await app(scope | {"fastapi.telemetry": None}, receive, send)
 
-    async with client(traced) as to:
-        assert (await to.get("/x")).json() == LONG
+    assert await get(traced) == LONG
+
+
+@pytest.mark.parametrize("short", [True, False])
+async def test_the_first_route_that_matches_is_taken(app: FastAPI, short: bool) -> None:
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await Response('"mounted"')(scope, receive, send)
+
+    @app.get("/x/first")
+    @app.post("/x/other")
+    async def first() -> str:
+        return "first"
+
+    @app.get("/x/{name}")
+    async def pattern(name: str) -> str:
+        return name.upper()
+
+    @app.get("/x/{number:int}/y/{rest:path}")
+    async def converted(number: int, rest: str) -> str:
+        return f"{number + 1} {rest}"
+
+    @app.get("/x/other")
+    async def other() -> str:
+        return "not reached"
+
+    app.mount("/mounted", mounted)
+
+    @app.get("/mounted/x")
+    async def shadowed() -> str:
+        return "not reached either"
+
+    if short:
+        add_short_ways(app)
+    paths = ("/x/first", "/x/name", "/x/other", "/x/6/y/a/b%20c", "/mounted/x")
+    assert [await get(app, path) for path in paths] == ["first", "NAME", "OTHER", "7 a/b c", "mounted"]
+    async with client(app) as to:
+        assert [(await to.post(path)).status_code for path in ("/x/other", "/x/first")] == [200, 405]
