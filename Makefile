@@ -5,7 +5,7 @@ PYTEST = .venv/bin/python -m pytest -n 3
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes \
 	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run test check bench bench-quick bench-check bench-soak loadtest migration lock clean environment
+.PHONY: help run test test-faults check bench bench-quick bench-check bench-soak loadtest migration lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: environment ## Serve with reload, on its own PostgreSQL and Valkey (PORT=80
 
 test: environment ## Run the tests (PG=16, ARGS="-k name")
 	@exec $(PYTEST) $(ARGS)
+
+test-faults: environment ## Kill and restart servers under load, and look for wrong answers (a few minutes)
+	@exec .venv/bin/python -m pytest tests/faults $(ARGS)
 
 check: environment ## Lint, check formats, types and the layers
 	.venv/bin/ruff check .

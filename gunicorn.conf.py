@@ -1,8 +1,10 @@
 """Gunicorn with Uvicorn workers. Every number comes from the service's settings (see app/config.py)."""
 
 import sys
+from typing import Any
 
 from app.config import ConfigurationError, get_settings
+from app.serving.fleet import fleet
 
 try:
     settings = get_settings()
@@ -10,7 +12,7 @@ except ConfigurationError as error:
     sys.exit(str(error))
 
 wsgi_app = "app.main:app"
-worker_class = "app.server.Worker"
+worker_class = "app.serving.worker.Worker"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 proc_name = settings.app.name
 
@@ -25,4 +27,13 @@ keepalive = settings.server.keep_alive_seconds
 forwarded_allow_ips = settings.http.trusted_proxies
 
 control_socket_disable = True  # it would live in the home folder, which a read-only container does not have
-logger_class = "app.server.Logger"
+logger_class = "app.serving.worker.Logger"
+
+
+def on_starting(server: Any) -> None:
+    fleet.on_starting(server, settings.server.drain_seconds, settings.server.drain_file)
+
+
+on_reload = fleet.on_reload
+pre_fork = fleet.pre_fork
+child_exit = fleet.child_exit

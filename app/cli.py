@@ -6,6 +6,7 @@ Commands import what they need when they run, so that wrong settings are told be
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -35,6 +36,19 @@ def check_settings(context: typer.Context) -> None:
 def serve() -> NoReturn:
     """Serve with Gunicorn and Uvicorn workers, as in production."""
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")])
+
+
+@app.command()
+def drain(context: typer.Context) -> None:
+    """Let readiness answer 503, and wait until load balancers have noticed; before a stop (Kubernetes: preStop)."""
+    server = context.obj.server
+    if server.drain_file is None:
+        fail("The server would not notice; set SERVER_DRAIN_FILE to a path that it and this command can write.")
+    try:
+        server.drain_file.touch()
+    except OSError as error:
+        fail(f"SERVER_DRAIN_FILE cannot be written: {error}")
+    time.sleep(server.drain_seconds)
 
 
 @app.command()

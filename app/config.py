@@ -125,6 +125,9 @@ class ServerSettings(BaseModel):
     drain_seconds: float = Field(
         2.0, ge=0, description="Time between being asked to stop and stopping, in which readiness answers 503."
     )
+    drain_file: Path | None = Field(
+        None, description="While this file exists, readiness answers 503; `app drain` makes it."
+    )
     keep_alive_seconds: int = Field(75, ge=1, description="Idle time of a connection; above the load balancer's.")
     max_requests: int = Field(0, ge=0, description="Requests after which a worker is replaced; 0 is never.")
     max_requests_jitter: int = Field(0, ge=0, description="Random addition, so that workers do not leave together.")

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -62,6 +63,17 @@ def test_migrating_to_an_unknown_revision_is_told_in_one_sentence(database_url: 
     done = run("migrate", "nonsense", DATABASE_URL=database_url)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_drain_makes_the_file_that_the_server_looks_for(tmp_path: Path) -> None:
+    file = tmp_path / "drain"
+    assert run("drain", SERVER_DRAIN_FILE=str(file), SERVER_DRAIN_SECONDS="0").returncode == 0
+    assert file.exists()
+    for wrong, told in (("", "set SERVER_DRAIN_FILE"), (str(tmp_path / "no" / "folder"), "cannot be written")):
+        refused = run("drain", SERVER_DRAIN_FILE=wrong)
+        assert refused.returncode == 1
+        assert told in refused.stderr
+        assert refused.stderr.count("\n") == 1
 
 
 def test_openapi_prints_the_document() -> None:

@@ -1,0 +1,1 @@
+"""How Gunicorn's workers serve the app, and leave without a request failing."""

@@ -1,0 +1,3 @@
+from tests.serving.conftest import serve
+
+__all__ = ["serve"]

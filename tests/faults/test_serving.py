@@ -1,0 +1,51 @@
+"""What tests/serving shows once, for as long as it takes to believe it."""
+
+import os
+import signal
+
+import pytest
+
+from tests.serving.conftest import STARTED, Serve, Served, load_on
+
+ROUNDS = 10
+ENOUGH = 200_000
+
+
+def reload(server: Served, round: int) -> None:
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for(STARTED, times=2 + 2 * round)
+    server.wait_for("Worker exiting", times=2 * round)
+
+
+def stop_one_by_one(server: Served, round: int) -> None:
+    for stopped, worker in enumerate(server.workers(), start=2 * round - 1):
+        os.kill(worker, signal.SIGTERM)
+        server.wait_for(STARTED, times=2 + stopped)
+        server.wait_for("Worker exiting", times=stopped)
+
+
+@pytest.mark.parametrize("restart", [reload, stop_one_by_one])
+def test_no_restart_fails_a_request(serve: Serve, restart: object) -> None:
+    with serve(workers=2) as server, load_on(server) as load:
+        for round in range(1, ROUNDS + 1):
+            restart(server, round)  # type: ignore[operator]
+        load.wait_for_answers(max(0, ENOUGH // 2 - load.answered))
+        assert not load.failures
+
+
+def test_no_worn_worker_fails_a_request(serve: Serve) -> None:
+    limits = {"SERVER_MAX_REQUESTS": "5000", "SERVER_MAX_REQUESTS_JITTER": "1000"}
+    with serve(workers=2, **limits) as server, load_on(server) as load:
+        load.wait_for_answers(ENOUGH)
+        assert not load.failures
+        assert server.said.count("Worker exiting") >= 10
+
+
+def test_a_killed_worker_is_replaced_again_and_again(serve: Serve) -> None:
+    with serve(workers=2) as server, load_on(server) as load:
+        for round in range(1, ROUNDS + 1):
+            before = sum(load.failures.values())
+            os.kill(server.workers()[-1], signal.SIGKILL)
+            server.wait_for(STARTED, times=2 + round)
+            load.wait_for_answers(1000)
+            assert sum(load.failures.values()) - before <= load.connections

@@ -1,0 +1,86 @@
+"""A client that never repeats a request and counts each that fails."""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import cast
+
+MOST_FAILURES = 10_000
+
+
+@dataclass
+class Load:
+    """`connections` clients that ask for `path` again as soon as they are answered, until `enough`."""
+
+    host: str
+    port: int
+    path: str
+    connections: int = 16
+    answered: int = 0
+    closed: int = 0
+    """Connections that the server announced to close, and closed."""
+    failures: Counter[str] = field(default_factory=Counter)
+    enough: bool = False
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._client() for _ in range(self.connections)))
+
+    def wait_for_answers(self, more: int) -> None:
+        """From another thread."""
+        until = self.answered + more
+        while self.answered < until:
+            assert sum(self.failures.values()) < MOST_FAILURES, self.failures
+            time.sleep(0.01)
+
+    async def _client(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.enough:
+            try:
+                _, connection = await loop.create_connection(lambda: _Connection(self), self.host, self.port)
+            except OSError as error:
+                self.failures[f"connect: {error!r}"] += 1
+                await asyncio.sleep(0.01)  # a refused connection would be tried without end
+            else:
+                await connection.ended
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.request = f"GET {load.path} HTTP/1.1\r\nHost: {load.host}\r\n\r\n".encode()
+        self.received = b""
+        self.asking = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._ask()
+
+    def _ask(self) -> None:
+        self.received, self.asking = b"", True
+        self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        if not end or len(body) < int(fields[b"content-length"]):
+            return
+        self.asking = False
+        if head.startswith(b"HTTP/1.1 200"):
+            self.load.answered += 1
+        else:
+            self.load.failures[head.split(b"\r\n")[0].decode()] += 1
+        if fields.get(b"connection") == b"close":
+            self.load.closed += 1
+            self.transport.close()
+        elif self.load.enough:
+            self.transport.close()
+        else:
+            self._ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.asking:
+            self.load.failures[f"lost: {error!r}, {len(self.received)} bytes"] += 1
+        self.ended.set_result(None)
