@@ -100,6 +100,7 @@ class HttpSettings(BaseModel):
     gzip_level: int = Field(4, ge=0, le=9, description="Compression level of responses; 0 switches gzip off.")
     gzip_minimum_bytes: int = Field(1000, ge=0, description="Smaller responses are not compressed.")
     redirect_https: bool = Field(False, description="Redirect http to https and send HSTS; behind a TLS proxy.")
+    require_if_match: bool = Field(False, description="Answer 428 to a change that does not say of which version.")
     trusted_proxies: str = Field("127.0.0.1", description="Addresses whose X-Forwarded-* headers are believed.")
 
 

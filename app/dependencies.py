@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cache import Cache, Invalidate
 from app.database import Database, Reads, after_commit, transaction
-from app.http import Links
+from app.http import Links, Validators, accepted_versions
 from app.repositories.categories import CategoryReads, CategoryRepository
 from app.repositories.products import ProductReads, ProductRepository
 from app.schemas.types import Id
@@ -48,12 +48,23 @@ async def get_links(request: Request, response: Response) -> Links:
     return Links(request, response)
 
 
+async def get_validators(request: Request) -> Validators:
+    return Validators(request)
+
+
+async def get_if_match(request: Request) -> frozenset[int] | None:
+    return accepted_versions(request.scope, request.app.state.require_if_match)
+
+
 PathId = Annotated[Id, Path()]
 ReadsDep = Annotated[Reads, Depends(get_reads)]
 # With FastAPI's default scope the commit would follow the response, and a failed one would answer 201.
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 CacheDep = Annotated[Cache, Depends(get_cache)]
 LinksDep = Annotated[Links, Depends(get_links)]
+ValidatorsDep = Annotated[Validators, Depends(get_validators)]
+# The versions that a change may meet; None is any. A route that asks for it documents 412.
+IfMatchDep = Annotated[frozenset[int] | None, Depends(get_if_match)]
 
 
 async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:

@@ -4,6 +4,7 @@ AppError
 ├── InvalidError        the request cannot be carried out as it was asked
 ├── NotFoundError       the thing asked for does not exist
 ├── ConflictError       the state of something else forbids it
+├── ChangedError        the thing is no longer what the client takes it for
 └── UnavailableError    something this service stands on is away; trying again may help
 """
 
@@ -25,6 +26,11 @@ class NotFoundError(AppError):
 
 class ConflictError(AppError):
     pass
+
+
+class ChangedError(AppError):
+    def __init__(self, resource: str, id: int | str) -> None:
+        super().__init__(f"The {resource} {id} has changed meanwhile; get it again, and decide anew.")
 
 
 class UnavailableError(AppError):

@@ -34,13 +34,15 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
 
 def response_cache(settings: Settings, routes: CachedRoutes) -> Iterator[Middleware]:
     # Without Redis no worker hears of what another one changes.
-    if settings.cache.responses and (settings.redis.url or settings.workers == 1):
+    keeps = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
+    if keeps or not settings.production:
         http = settings.http
         yield Middleware(
             ResponseCacheMiddleware,
             routes=routes,
             gzip_level=http.gzip_level,
             gzip_minimum_bytes=http.gzip_minimum_bytes,
+            keep=keeps,
             tell=not settings.production,
         )
 
@@ -62,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": OPENTELEMETRY, "metrics": OPENTELEMETRY, "logs": OPENTELEMETRY},
     )
     app.state.draining = False
+    app.state.require_if_match = settings.http.require_if_match
     for router in ROUTERS:
         app.include_router(router)
     cached_routes.add_all_of(app)

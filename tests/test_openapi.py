@@ -16,6 +16,8 @@ CONFIG = {
     "seed": 20261121,
     "continue-on-failure": True,
     "generation": {"max-examples": 10, "deterministic": True, "database": "none"},
+    # No schema can say which versions exist, either.
+    "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "403", "404", "409", "412", "5xx"]}},
 }
 
 
@@ -25,6 +27,9 @@ def before_load_schema(_context: Any, document: dict[str, Any]) -> None:
     for path in document["paths"].values():
         for operation in path.values():
             operation["parameters"] = [one for one in operation.get("parameters", []) if one["name"] != "cursor"]
+            for one in operation["parameters"]:
+                if one["name"] == "If-Match":  # Schemathesis has a generator of its own, which makes invalid ones
+                    one["schema"] = {"enum": ["*", '"1.a"', '"2"', 'W/"3.a", "1"', '"other"']}
 
 
 def broken_promises(settings: Settings) -> tuple[set[str], set[str]]:

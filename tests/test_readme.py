@@ -5,11 +5,15 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from app.database import transaction
 from app.repositories.example_data import load_example_data
 from tests.conftest import Service
+from tests.environment import variables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,9 +41,13 @@ def test_its_tree_is_the_repository() -> None:
     assert {path for path in shown if path.startswith("app/")} - {"app/"} == real
 
 
-def test_its_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere_and_settings_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https:") or (page.parent / target).exists(), target
+    groups = "|".join({name.partition("_")[0] for name in variables() if "_" in name})
+    assert set(re.findall(rf"`((?:{groups})_[A-Z_]+)\b", text)) <= variables().keys()
 
 
 def test_its_make_targets_exist() -> None:
@@ -52,6 +60,28 @@ def test_its_app_commands_are_all_there_are() -> None:
     shown = subprocess.check_output([sys.executable, "-m", "app", "--help"], cwd=ROOT, text=True)
     commands = set(re.findall(r"^│ (\w+) ", shown, re.MULTILINE))
     assert set(re.findall(r"\| `app (\w+)`", README)) == commands != set()
+
+
+async def test_the_examples_of_caching_answer_as_they_show(service: Service, empty_tables: None) -> None:
+    page = (ROOT / "docs" / "caching.md").read_text()
+    async with transaction(service.state["database"].sessions) as session:
+        await load_example_data(session, 10)
+    await service.state["cache"].invalidate("products", "product:7", "product:8", "categories")
+    examples = re.findall(r"\$ curl (.+)\nHTTP/1.1 (\d+)", page)
+    etag = ""
+    async with service.client() as client:
+        for command, status in examples:
+            words = shlex.split(command.replace("$ETAG", etag.replace('"', r"\"")))
+            options = list(pairwise(words))
+            answer = await client.request(
+                next((value for name, value in options if name == "-X"), "GET"),
+                words[-1].removeprefix("http://127.0.0.1:8000"),
+                headers=dict(value.split(": ", 1) for name, value in options if name == "-H"),
+                content=next((value for name, value in options if name == "-d"), None),
+            )
+            assert answer.status_code == int(status), command
+            etag = answer.headers.get("ETag", etag)
+    assert len(examples) == 7
 
 
 async def test_its_example_answers_as_it_shows(service: Service, empty_tables: None) -> None:

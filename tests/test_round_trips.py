@@ -68,6 +68,19 @@ async def test_an_endpoint_takes_its_round_trips(
     assert count.round_trips == expected, count.statements
 
 
+@pytest.mark.parametrize(("version", "expected"), [('"1.x"', WRITE), ('"0.x"', WRITE + 1)])
+async def test_a_condition_costs_nothing_unless_it_fails(
+    wired: AsyncClient, wire: WirePostgres, version: str, expected: int
+) -> None:
+    for path in ("/api/products", "/api/categories"):
+        await wired.patch(f"{path}/1", json={"name": "Prepared"}, headers={"If-Match": version})
+        with wire.counting() as count:
+            answer = await wired.patch(f"{path}/2", json={"name": "Changed"}, headers={"If-Match": version})
+        assert (count.round_trips, answer.status_code) == (expected, 200 if expected == WRITE else 412), (
+            count.statements
+        )
+
+
 async def test_a_list_takes_one_statement_however_long(wired: AsyncClient, wire: WirePostgres) -> None:
     await wired.get("/api/products?limit=100")
     for number in range(20):

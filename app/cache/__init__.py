@@ -2,7 +2,8 @@
 
 from app.cache.cache import Cache, Invalidate, Loaded, remembered
 from app.cache.opening import open_cache, open_redis
-from app.cache.responses import CachedRoutes, ResponseCacheMiddleware, cached_response
+from app.cache.responses import ResponseCacheMiddleware
+from app.cache.routes import CachedRoutes, cached_response
 
 __all__ = [
     "Cache",

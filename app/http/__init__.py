@@ -6,6 +6,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app.config import Settings
 from app.http.body_limit import BodyLimitMiddleware, body_limit
 from app.http.compression import GZipMiddleware
+from app.http.conditional import ConditionalMiddleware, Validators, accepted_versions
 from app.http.docs import add_docs
 from app.http.errors import QueryEncodingMiddleware, UnhandledErrorMiddleware, exception_handlers
 from app.http.problems import document_problems, problem, problem_responses
@@ -17,6 +18,8 @@ from app.http.security_headers import HttpsRedirectMiddleware, SecurityHeadersMi
 __all__ = [
     "Links",
     "ORJSONResponse",
+    "Validators",
+    "accepted_versions",
     "add_docs",
     "add_short_ways",
     "body_limit",
@@ -30,7 +33,16 @@ __all__ = [
 # They come every few seconds and straight to the process: not logged, not redirected.
 _PROBES = frozenset({"/health/live", "/health/ready"})
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_CORS_SENT = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID")
+_CORS_SENT = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "X-Request-ID",
+)
+# Browsers show Cache-Control and Last-Modified by themselves.
 _CORS_EXPOSED = ("ETag", "Link", "Location", "Retry-After", "X-Process-Time", "X-Request-ID")
 
 
@@ -60,6 +72,8 @@ def middleware(settings: Settings, *response_cache: Middleware) -> list[Middlewa
         )
     # Outside of whatever depends on the method or the length of the body.
     stack.append(Middleware(HeadMiddleware))
+    # Outside of whatever makes an answer, keeps or compresses it: all of that is still to be compared.
+    stack.append(Middleware(ConditionalMiddleware))
     # Keeps answers in every encoding.
     stack.extend(response_cache)
     if http.gzip_level:

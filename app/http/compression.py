@@ -8,7 +8,7 @@ from functools import lru_cache
 from anyio import to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Headers = list[tuple[bytes, bytes]]
+from app.http.conditional import Headers, gzip_etag
 
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 _COMPRESSIBLE = frozenset(
@@ -145,7 +145,8 @@ def _chunk(stream: "zlib._Compress", message: Message) -> Message:
 
 
 def _encoded(headers: Headers) -> Headers:
-    return [*(header for header in headers if header[0] != b"content-length"), (b"content-encoding", b"gzip")]
+    encoded = [(name, gzip_etag(value) if name == b"etag" else value) for name, value in headers]
+    return [*(header for header in encoded if header[0] != b"content-length"), (b"content-encoding", b"gzip")]
 
 
 # A few browsers and clients send all the values there are; the size bounds what others can make us keep.

@@ -14,12 +14,19 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.exceptions import AppError, ConflictError, InvalidError, NotFoundError, UnavailableError
+from app.exceptions import AppError, ChangedError, ConflictError, InvalidError, NotFoundError, UnavailableError
 from app.http.problems import problem, title
 
 _log = logging.getLogger(__name__)
 
-_STATUSES = {InvalidError: 422, NotFoundError: 404, ConflictError: 409, UnavailableError: 503, AppError: 400}
+_STATUSES = {
+    InvalidError: 422,
+    NotFoundError: 404,
+    ConflictError: 409,
+    ChangedError: 412,
+    UnavailableError: 503,
+    AppError: 400,
+}
 _RETRY_AFTER_SECONDS = "1"
 # A body of a megabyte has room for a hundred thousand faults.
 _MOST_FAULTS = 100

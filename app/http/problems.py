@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from app.http.conditional import IF_MATCH
 from app.http.responses import ORJSONResponse
 from app.telemetry.context import request_id
 
@@ -88,7 +89,8 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def document_problems(app: FastAPI) -> None:
     """Make the app's OpenAPI describe the errors of every route, in place of FastAPI's `HTTPValidationError`.
 
-    That is 422 where there is something to validate, 400, 413 and 415 where there is a body, and 500 and 503 anywhere.
+    That is 422 where there is something to validate, 400, 413 and 415 where there is a body, and 500 and 503 anywhere;
+    who answers 412 takes `If-Match`, and may answer 400 and 428 to that.
     A route declares only its own. There is no `default`: it would promise nothing, so no test could find it broken.
     """
     generate = app.openapi
@@ -116,6 +118,10 @@ def _describe(schema: dict[str, Any]) -> None:
                 answers["422"] = _documented(title(422))
             if "requestBody" in operation:
                 for status in (400, 413, 415):
+                    answers.setdefault(str(status), _documented(title(status)))
+            if "412" in answers:
+                operation.setdefault("parameters", []).append(IF_MATCH)
+                for status in (400, 428):
                     answers.setdefault(str(status), _documented(title(status)))
             for status in (500, 503):
                 answers.setdefault(str(status), _documented(title(status)))

@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Message, Receive, Scope, Send
 
+from app.http.conditional import is_success, validating, validators
 from app.http.plan import Plan, Unusual
 
 
@@ -149,9 +150,12 @@ class _Routes:
                 if short_way.reads_body:
                     receive = _again(await request.body(), receive)
             else:
+                if is_success(response.status_code) and type(response) is Response:
+                    headers = response.raw_headers
+                    headers += validators(scope, headers, bytes(response.body))
                 await response(scope, receive, send)
                 return
-        await self._long_way(scope, receive, send)
+        await self._long_way(scope, receive, validating(scope, send))
 
     def _add(self, found: _Found) -> None:
         path = found.context.path or ""

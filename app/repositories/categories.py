@@ -4,10 +4,11 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
 from app.database import Keyset, KeysetPage, Query, Reads
 from app.models import Category
+from app.repositories.versions import Versions, of_versions, only
 
 
 class CategoryRow(NamedTuple):
@@ -48,17 +49,27 @@ class CategoryRepository:
     async def create(self, **values: Any) -> CategoryRow:
         return CategoryRow(*(await self._session.execute(_insert(frozenset(values)), values)).one())
 
-    async def update(self, id: int, **values: Any) -> CategoryRow | None:
-        row = (await self._session.execute(_update(frozenset(values)), {"category_id": id, **values})).first()
+    async def update(self, id: int, versions: Versions, /, **values: Any) -> CategoryRow | None:
+        statement, only = _update(frozenset(values), versions is None), of_versions(id, versions)
+        row = (await self._session.execute(statement, {**only, **values})).first()
         return CategoryRow(*row) if row else None
 
-    async def delete(self, id: int) -> bool:
-        return (await self._session.execute(DELETE, {"category_id": id})).first() is not None
+    async def delete(self, id: int, versions: Versions) -> bool:
+        result = await self._session.execute(_delete(versions is None), of_versions(id, versions))
+        return result.first() is not None
+
+    async def exists(self, id: int) -> bool:
+        return (await self._session.execute(EXISTS, {"row_id": id})).first() is not None
 
 
 TABLE = cast(Table, Category.__table__)
 WRITTEN = [TABLE.c[name] for name in CategoryRow._fields]
-DELETE = delete(TABLE).where(TABLE.c.id == bindparam("category_id")).returning(TABLE.c.id)
+EXISTS = select(TABLE.c.id).where(TABLE.c.id == bindparam("row_id"))
+
+
+@cache
+def _delete(any_version: bool) -> ReturningDelete[Any]:
+    return delete(TABLE).where(*only(TABLE, any_version)).returning(TABLE.c.id)
 
 
 @cache
@@ -67,6 +78,6 @@ def _insert(names: frozenset[str]) -> ReturningInsert[Any]:
 
 
 @cache
-def _update(names: frozenset[str]) -> ReturningUpdate[Any]:
+def _update(names: frozenset[str], any_version: bool) -> ReturningUpdate[Any]:
     changes = update(TABLE).values({name: bindparam(name) for name in names})
-    return changes.where(TABLE.c.id == bindparam("category_id")).returning(*WRITTEN)
+    return changes.where(*only(TABLE, any_version)).returning(*WRITTEN)

@@ -18,9 +18,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import ReturningDelete
 
 from app.database import AnySelect, Keyset, KeysetPage, Query, Reads
 from app.models import Category, Product
+from app.repositories.versions import Versions, of_versions, only
 
 
 class ProductRow(NamedTuple):
@@ -34,13 +36,18 @@ class ProductRow(NamedTuple):
     stock: int
     category_id: int
     category_name: str
+    category_updated_at: datetime
     version: int
     created_at: datetime
     updated_at: datetime
 
 
 def _columns(product: Any, category: Any) -> list[Any]:
-    columns = {"category_id": category.id, "category_name": category.name}
+    columns = {
+        "category_id": category.id,
+        "category_name": category.name,
+        "category_updated_at": category.updated_at,
+    }
     return [columns[name].label(name) if name in columns else getattr(product, name) for name in ProductRow._fields]
 
 
@@ -94,18 +101,28 @@ class ProductRepository:
     async def create(self, **values: Any) -> ProductRow:
         return ProductRow(*(await self._session.execute(_insert(frozenset(values)), values)).one())
 
-    async def update(self, id: int, **values: Any) -> ProductRow | None:
-        row = (await self._session.execute(_update(frozenset(values)), {"product_id": id, **values})).first()
+    async def update(self, id: int, versions: Versions, /, **values: Any) -> ProductRow | None:
+        statement, only = _update(frozenset(values), versions is None), of_versions(id, versions)
+        row = (await self._session.execute(statement, {**only, **values})).first()
         return ProductRow(*row) if row else None
 
-    async def delete(self, id: int) -> bool:
-        return (await self._session.execute(DELETE, {"product_id": id})).first() is not None
+    async def delete(self, id: int, versions: Versions) -> bool:
+        result = await self._session.execute(_delete(versions is None), of_versions(id, versions))
+        return result.first() is not None
+
+    async def exists(self, id: int) -> bool:
+        return (await self._session.execute(EXISTS, {"row_id": id})).first() is not None
 
 
 # Through the session's ORM a write would cost a quarter more, so these are said of the tables. To build one takes
 # many times longer than to run it: each is built once.
 TABLE, CATEGORIES = cast(Table, Product.__table__), cast(Table, Category.__table__)
-DELETE = delete(TABLE).where(TABLE.c.id == bindparam("product_id")).returning(TABLE.c.id)
+EXISTS = select(TABLE.c.id).where(TABLE.c.id == bindparam("row_id"))
+
+
+@cache
+def _delete(any_version: bool) -> ReturningDelete[Any]:
+    return delete(TABLE).where(*only(TABLE, any_version)).returning(TABLE.c.id)
 
 
 @cache
@@ -114,9 +131,9 @@ def _insert(names: frozenset[str]) -> AnySelect:
 
 
 @cache
-def _update(names: frozenset[str]) -> AnySelect:
+def _update(names: frozenset[str], any_version: bool) -> AnySelect:
     changes = update(TABLE).values({name: bindparam(name) for name in names})
-    return _with_category(changes.where(TABLE.c.id == bindparam("product_id")))
+    return _with_category(changes.where(*only(TABLE, any_version)))
 
 
 def _with_category(write: Insert | Update) -> AnySelect:

@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.cache import cached_response
-from app.dependencies import CategoryReadServiceDep, CategoryServiceDep, LinksDep, PathId
+from app.dependencies import CategoryReadServiceDep, CategoryServiceDep, IfMatchDep, LinksDep, PathId, ValidatorsDep
 from app.http import problem_responses
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
@@ -11,6 +11,7 @@ from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRe
 router = APIRouter(prefix="/api/categories", tags=["categories"])
 
 TTL = 60.0
+MISSING_TTL = 5.0
 
 
 @router.get("")
@@ -23,31 +24,38 @@ async def list_categories(
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["categories"])
-async def get_category(id: PathId, categories: CategoryReadServiceDep) -> CategoryRead:
+@cached_response(ttl=TTL, tags=["categories"], missing_ttl=MISSING_TTL)
+async def get_category(id: PathId, categories: CategoryReadServiceDep, validators: ValidatorsDep) -> CategoryRead:
     """Return a category."""
-    return await categories.get(id)
+    return validators.of(await categories.get(id))
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
-async def create_category(data: CategoryCreate, categories: CategoryServiceDep, links: LinksDep) -> CategoryRead:
+async def create_category(
+    data: CategoryCreate, categories: CategoryServiceDep, links: LinksDep, validators: ValidatorsDep
+) -> CategoryRead:
     """Create a category."""
-    return links.created(await categories.create(data))
+    return validators.of(links.created(await categories.create(data)))
 
 
-@router.put("/{id:digits}", responses=problem_responses(404, 409))
-async def replace_category(id: PathId, data: CategoryCreate, categories: CategoryServiceDep) -> CategoryRead:
+# No validators here: the answer to a PUT has none unless what was sent is stored as it came (RFC 9110 §9.3.4).
+@router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
+async def replace_category(
+    id: PathId, data: CategoryCreate, categories: CategoryServiceDep, if_match: IfMatchDep
+) -> CategoryRead:
     """Replace every field of a category; one left out takes its default."""
-    return await categories.update(id, data)
+    return await categories.update(id, data, if_match)
 
 
-@router.patch("/{id:digits}", responses=problem_responses(404, 409))
-async def update_category(id: PathId, data: CategoryUpdate, categories: CategoryServiceDep) -> CategoryRead:
+@router.patch("/{id:digits}", responses=problem_responses(404, 409, 412))
+async def update_category(
+    id: PathId, data: CategoryUpdate, categories: CategoryServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
+) -> CategoryRead:
     """Change some fields of a category."""
-    return await categories.update(id, data)
+    return validators.of(await categories.update(id, data, if_match))
 
 
-@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 409))
-async def delete_category(id: PathId, categories: CategoryServiceDep) -> None:
+@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 409, 412))
+async def delete_category(id: PathId, categories: CategoryServiceDep, if_match: IfMatchDep) -> None:
     """Delete a category that no product is in."""
-    await categories.delete(id)
+    await categories.delete(id, if_match)

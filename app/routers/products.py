@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app.cache import cached_response
-from app.dependencies import LinksDep, PathId, ProductReadServiceDep, ProductServiceDep
+from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReadServiceDep, ProductServiceDep, ValidatorsDep
 from app.http import problem_responses
 from app.schemas.base import Page
 from app.schemas.products import (
@@ -18,6 +18,7 @@ from app.schemas.products import (
 router = APIRouter(prefix="/api/products", tags=["products"])
 
 TTL = 60.0
+MISSING_TTL = 5.0
 
 
 @router.get("")
@@ -39,31 +40,38 @@ async def search_products(
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["product:{id}", "categories"])
-async def get_product(id: PathId, products: ProductReadServiceDep) -> ProductRead:
+@cached_response(ttl=TTL, tags=["product:{id}", "categories"], missing_ttl=MISSING_TTL)
+async def get_product(id: PathId, products: ProductReadServiceDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
-    return await products.get(id)
+    return validators.of(await products.get(id))
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
-async def create_product(data: ProductCreate, products: ProductServiceDep, links: LinksDep) -> ProductRead:
+async def create_product(
+    data: ProductCreate, products: ProductServiceDep, links: LinksDep, validators: ValidatorsDep
+) -> ProductRead:
     """Create a product."""
-    return links.created(await products.create(data))
+    return validators.of(links.created(await products.create(data)))
 
 
-@router.put("/{id:digits}", responses=problem_responses(404, 409))
-async def replace_product(id: PathId, data: ProductCreate, products: ProductServiceDep) -> ProductRead:
+# No validators here: the answer to a PUT has none unless what was sent is stored as it came (RFC 9110 §9.3.4).
+@router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
+async def replace_product(
+    id: PathId, data: ProductCreate, products: ProductServiceDep, if_match: IfMatchDep
+) -> ProductRead:
     """Replace every field of a product; one left out takes its default."""
-    return await products.update(id, data)
+    return await products.update(id, data, if_match)
 
 
-@router.patch("/{id:digits}", responses=problem_responses(404, 409))
-async def update_product(id: PathId, data: ProductUpdate, products: ProductServiceDep) -> ProductRead:
+@router.patch("/{id:digits}", responses=problem_responses(404, 409, 412))
+async def update_product(
+    id: PathId, data: ProductUpdate, products: ProductServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
+) -> ProductRead:
     """Change some fields of a product."""
-    return await products.update(id, data)
+    return validators.of(await products.update(id, data, if_match))
 
 
-@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404))
-async def delete_product(id: PathId, products: ProductServiceDep) -> None:
+@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))
+async def delete_product(id: PathId, products: ProductServiceDep, if_match: IfMatchDep) -> None:
     """Delete a product."""
-    await products.delete(id)
+    await products.delete(id, if_match)

@@ -28,6 +28,10 @@ class CategoryRead(BaseModel):
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def last_modified_at(self) -> datetime:
+        return self.updated_at
+
 
 class CategoryListQuery(ListQuery):
     sort: Literal["id", "-id", "name", "-name", "created_at", "-created_at"] = Field(

@@ -3,6 +3,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from app.schemas.base import ListQuery, PatchSchema, RequestSchema
 from app.schemas.types import Amount, Count, Id, Price, Text, VisibleText, text_with
@@ -36,6 +37,7 @@ class ProductUpdate(PatchSchema):
 class ProductCategory(BaseModel):
     id: int
     name: str
+    updated_at: SkipJsonSchema[datetime] = Field(exclude=True)
 
 
 class ProductRead(BaseModel):
@@ -49,6 +51,11 @@ class ProductRead(BaseModel):
     version: int
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def last_modified_at(self) -> datetime:
+        """It also shows its category, which may have got another name."""
+        return max(self.updated_at, self.category.updated_at)
 
 
 class ProductListQuery(ListQuery):

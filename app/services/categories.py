@@ -1,5 +1,7 @@
+from collections.abc import Collection
+
 from app.cache import Invalidate
-from app.exceptions import NotFoundError
+from app.exceptions import AppError, ChangedError, NotFoundError
 from app.repositories.categories import CategoryReads, CategoryRepository, CategoryRow
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
@@ -17,7 +19,10 @@ class CategoryReadService:
 
     async def get(self, id: int) -> CategoryRead:
         """Raises NotFoundError."""
-        return _found(id, await self._categories.get(id))
+        row = await self._categories.get(id)
+        if row is None:
+            raise NotFoundError("category", id)
+        return _read(row)
 
 
 class CategoryService:
@@ -32,23 +37,31 @@ class CategoryService:
         self._invalidate("categories")
         return _read(await self._categories.create(**data.model_dump()))
 
-    async def update(self, id: int, data: CategoryCreate | CategoryUpdate) -> CategoryRead:
-        """Change what `data` holds. Raises NotFoundError, and ConflictError for a name that is taken."""
-        self._invalidate("categories")
-        return _found(id, await self._categories.update(id, **data.model_dump()))
+    async def update(
+        self, id: int, data: CategoryCreate | CategoryUpdate, versions: Collection[int] | None = None
+    ) -> CategoryRead:
+        """Change what `data` holds, if it is one of `versions`; None is any.
 
-    async def delete(self, id: int) -> None:
-        """Raises NotFoundError, and ConflictError while products are in the category."""
+        Raises NotFoundError, ChangedError for another version, and ConflictError for a name that is taken.
+        """
         self._invalidate("categories")
-        if not await self._categories.delete(id):
-            raise NotFoundError("category", id)
+        row = await self._categories.update(id, versions, **data.model_dump())
+        if row is None:
+            raise await self._missed(id, versions)
+        return _read(row)
+
+    async def delete(self, id: int, versions: Collection[int] | None = None) -> None:
+        """Raises as `update` does, and ConflictError while products are in the category."""
+        self._invalidate("categories")
+        if not await self._categories.delete(id, versions):
+            raise await self._missed(id, versions)
+
+    async def _missed(self, id: int, versions: Collection[int] | None) -> AppError:
+        """Why there was nothing to change."""
+        if versions is not None and await self._categories.exists(id):
+            return ChangedError("category", id)
+        return NotFoundError("category", id)
 
 
 def _read(row: CategoryRow) -> CategoryRead:
     return CategoryRead(**row._asdict())
-
-
-def _found(id: int, row: CategoryRow | None) -> CategoryRead:
-    if row is None:
-        raise NotFoundError("category", id)
-    return _read(row)

@@ -1,5 +1,7 @@
+from collections.abc import Collection
+
 from app.cache import Invalidate
-from app.exceptions import InvalidError, NotFoundError
+from app.exceptions import AppError, ChangedError, InvalidError, NotFoundError
 from app.repositories.products import ProductReads, ProductRepository, ProductRow
 from app.schemas.base import Page
 from app.schemas.products import (
@@ -34,7 +36,10 @@ class ProductReadService:
 
     async def get(self, id: int) -> ProductRead:
         """Raises NotFoundError."""
-        return _found(id, await self._products.get(id))
+        row = await self._products.get(id)
+        if row is None:
+            raise NotFoundError("product", id)
+        return _read(row)
 
 
 class ProductService:
@@ -46,19 +51,34 @@ class ProductService:
 
     async def create(self, data: ProductCreate) -> ProductRead:
         """Raises ConflictError for a sku that is taken and a category that does not exist."""
-        self._invalidate("products")
-        return _read(await self._products.create(**data.model_dump()))
+        row = await self._products.create(**data.model_dump())
+        self._invalidate("products", f"product:{row.id}")  # somebody may have been told that there is none
+        return _read(row)
 
-    async def update(self, id: int, data: ProductCreate | ProductUpdate) -> ProductRead:
-        """Change what `data` holds. Raises NotFoundError, and ConflictError as `create` does."""
-        self._invalidate("products", f"product:{id}")
-        return _found(id, await self._products.update(id, **data.model_dump()))
+    async def update(
+        self, id: int, data: ProductCreate | ProductUpdate, versions: Collection[int] | None = None
+    ) -> ProductRead:
+        """Change what `data` holds, if it is one of `versions`; None is any.
 
-    async def delete(self, id: int) -> None:
-        """Raises NotFoundError."""
+        Raises NotFoundError, ChangedError for another version, and ConflictError as `create` does.
+        """
         self._invalidate("products", f"product:{id}")
-        if not await self._products.delete(id):
-            raise NotFoundError("product", id)
+        row = await self._products.update(id, versions, **data.model_dump())
+        if row is None:
+            raise await self._missed(id, versions)
+        return _read(row)
+
+    async def delete(self, id: int, versions: Collection[int] | None = None) -> None:
+        """Raises NotFoundError, and ChangedError if it is none of `versions`."""
+        self._invalidate("products", f"product:{id}")
+        if not await self._products.delete(id, versions):
+            raise await self._missed(id, versions)
+
+    async def _missed(self, id: int, versions: Collection[int] | None) -> AppError:
+        """Why there was nothing to change."""
+        if versions is not None and await self._products.exists(id):
+            return ChangedError("product", id)
+        return NotFoundError("product", id)
 
 
 def _read(row: ProductRow) -> ProductRead:
@@ -69,14 +89,8 @@ def _read(row: ProductRow) -> ProductRead:
         description=row.description,
         price=row.price,
         stock=row.stock,
-        category=ProductCategory(id=row.category_id, name=row.category_name),
+        category=ProductCategory(id=row.category_id, name=row.category_name, updated_at=row.category_updated_at),
         version=row.version,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-
-
-def _found(id: int, row: ProductRow | None) -> ProductRead:
-    if row is None:
-        raise NotFoundError("product", id)
-    return _read(row)

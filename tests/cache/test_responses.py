@@ -13,8 +13,12 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from app.cache import Cache
-from app.cache.responses import CachedRoutes, ResponseCacheMiddleware, cached_response
+from app.cache.responses import ResponseCacheMiddleware
+from app.cache.routes import CachedRoutes, cached_response
+from app.exceptions import NotFoundError
+from app.http import add_short_ways, exception_handlers
 from app.http.compression import GZipMiddleware
+from app.http.conditional import ConditionalMiddleware
 
 LARGE = "a" * 5000
 
@@ -30,14 +34,17 @@ class Shop:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.calls: dict[str, int] = {}
+        self.things: set[int] = set()
         self.go_on = asyncio.Event()
         self.go_on.set()
-        app = FastAPI()
+        app = FastAPI(exception_handlers=exception_handlers)
         self.add_endpoints(app)
+        add_short_ways(app)
         routes = CachedRoutes()
         routes.add_all_of(app)
         app.add_middleware(GZipMiddleware, level=4, minimum_bytes=1000)
         app.add_middleware(ResponseCacheMiddleware, routes=routes, gzip_level=4, gzip_minimum_bytes=1000, tell=True)
+        app.add_middleware(ConditionalMiddleware)
         self.app = app
 
     def count(self, name: str) -> int:
@@ -58,6 +65,20 @@ class Shop:
             if id == 0:
                 raise HTTPException(404, str(self.count("404")))
             return {"calls": self.count(f"thing {id}"), "text": LARGE}
+
+        @app.get("/missing/{id}", responses={404: {}})
+        @cached_response(ttl=60, tags=["thing:{id}"], missing_ttl=60)
+        async def missing(id: int) -> int:
+            self.count("missing")
+            if id not in self.things:
+                raise NotFoundError("thing", id)
+            return id
+
+        @app.get("/private")
+        @cached_response(ttl=60, tags=[])
+        async def private(response: Response) -> int:
+            response.headers["Cache-Control"] = "private"
+            return self.count("private")
 
         @app.get("/personal")
         @cached_response(ttl=60, tags=[])
@@ -145,7 +166,19 @@ async def test_what_means_the_same_is_the_same(shop: Shop, one: str, other: str,
 async def test_what_is_not_declared_is_not_asked_of_the_cache(shop: Shop, path: str) -> None:
     answers = [await shop.get(path) for _ in range(2)]
     assert sum(shop.calls.values()) == 2
-    assert not any("X-Cache" in answer.headers for answer in answers)
+    assert {answer.headers.get("X-Cache") for answer in answers} == {None if path == "/plain" else "bypass"}
+
+
+async def test_a_404_that_the_route_declares_is_kept_until_there_is_something(shop: Shop) -> None:
+    first, second = [await shop.get("/missing/7") for _ in range(2)]
+    assert (first.status_code, second.status_code, shop.calls) == (404, 404, {"missing": 1})
+    assert [answer.headers["X-Cache"] for answer in (first, second)] == ["miss", "hit"]
+    assert first.json() == second.json() | {"request_id": first.json()["request_id"], "detail": "There is no thing 7."}
+    assert (second.headers["Cache-Control"], "ETag" in second.headers) == ("no-cache", False)
+    shop.things.add(7)
+    await shop.cache.invalidate("thing:7")
+    found = await shop.get("/missing/7")
+    assert (found.status_code, found.json(), found.headers["X-Cache"]) == (200, 7, "miss")
 
 
 async def test_one_answer_is_for_everyone(shop: Shop) -> None:
@@ -188,11 +221,12 @@ async def test_a_condition_is_not_part_of_what_is_made(shop: Shop) -> None:
     assert (await shop.get("/things")).json()["calls"] == 1
 
 
-@pytest.mark.parametrize("path", ["/things/0", "/cookie", "/stream", "/things?limit=x"])
+@pytest.mark.parametrize("path", ["/things/0", "/cookie", "/private", "/stream", "/things?limit=x"])
 async def test_what_is_not_for_everyone_is_not_kept(shop: Shop, path: str) -> None:
     answers = await asyncio.gather(*(shop.get(path) for _ in range(3)))
     answers += [await shop.get(path)]
-    assert not any("X-Cache" in answer.headers or "ETag" in answer.headers for answer in answers)
+    assert {answer.headers["X-Cache"] for answer in answers} == {"bypass"}
+    assert path == "/private" or not any("ETag" in answer.headers for answer in answers)
     if path == "/things?limit=x":
         assert {answer.status_code for answer in answers} == {422}
     elif path == "/stream":
