@@ -16,7 +16,7 @@ from app.cache import Cache
 from app.cache.responses import ResponseCacheMiddleware
 from app.cache.routes import CachedRoutes, cached_response
 from app.exceptions import NotFoundError
-from app.http import add_short_ways, exception_handlers
+from app.http import add_short_ways, exception_handlers, problem
 from app.http.compression import GZipMiddleware
 from app.http.conditional import ConditionalMiddleware
 
@@ -59,7 +59,7 @@ class Shop:
             return {"calls": self.count("things"), **query.model_dump()}
 
         @app.get("/things/{id}")
-        @cached_response(ttl=60, tags=["thing:{id}", "things"], max_age=5)
+        @cached_response(ttl=60, tags=["thing:{id}", "things"], max_age=5, missing_ttl=60)
         async def thing(id: int, response: Response) -> dict[str, Any]:
             response.headers["Link"] = "</things>; rel=up"
             if id == 0:
@@ -73,6 +73,11 @@ class Shop:
             if id not in self.things:
                 raise NotFoundError("thing", id)
             return id
+
+        @app.get("/richer", responses={404: {}})
+        @cached_response(ttl=60, tags=[], missing_ttl=60)
+        async def richer() -> Response:
+            return problem(404, str(self.count("richer")), errors=[])
 
         @app.get("/private")
         @cached_response(ttl=60, tags=[])
@@ -221,7 +226,7 @@ async def test_a_condition_is_not_part_of_what_is_made(shop: Shop) -> None:
     assert (await shop.get("/things")).json()["calls"] == 1
 
 
-@pytest.mark.parametrize("path", ["/things/0", "/cookie", "/private", "/stream", "/things?limit=x"])
+@pytest.mark.parametrize("path", ["/things/0", "/cookie", "/private", "/richer", "/stream", "/things?limit=x"])
 async def test_what_is_not_for_everyone_is_not_kept(shop: Shop, path: str) -> None:
     answers = await asyncio.gather(*(shop.get(path) for _ in range(3)))
     answers += [await shop.get(path)]

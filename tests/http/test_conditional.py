@@ -11,10 +11,11 @@ from fastapi.responses import StreamingResponse
 from httpx import AsyncClient
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Message
 
 from app.cache import cached_response
 from app.http import Validators, accepted_versions, add_short_ways
-from app.http.conditional import IF_MATCH, http_date, is_unchanged
+from app.http.conditional import IF_MATCH, http_date, is_unchanged, validating
 from tests.http.apps import build, client, http_scope, messages
 
 WHEN = datetime(2026, 11, 21, 8, 5, 6, 999, UTC)
@@ -161,6 +162,16 @@ async def test_both_ways_say_the_same(asked: AsyncClient) -> None:
     own = await asked.get("/own")
     assert (own.headers["ETag"], own.headers["Cache-Control"]) == ('"own"', "private")
     assert "ETag" not in (await asked.get("/stream")).headers
+
+
+async def test_the_headers_of_a_stream_are_not_held_back() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await validating(http_scope(), send)({"type": "http.response.start", "status": 200, "headers": []})
+    assert len(sent) == 1
 
 
 async def test_a_stream_that_the_client_has_is_ended() -> None:
