@@ -36,23 +36,27 @@ class ProductRow(NamedTuple):
     stock: int
     category_id: int
     category_name: str
-    category_updated_at: datetime
     version: int
     created_at: datetime
     updated_at: datetime
+    category_updated_at: datetime | None = None
+    """Only of one that is read or written alone: lists are faster without it."""
 
 
-def _columns(product: Any, category: Any) -> list[Any]:
+def _columns(product: Any, category: Any, alone: bool = True) -> list[Any]:
     columns = {
         "category_id": category.id,
         "category_name": category.name,
         "category_updated_at": category.updated_at,
     }
-    return [columns[name].label(name) if name in columns else getattr(product, name) for name in ProductRow._fields]
+    names = ProductRow._fields if alone else ProductRow._fields[:-1]
+    return [columns[name].label(name) if name in columns else getattr(product, name) for name in names]
 
 
-PRODUCTS = select(*_columns(Product, Category)).join(Product.category)
-BY_ID = Query(ProductRow, PRODUCTS.where(Product.id == bindparam("id")))
+PRODUCTS = select(*_columns(Product, Category, alone=False)).join(Product.category)
+BY_ID = Query(
+    ProductRow, select(*_columns(Product, Category)).join(Product.category).where(Product.id == bindparam("id"))
+)
 PAGES = Keyset(
     "products",
     ProductRow,

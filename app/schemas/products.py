@@ -3,7 +3,6 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
 
 from app.schemas.base import ListQuery, PatchSchema, RequestSchema
 from app.schemas.types import Amount, Count, Id, Price, Text, VisibleText, text_with
@@ -37,7 +36,6 @@ class ProductUpdate(PatchSchema):
 class ProductCategory(BaseModel):
     id: int
     name: str
-    updated_at: SkipJsonSchema[datetime] = Field(exclude=True)
 
 
 class ProductRead(BaseModel):
@@ -52,10 +50,11 @@ class ProductRead(BaseModel):
     created_at: datetime
     updated_at: datetime
 
-    @property
-    def last_modified_at(self) -> datetime:
-        """It also shows its category, which may have got another name."""
-        return max(self.updated_at, self.category.updated_at)
+
+class ProductDetail(ProductRead):
+    """One alone, which says besides when what it shows was changed; its category may have got another name."""
+
+    last_modified_at: datetime
 
 
 class ProductListQuery(ListQuery):

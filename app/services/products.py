@@ -8,6 +8,7 @@ from app.schemas.products import (
     WORD,
     ProductCategory,
     ProductCreate,
+    ProductDetail,
     ProductListQuery,
     ProductRead,
     ProductSearchQuery,
@@ -34,12 +35,12 @@ class ProductReadService:
         rows = await self._products.search(words, query.limit)
         return ProductSearchResult(items=[_read(row) for row in rows])
 
-    async def get(self, id: int) -> ProductRead:
+    async def get(self, id: int) -> ProductDetail:
         """Raises NotFoundError."""
         row = await self._products.get(id)
         if row is None:
             raise NotFoundError("product", id)
-        return _read(row)
+        return _detail(row)
 
 
 class ProductService:
@@ -49,15 +50,15 @@ class ProductService:
         self._products = products
         self._invalidate = invalidate
 
-    async def create(self, data: ProductCreate) -> ProductRead:
+    async def create(self, data: ProductCreate) -> ProductDetail:
         """Raises ConflictError for a sku that is taken and a category that does not exist."""
         row = await self._products.create(**data.model_dump())
         self._invalidate("products", f"product:{row.id}")  # somebody may have been told that there is none
-        return _read(row)
+        return _detail(row)
 
     async def update(
         self, id: int, data: ProductCreate | ProductUpdate, versions: Collection[int] | None = None
-    ) -> ProductRead:
+    ) -> ProductDetail:
         """Change what `data` holds, if it is one of `versions`; None is any.
 
         Raises NotFoundError, ChangedError for another version, and ConflictError as `create` does.
@@ -66,7 +67,7 @@ class ProductService:
         row = await self._products.update(id, versions, **data.model_dump())
         if row is None:
             raise await self._missed(id, versions)
-        return _read(row)
+        return _detail(row)
 
     async def delete(self, id: int, versions: Collection[int] | None = None) -> None:
         """Raises NotFoundError, and ChangedError if it is none of `versions`."""
@@ -89,8 +90,13 @@ def _read(row: ProductRow) -> ProductRead:
         description=row.description,
         price=row.price,
         stock=row.stock,
-        category=ProductCategory(id=row.category_id, name=row.category_name, updated_at=row.category_updated_at),
+        category=ProductCategory(id=row.category_id, name=row.category_name),
         version=row.version,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+def _detail(row: ProductRow) -> ProductDetail:
+    last_modified_at = max(row.updated_at, row.category_updated_at or row.updated_at)
+    return ProductDetail(**_read(row).__dict__, last_modified_at=last_modified_at)
