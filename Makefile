@@ -5,7 +5,7 @@ PYTEST = .venv/bin/python -m pytest -n 3
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes \
 	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run test test-faults check bench bench-quick bench-check bench-soak loadtest migration lock clean environment
+.PHONY: help run test test-faults check bench bench-quick bench-check bench-soak loadtest migration check-deploy backup-drill lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +43,19 @@ loadtest: environment ## Let users of locust browse, with service objectives as 
 migration: environment ## Write the migration that the models ask for (NAME="create suppliers")
 	@exec .venv/bin/python -m tools.migration "$(NAME)"
 
+check-deploy: environment ## Render the Kubernetes manifests and check them (needs kubectl or kustomize)
+	@.venv/bin/python -m tools.manifests
+	@exec .venv/bin/python -m pytest tests/deploy
+
+backup-drill: environment ## Dump a database, restore it beside, and compare them (DATABASE_URL=)
+	@exec .venv/bin/python -m tools.backup
+
 lock: environment ## Write the lock files anew after a change of pyproject.toml (UPGRADE=1 for the newest versions)
 	$(COMPILE) pyproject.toml --output-file=requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra=docs --constraint=requirements/runtime.txt --output-file=requirements/docs.txt
 	$(COMPILE) pyproject.toml --extra=docs --group=dev --constraint=requirements/docs.txt --output-file=requirements/development.txt
 	$(COMPILE) --group=bench --output-file=requirements/bench.txt
+	$(COMPILE) --group=deploy --output-file=requirements/deploy.txt
 
 clean: ## Remove .venv, .data (the database!) and all caches
 	@sh tools/bootstrap.sh clean

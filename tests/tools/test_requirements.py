@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 from tests.tools.support import ROOT
 
 FILES = ["runtime", "docs", "development"]
+GROUPS = ["bench", "deploy"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = PROJECT["project"]["dependencies"]
 DOCS = PROJECT["project"]["optional-dependencies"]["docs"]
@@ -29,14 +30,14 @@ def locked(name: str) -> dict[str, str]:
     return {package: version for entry in entries(name) for package, version in [entry.split()[0].split("==")]}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, *GROUPS])
 def test_every_package_has_a_version_and_hashes(name: str) -> None:
     assert entries(name)
     for entry in entries(name):
         assert re.fullmatch(r"[a-z0-9-]+==\S+( ; [^\\\n]+)? \\(\n    --hash=sha256:[0-9a-f]{64}( \\)?)+", entry), entry
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, *GROUPS])
 def test_there_are_no_addresses(name: str) -> None:
     assert "/" not in text(name)
     assert not re.search(r"--(index|extra-index|find-links|trusted)", text(name))
@@ -48,6 +49,7 @@ def test_there_are_no_addresses(name: str) -> None:
         ("runtime", DEPENDENCIES),
         ("docs", DEPENDENCIES + DOCS),
         ("development", DEPENDENCIES + DOCS + DEVELOPMENT),
+        *((name, PROJECT["dependency-groups"][name]) for name in GROUPS),
     ],
 )
 def test_they_are_in_step_with_the_project(name: str, wanted: list[str]) -> None:

@@ -1,14 +1,13 @@
-"""Environments for what is measured or measures and is no part of the project: under `.data/`, out of its locks."""
+"""Environments for programs that are no part of the project: under `.data/`, out of the way of its own."""
 
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.servers import ROOT
 from tools.locks import SetupError
 
-SCRATCH = ROOT / ".data" / "benchmarks"
+SCRATCH = Path(__file__).resolve().parent.parent / ".data" / "scratch"
 
 
 def scratch_environment(name: str, requirements: Sequence[str]) -> Path:

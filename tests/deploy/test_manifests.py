@@ -1,0 +1,185 @@
+"""What no schema knows of the Kubernetes manifests: that they fit the app, its settings and one another.
+
+`make check-deploy` runs it, and `make test` does not: it needs kubectl or kustomize.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from app.cli import app as commands
+from app.config import Settings, load_settings
+from app.database.engine import Database
+from app.main import create_app
+from tests.environment import variables
+from tools.manifests import ENVIRONMENTS, PARTS, render
+
+Manifest = dict[str, Any]
+
+SECRETS = {"APP_SECRET_KEY": "s" * 32, "DATABASE_URL": "postgresql://plinth@db/plinth?sslmode=verify-full"}
+# What a PostgreSQL as it comes has for ordinary users: 100, less 3 for superusers.
+POSTGRES_CONNECTIONS = 97
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def everything(request: pytest.FixtureRequest) -> list[Manifest]:
+    """What both parts of an environment bring, each thing once."""
+    streams = [yaml.safe_load_all(render(request.param, part)) for part in PARTS]
+    return list({(each["kind"], each["metadata"]["name"]): each for stream in streams for each in stream}.values())
+
+
+def of_kind(everything: list[Manifest], *kinds: str) -> list[Manifest]:
+    return [each for each in everything if each["kind"] in kinds]
+
+
+def only(everything: list[Manifest], kind: str) -> Manifest:
+    [found] = of_kind(everything, kind)
+    return found
+
+
+def pods(everything: list[Manifest]) -> list[Manifest]:
+    return [each["spec"]["template"] for each in of_kind(everything, "Deployment", "Job")]
+
+
+def containers(everything: list[Manifest]) -> list[Manifest]:
+    return [
+        container
+        for pod in pods(everything)
+        for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    ]
+
+
+def server(everything: list[Manifest]) -> Manifest:
+    [container] = only(everything, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+@pytest.fixture
+def settings(everything: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in (only(everything, "ConfigMap")["data"] | SECRETS).items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def test_the_settings_exist_and_production_starts_with_them(everything: list[Manifest], settings: Settings) -> None:
+    assert only(everything, "ConfigMap")["data"].keys() <= variables().keys() - SECRETS.keys()
+    assert settings.production
+    assert settings.host == "0.0.0.0"
+
+
+def test_what_is_asked_and_run_is_there(everything: list[Manifest]) -> None:
+    container = server(everything)
+    paths = create_app().openapi()["paths"].keys()
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["path"] in paths
+        assert container[probe]["httpGet"]["port"] in ports
+    known = {command.name or command.callback.__name__ for command in commands.registered_commands if command.callback}
+    assert {each["args"][0] for each in containers(everything)} == {"serve", "migrate"} <= known
+    program, command = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert (program, command in known) == ("app", True)
+
+
+def test_it_leaves_before_it_is_killed(everything: list[Manifest], settings: Settings) -> None:
+    pod = only(everything, "Deployment")["spec"]["template"]["spec"]
+    times, grace = settings.server, pod["terminationGracePeriodSeconds"]
+    for_requests = times.graceful_timeout_seconds - 1  # as app/serving/worker.py tells Uvicorn
+    assert times.drain_seconds < for_requests < times.graceful_timeout_seconds < grace
+    assert times.drain_seconds + times.graceful_timeout_seconds < grace
+    # `app drain` and the server meet at a file.
+    mounts = {mount["mountPath"] for mount in server(everything)["volumeMounts"]}
+    assert times.drain_file
+    assert str(times.drain_file.parent) in mounts
+
+
+def test_it_has_time_to_start_and_to_answer(everything: list[Manifest], settings: Settings) -> None:
+    container = server(everything)
+    startup, readiness = container["startupProbe"], container["readinessProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] > settings.database.connect_timeout_seconds
+    # The readiness check itself gives up after a second.
+    assert 1 < readiness["timeoutSeconds"] <= readiness["periodSeconds"]
+    assert settings.workers <= float(container["resources"]["limits"]["cpu"])
+
+
+async def test_all_its_pods_fit_a_postgresql_as_it_comes(everything: list[Manifest], settings: Settings) -> None:
+    deployment = only(everything, "Deployment")["spec"]
+    # While it rolls out, one pod more is starting and another still leaving.
+    most = only(everything, "HorizontalPodAutoscaler")["spec"]["maxReplicas"]
+    most += 2 * deployment["strategy"]["rollingUpdate"]["maxSurge"]
+    database = Database(settings.database, "test")
+    await database.close()
+    migration = 1
+    assert most * settings.workers * database.pooled_connections + migration <= POSTGRES_CONNECTIONS
+
+
+def selectors(everything: list[Manifest]) -> Iterator[tuple[str, dict[str, str]]]:
+    for each in everything:
+        name, spec = f"{each['kind']} {each['metadata']['name']}", each.get("spec", {})
+        if each["kind"] == "Service":
+            yield name, spec["selector"]
+        elif each["kind"] in {"Deployment", "PodDisruptionBudget"}:
+            yield name, spec["selector"]["matchLabels"]
+        elif each["kind"] == "NetworkPolicy":
+            yield name, spec["podSelector"].get("matchLabels", {})
+        for spread in spec.get("template", {}).get("spec", {}).get("topologySpreadConstraints", []):
+            yield f"{name}'s spread", spread["labelSelector"]["matchLabels"]
+
+
+def test_selectors_find_the_pods_that_they_mean(everything: list[Manifest]) -> None:
+    service, migration = (
+        only(everything, kind)["spec"]["template"]["metadata"]["labels"] for kind in ("Deployment", "Job")
+    )
+    of_both = {"NetworkPolicy deny-all", "NetworkPolicy plinth-to-servers"}
+    for name, selector in selectors(everything):
+        assert selector.items() <= service.items(), name
+        assert (selector.items() <= migration.items()) == (name in of_both), name
+
+
+def test_names_lead_to_what_they_name(everything: list[Manifest]) -> None:
+    names = {(each["kind"], each["metadata"]["name"]) for each in everything}
+    for pod in pods(everything):
+        assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in names
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        assert volumes == {mount["name"] for each in pod["spec"]["containers"] for mount in each["volumeMounts"]}
+        sources = [source for each in pod["spec"]["containers"] for source in each["envFrom"]]
+        assert {"secretRef": {"name": "plinth-secrets"}} in sources
+        assert all(("ConfigMap", each["configMapRef"]["name"]) in names for each in sources if "configMapRef" in each)
+    target = only(everything, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) in names
+    ports = {port["name"]: port["containerPort"] for port in server(everything)["ports"]}
+    [port] = only(everything, "Service")["spec"]["ports"]
+    assert port["targetPort"] in ports
+    ingress = only(everything, "Ingress")["spec"]
+    assert [host for tls in ingress["tls"] for host in tls["hosts"]] == [rule["host"] for rule in ingress["rules"]]
+    backend = ingress["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert (("Service", backend["name"]) in names, backend["port"]["name"]) == (True, port["name"])
+    [admitted] = [each for each in of_kind(everything, "NetworkPolicy") if each["spec"].get("ingress")]
+    assert [each["port"] for each in admitted["spec"]["ingress"][0]["ports"]] == list(ports.values())
+    namespace = only(everything, "Namespace")["metadata"]["name"]
+    assert {each["metadata"].get("namespace", namespace) for each in everything} == {namespace}
+
+
+def test_nothing_may_more_than_it_needs(everything: list[Manifest]) -> None:
+    assert not of_kind(everything, "Secret")
+    assert only(everything, "ServiceAccount")["automountServiceAccountToken"] is False
+    for pod in pods(everything):
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        context = pod["spec"]["securityContext"]
+        assert (context["runAsNonRoot"], context["runAsUser"], context["runAsGroup"]) == (True, 10001, 10001)
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(everything):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert all(container["resources"][each].keys() == {"cpu", "memory"} for each in ("requests", "limits"))
+    deny = next(each for each in of_kind(everything, "NetworkPolicy") if each["metadata"]["name"] == "deny-all")
+    assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_the_migration_is_of_the_version_that_is_served(everything: list[Manifest]) -> None:
+    [image] = {container["image"] for container in containers(everything)}
+    assert only(everything, "Job")["metadata"]["name"] == f"plinth-migrate-{image.partition(':')[2]}"
