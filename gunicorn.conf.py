@@ -1,5 +1,6 @@
 """Gunicorn with Uvicorn workers. Every number comes from the service's settings (see app/config.py)."""
 
+import subprocess
 import sys
 from typing import Any
 
@@ -31,6 +32,10 @@ logger_class = "app.serving.worker.Logger"
 
 
 def on_starting(server: Any) -> None:
+    # Once, and not by workers: neither a reload nor a worker that is replaced may fail on a database that is away. And
+    # in a process of its own: what the master imports, a reload would not bring anew.
+    if code := subprocess.call([sys.executable, "-m", "app", "check"]):
+        sys.exit(code)
     fleet.on_starting(server, settings.server.drain_seconds, settings.server.drain_file)
 
 

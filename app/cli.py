@@ -32,6 +32,20 @@ def check_settings(context: typer.Context) -> None:
         fail(str(error))
 
 
+@app.command("check")
+def check_start(context: typer.Context) -> None:
+    """Wait for the database, and fail unless the service can start on it."""
+    from app.database.startup import StartupError, check
+    from app.telemetry.logs import configure_logging
+
+    settings: Settings = context.obj
+    configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    try:
+        asyncio.run(check(settings.database))
+    except StartupError as error:
+        fail(str(error))
+
+
 @app.command()
 def serve() -> NoReturn:
     """Serve with Gunicorn and Uvicorn workers, as in production."""
@@ -56,6 +70,7 @@ def dev(context: typer.Context) -> None:
     """Serve with one Uvicorn process that reloads when the code changes."""
     import uvicorn
 
+    check_start(context)
     settings: Settings = context.obj
     uvicorn.run(
         "app.main:app",
@@ -74,15 +89,23 @@ def dev(context: typer.Context) -> None:
 
 
 @app.command()
-def migrate(revision: Annotated[str, typer.Argument(help="Revision to reach.")] = "head") -> None:
-    """Bring the database to the newest revision, or to another one."""
+def migrate(
+    context: typer.Context, revision: Annotated[str, typer.Argument(help="Revision to reach.")] = "head"
+) -> None:
+    """Wait for the database, and bring it to the newest revision, or to another one."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
+    from app.database.startup import StartupError, wait_for_direct
+
+    settings: Settings = context.obj
     try:
+        asyncio.run(wait_for_direct(settings.database))
         command.upgrade(Config(str(ROOT / "alembic.ini")), revision)
+    except StartupError as error:
+        fail(str(error))
     except (OSError, CommandError, SQLAlchemyError, UnavailableError) as error:
         fail(f"The database could not be migrated: {error}")
 
@@ -107,7 +130,7 @@ async def _seed(settings: Settings, products: int) -> int:
     from app.database import open_database, transaction
     from app.repositories.example_data import load_example_data
 
-    patient = settings.database.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
     async with (
         open_database(patient, settings.app.name) as database,
         transaction(database.sessions) as session,

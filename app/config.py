@@ -66,6 +66,13 @@ class DatabaseSettings(BaseModel):
         repr=False,
         description="PostgreSQL 16 or newer; `?sslmode=verify-full` asks for TLS.",
     )
+    direct_url: PostgresURL | None = Field(
+        None,
+        repr=False,
+        description="Past a connection pooler, for migrations and example data. Unset: DATABASE_URL.",
+    )
+    wait_seconds: float = Field(30.0, ge=0, description="Longest wait for the database at the start.")
+    require_migrated: bool = Field(True, description="Refuse to start on a database that lacks migrations.")
     allow_plaintext: bool = Field(False, description="Let production reach its database without TLS.")
     pool_size: int = Field(5, ge=1, description="Connections for transactions, per worker.")
     read_pool_size: int = Field(5, ge=1, description="Connections for reads without a transaction, per worker.")
@@ -79,6 +86,11 @@ class DatabaseSettings(BaseModel):
     prepared_statements: bool = Field(
         True, description="Off behind PgBouncer in transaction mode, unless it is 1.21 or newer and keeps them."
     )
+
+    @property
+    def direct(self) -> "DatabaseSettings":
+        """For what needs a session of its own, or more time than a pooler lets a statement take."""
+        return self.model_copy(update={"url": self.direct_url or self.url})
 
 
 class RedisSettings(BaseModel):
@@ -195,11 +207,13 @@ class Settings(BaseSettings):
             faults.append("APP_EXAMPLE_DATA: must be off in production")
         if "*" in self.cors.allowed and self.cors.credentials:
             faults.append("CORS_ORIGINS: `*` cannot be combined with CORS_CREDENTIALS; name the origins")
-        if not self.database.allow_plaintext and not _asks_for_tls(make_url(self.database.url)):
-            faults.append(
-                "DATABASE_URL: has no TLS; add ?sslmode=verify-full, or set DATABASE_ALLOW_PLAINTEXT=true "
-                "where the network is private"
-            )
+        urls = {name: getattr(self.database, name) for name in ("url", "direct_url")}
+        for name, url in urls.items():
+            if url and not self.database.allow_plaintext and not _asks_for_tls(make_url(url)):
+                faults.append(
+                    f"DATABASE_{name.upper()}: has no TLS; add ?sslmode=verify-full, or set "
+                    "DATABASE_ALLOW_PLAINTEXT=true where the network is private"
+                )
         return faults
 
 

@@ -47,8 +47,9 @@ def run(connection: Connection) -> None:
 
 async def run_online() -> None:
     # Closing the only connection releases the lock, whatever happened.
-    url = context.config.get_main_option("sqlalchemy.url") or get_settings().database.url
-    options = {"timeout": 10, "server_settings": {"application_name": "migrations"}}
+    url = context.config.get_main_option("sqlalchemy.url") or get_settings().database.direct.url
+    # However long one takes: a limit that the role may have is for requests.
+    options = {"timeout": 10, "server_settings": {"application_name": "migrations", "statement_timeout": "0"}}
     engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=options)
     async with engine.connect() as connection:
         await connection.run_sync(run)

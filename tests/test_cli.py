@@ -51,12 +51,23 @@ async def test_seed_is_refused_unless_example_data_is_on(
     assert await counts(onlooker) == (0, 0)
 
 
-@pytest.mark.parametrize("command", ["migrate", "seed"])
+@pytest.mark.parametrize("command", ["dev", "migrate", "seed", "serve"])
 def test_a_database_that_is_away_is_told_in_one_sentence(command: str) -> None:
-    done = run(command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", APP_EXAMPLE_DATA="true")
+    environment = {"APP_EXAMPLE_DATA": "true", "DATABASE_WAIT_SECONDS": "0", "LOG_LEVEL": "WARNING"}
+    done = run(command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", **environment)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "database" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["migrate", "seed"])
+async def test_what_needs_a_session_of_its_own_goes_past_the_pooler(
+    empty_tables: None, database_url: str, command: str
+) -> None:
+    pooler = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "DATABASE_DIRECT_URL": database_url}
+    done = run(command, APP_EXAMPLE_DATA="true", **pooler)
+    assert done.returncode == 0, done.stderr
 
 
 def test_migrating_to_an_unknown_revision_is_told_in_one_sentence(database_url: str) -> None:
@@ -84,5 +95,5 @@ def test_openapi_prints_the_document() -> None:
 
 def test_help_lists_the_commands() -> None:
     shown = run("--help").stdout
-    for command in ("serve", "dev", "migrate", "seed", "openapi"):
+    for command in ("check", "serve", "dev", "migrate", "seed", "openapi"):
         assert f" {command} " in shown

@@ -64,13 +64,12 @@ Serve = Callable[..., AbstractContextManager[Served]]
 def serve(tmp_path: Path, database_url: str, redis_url: str) -> Serve:
     @contextmanager
     def served(argv: Sequence[str] = ("app", "serve"), workers: int = 1, **environment: str) -> Iterator[Served]:
-        addresses = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": "0"}
+        defaults = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": "0"}
+        defaults |= {"WEB_CONCURRENCY": str(workers), "SERVER_DRAIN_SECONDS": "0"}
         process = subprocess.Popen(
             [sys.executable, "-m", *argv],
             cwd=tmp_path,
-            env=child_environment(
-                **addresses, **{"WEB_CONCURRENCY": str(workers), "SERVER_DRAIN_SECONDS": "0"} | environment
-            ),
+            env=child_environment(**defaults | environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

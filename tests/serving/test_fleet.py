@@ -5,7 +5,9 @@ import signal
 import socket
 from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
+from sqlalchemy.engine import make_url
 
 from tests.environment import ROOT
 from tests.serving.conftest import STARTED, Serve, load_on
@@ -20,6 +22,23 @@ def test_a_reload_fails_no_request(serve: Serve) -> None:
         assert load.closed >= load.connections
         # Nobody left before both successors served.
         assert server.said.index("Leaving") > [*_places(server.said, STARTED)][3]
+
+
+async def test_a_reload_does_not_mind_a_database_that_is_away(
+    serve: Serve, database_url: str, onlooker: asyncpg.Connection, worker: str
+) -> None:
+    """Only a start does."""
+    role = f"plinth_reloaded_{worker}"
+    limited = make_url(database_url).set(username=role).render_as_string(hide_password=False)
+    await onlooker.execute(f"CREATE ROLE {role} LOGIN; GRANT pg_read_all_data TO {role}")
+    try:
+        with serve(DATABASE_URL=limited) as server:
+            await onlooker.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for(STARTED, times=2)
+            assert "cannot be reached yet" in server.said
+    finally:
+        await onlooker.execute(f"DROP ROLE {role}")
 
 
 def test_workers_stopped_one_by_one_fail_no_request(serve: Serve) -> None:
