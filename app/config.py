@@ -71,6 +71,12 @@ class DatabaseSettings(BaseModel):
         repr=False,
         description="Past a connection pooler, for migrations and example data. Unset: DATABASE_URL.",
     )
+    replica_url: PostgresURL | None = Field(
+        None, repr=False, description="A streaming replica, which answers reads. Unset: the primary does."
+    )
+    replica_lag_seconds: float = Field(
+        2.0, gt=0, description="A replica further behind is not read; after a write, none is for so long at least."
+    )
     wait_seconds: float = Field(30.0, ge=0, description="Longest wait for the database at the start.")
     require_migrated: bool = Field(True, description="Refuse to start on a database that lacks migrations.")
     allow_plaintext: bool = Field(False, description="Let production reach its database without TLS.")
@@ -90,7 +96,7 @@ class DatabaseSettings(BaseModel):
     @property
     def direct(self) -> "DatabaseSettings":
         """For what needs a session of its own, or more time than a pooler lets a statement take."""
-        return self.model_copy(update={"url": self.direct_url or self.url})
+        return self.model_copy(update={"url": self.direct_url or self.url, "replica_url": None})
 
 
 class RedisSettings(BaseModel):
@@ -207,7 +213,7 @@ class Settings(BaseSettings):
             faults.append("APP_EXAMPLE_DATA: must be off in production")
         if "*" in self.cors.allowed and self.cors.credentials:
             faults.append("CORS_ORIGINS: `*` cannot be combined with CORS_CREDENTIALS; name the origins")
-        urls = {name: getattr(self.database, name) for name in ("url", "direct_url")}
+        urls = {name: getattr(self.database, name) for name in ("url", "direct_url", "replica_url")}
         for name, url in urls.items():
             if url and not self.database.allow_plaintext and not _asks_for_tls(make_url(url)):
                 faults.append(

@@ -28,6 +28,8 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         open_redis(settings.redis) as redis,
         open_cache(settings.cache, redis, settings.redis.timeout_seconds) as cache,
     ):
+        if database.replica is not None:
+            database.replica.heard_at = cache.heard_at
         await database.warn_of_too_many_connections(settings.workers)
         yield {"database": database, "redis": redis, "cache": cache}
 

@@ -100,6 +100,7 @@ def test_safe_production_settings_are_taken(environment: pytest.MonkeyPatch) -> 
         ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/plinth?sslmode=prefer"}),
         ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/plinth?sslmode=disable"}),
         ("DATABASE_DIRECT_URL", {"DATABASE_DIRECT_URL": "postgresql://db.example.com/plinth"}),
+        ("DATABASE_REPLICA_URL", {"DATABASE_REPLICA_URL": "postgresql://db.example.com/plinth"}),
     ],
 )
 def test_production_refuses(environment: pytest.MonkeyPatch, name: str, changes: dict[str, str]) -> None:

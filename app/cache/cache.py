@@ -15,7 +15,8 @@ from urllib.parse import quote
 import orjson
 from pydantic import TypeAdapter
 
-from app.cache.store import Entry, Store
+from app.cache.store import Entry, Store, newest
+from app.database import must_see
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,10 @@ class Cache:
         """Serve nothing more that was loaded before now under these keys, or with these tags."""
         await self._store.invalidate(names)
 
+    def heard_at(self) -> float:
+        """When another process last invalidated something, as far as was heard; now, while nothing is heard."""
+        return self._store.heard_at()
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -150,6 +155,8 @@ class Cache:
             found = await self._store.read(key, names)  # somebody may have been quicker
             if found.entry and found.entry != known:
                 return found.entry.value
+            # A replica that is behind would have it kept, out of date, under generations of after the write.
+            must_see.set(newest(found.generations) if found.generations else None)
             loaded = await load()
             if loaded.ttl > 0 and found.generations is not None:
                 # Not all that was loaded together expires together.

@@ -66,6 +66,9 @@ class MemoryStore:
     async def release(self, key: str, token: str) -> None:
         pass
 
+    def heard_at(self) -> float:
+        return 0.0
+
     def _generation(self, name: str) -> str:
         generation = self._generations.get(name)
         if generation is None:

@@ -1,6 +1,7 @@
 """The generations that a process knows of, as far as it can be sure of them without asking Redis."""
 
 from collections.abc import Iterable, Mapping
+from time import time
 
 from cachetools import LRUCache
 
@@ -27,6 +28,8 @@ class Names:
         # What we have told, until we hear of it in its place among what others told.
         self._told: dict[str, tuple[str, int]] = {}
         self.changes = 0
+        self.changed_at = 0.0
+        """Unix time, in seconds."""
 
     def generations(self, names: Iterable[str]) -> Generations | None:
         """None unless all are known for certain."""
@@ -50,12 +53,12 @@ class Names:
                 self._known[name] = generation, change
 
     def tell(self, generations: Generations) -> None:
-        self.changes += 1
+        self._count_change()
         for name, generation in generations.items():
             self._told[name] = generation, self.changes
 
     def hear(self, generations: Mapping[str, str]) -> None:
-        self.changes += 1
+        self._count_change()
         for name, generation in generations.items():
             told = self._told.get(name)
             if told is None or told[0] == generation:  # else it happened before what we told
@@ -64,10 +67,14 @@ class Names:
 
     def forget(self) -> None:
         """Changes may have been missed."""
-        self.changes += 1
+        self._count_change()
         self._told.clear()
         self._known.clear()
         self._known.forgotten = self.changes
+
+    def _count_change(self) -> None:
+        self.changes += 1
+        self.changed_at = time()
 
     def _change(self, name: str) -> int:
         return self._known.get(name, ("", self._known.forgotten))[1]

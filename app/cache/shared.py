@@ -69,6 +69,9 @@ class RedisStore:
         if place and await self._give_back(place, token) is None:
             self._unreleased[place] = token
 
+    def heard_at(self) -> float:
+        return self._link.names.changed_at if self._link.trusted else time()
+
     async def _give_back(self, place: str, token: str) -> object:
         return await self._link.ask(lambda: self._redis.eval(_RELEASE, 1, place, token))
 

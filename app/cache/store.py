@@ -3,12 +3,14 @@
 Each name (a key, or a tag of many keys) has a generation, a random token. An entry carries those that its names had
 before its value was loaded; it is served only while they still have them. To invalidate a name is to give it another
 token: that takes one step, however many entries it concerns, and also meets a value that was loaded before and is
-stored afterwards. Tokens are random and not counted, since a store may forget: a counter would begin again.
+stored afterwards. Tokens are random and not counted, since a store may forget: a counter would begin again. They begin
+with the time when they were made: when the name was invalidated, or its token had been forgotten.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
+from time import time
 from typing import Protocol, TypeAlias
 
 import orjson
@@ -55,9 +57,17 @@ class Store(Protocol):
 
     async def release(self, key: str, token: str) -> None: ...
 
+    def heard_at(self) -> float:
+        """When another process last invalidated something, as far as was heard: Unix time, in seconds."""
+
 
 def new_generation() -> str:
-    return token_hex(8)
+    return f"{time():.3f}:{token_hex(8)}"
+
+
+def newest(generations: Generations) -> float:
+    """When the latest of them was made: Unix time, in seconds."""
+    return max(float(generation.partition(":")[0]) for generation in generations.values())
 
 
 def pack(entry: Entry) -> bytes:

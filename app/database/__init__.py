@@ -4,6 +4,7 @@ from app.database.bulk import copy_rows
 from app.database.engine import Database, open_database
 from app.database.keyset import Keyset, KeysetPage
 from app.database.reads import AnySelect, Query, Reads
+from app.database.replica import must_see
 from app.database.transaction import after_commit, transaction
 from app.database.types import Money
 
@@ -17,6 +18,7 @@ __all__ = [
     "Reads",
     "after_commit",
     "copy_rows",
+    "must_see",
     "open_database",
     "transaction",
 ]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg
@@ -18,6 +18,8 @@ from app.config import DatabaseSettings
 from app.database.errors import DATABASE_AWAY, REFUSALS
 from app.database.pool import ReadPool
 from app.database.reads import DIALECT, Query, Reads
+from app.database.replica import Replica, ReplicaReads
+from app.database.transaction import ON_COMMIT
 from app.exceptions import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -42,13 +44,21 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
         self._engine = create_engine(settings, application_name)
-        self._read_pool = create_read_pool(settings, application_name, settings.read_pool_size)
+        read_pool = create_read_pool(settings, application_name, settings.read_pool_size)
         # Probes have a connection of their own: that every other is busy is no reason to take no more requests.
-        self._probe_pool = create_read_pool(settings, application_name, size=1)
+        probe_pool = create_read_pool(settings, application_name, size=1)
+        self._pools = [read_pool, probe_pool]
         self.pooled_connections = settings.pool_size + settings.max_overflow + settings.read_pool_size + 1
         self.sessions = async_sessionmaker(self._engine, expire_on_commit=False)
-        self.reads = Reads(self._read_pool, settings)
-        self._probes = Reads(self._probe_pool, settings)
+        self.reads = Reads(read_pool, settings)
+        self._probes = Reads(probe_pool, settings)
+        self.replica: Replica | None = None
+        if settings.replica_url:
+            there = settings.model_copy(update={"url": settings.replica_url})
+            self._pools += [create_read_pool(there, application_name, size) for size in (settings.read_pool_size, 1)]
+            self.replica = Replica(self._probes, Reads(self._pools[-1], there), settings.replica_lag_seconds)
+            self.reads = ReplicaReads(read_pool, self._pools[-2], self.replica, settings)
+            self.sessions.configure(info={ON_COMMIT: self.replica.wrote})
 
     async def warn_of_too_many_connections(self, workers: int) -> None:
         """Compare what the workers of this host may open with what the server lets ordinary users have."""
@@ -74,15 +84,16 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
-        await self._read_pool.close()
-        await self._probe_pool.close()
+        for pool in self._pools:
+            await pool.close()
 
 
 @asynccontextmanager
 async def open_database(settings: DatabaseSettings, application_name: str) -> AsyncIterator[Database]:
     database = Database(settings, application_name)
     try:
-        yield database
+        async with database.replica.followed() if database.replica else nullcontext():
+            yield database
     finally:
         await database.close()
 

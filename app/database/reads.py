@@ -122,8 +122,9 @@ class Reads:
         finally:
             self._account(sql, perf_counter() - started)
 
-    async def _fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
-        connection = await self._pool.acquire()
+    async def _fetch_once(self, sql: str, arguments: list[Any], pool: ReadPool | None = None) -> list[asyncpg.Record]:
+        pool = pool or self._pool
+        connection = await pool.acquire()
         try:
             if self._prepared_statements:
                 records = await connection.fetch(sql, *arguments)
@@ -131,12 +132,12 @@ class Reads:
                 async with connection.transaction(readonly=True):  # keeps PgBouncer's server for parse and bind
                     records = await connection.fetch(sql, *arguments)
         except asyncpg.PostgresError:
-            self._pool.release(connection)
+            pool.release(connection)
             raise
         except BaseException:
-            self._pool.discard(connection)  # cancelled or out of time: nobody knows what it is doing
+            pool.discard(connection)  # cancelled or out of time: nobody knows what it is doing
             raise
-        self._pool.release(connection)
+        pool.release(connection)
         return cast(list[asyncpg.Record], records)
 
     def _account(self, sql: str, seconds: float) -> None:

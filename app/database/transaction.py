@@ -12,6 +12,8 @@ from app.database.errors import translate
 log = logging.getLogger(__name__)
 
 AFTER_COMMIT = "after_commit"
+ON_COMMIT = "on_commit"
+"""Of all sessions of a database that has a replica: called as soon as one is committed."""
 
 
 @asynccontextmanager
@@ -24,6 +26,8 @@ async def transaction(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterat
         if told := translate(error):
             raise told from error
         raise
+    if told_of_commit := session.info.get(ON_COMMIT):
+        told_of_commit()
     for callback in session.info.pop(AFTER_COMMIT, ()):
         try:
             await callback()
