@@ -66,8 +66,11 @@ def new_generation() -> str:
 
 
 def newest(generations: Generations) -> float:
-    """When the latest of them was made: Unix time, in seconds."""
-    return max(float(generation.partition(":")[0]) for generation in generations.values())
+    """When the latest of them was made: Unix time, in seconds; now, for one that is not ours."""
+    try:
+        return max(float(generation.partition(":")[0]) for generation in generations.values())
+    except ValueError:
+        return time()
 
 
 def pack(entry: Entry) -> bytes:
