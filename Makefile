@@ -5,7 +5,7 @@ PYTEST = .venv/bin/python -m pytest -n 3
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes \
 	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run test test-faults check bench bench-quick bench-check bench-soak loadtest migration check-deploy backup-drill lock clean environment
+.PHONY: help run test test-faults check bench bench-quick bench-cache bench-check bench-soak loadtest migration check-deploy backup-drill lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: environment ## Measure everything and write docs/benchmarks.md (a quarter
 
 bench-quick: environment ## Measure the app against its floors, and print it (under two minutes)
 	@exec .venv/bin/python -m benchmarks quick
+
+bench-cache: environment ## Measure what kept answers cost, and print it (two minutes)
+	@exec .venv/bin/python -m benchmarks cache
 
 bench-check: environment ## Fail where a request costs more than is recorded (RECORD=1 to record)
 	@exec .venv/bin/python -m benchmarks check $(if $(RECORD),--record)

@@ -1,8 +1,9 @@
-"""`python -m benchmarks quick | check | report | soak | loadtest`: what the targets of make run."""
+"""`python -m benchmarks quick | cache | check | report | soak | loadtest`: what the targets of make run."""
 
 import argparse
 import sys
 
+from benchmarks.caching import caching
 from benchmarks.check import check
 from benchmarks.compare import quick
 from benchmarks.loadtest import loadtest
@@ -16,6 +17,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("quick", help="print the floors and the app in turn")
     add.add_argument("scenario", nargs="*", help="only these")
+    commands.add_parser("cache", help="print what kept answers cost")
     add = commands.add_parser("check", help="compare with what is recorded")
     add.add_argument("--record", action="store_true", help="record it instead")
     commands.add_parser("report", help="write docs/benchmarks.md")
@@ -29,6 +31,8 @@ def main() -> int:
         match arguments.command:
             case "quick":
                 quick(arguments.scenario)
+            case "cache":
+                caching()
             case "check":
                 return check(arguments.record)
             case "report":

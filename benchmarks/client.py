@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
             return
         head = self.received[:end]
         length = LENGTH.search(head)
-        if length is None or len(self.received) < end + 4 + int(length[1]):
+        if head[9:12] != b"304" and (length is None or len(self.received) < end + 4 + int(length[1])):
             return
         now = perf_counter()
         self.run.latencies.append(now - self.sent_at)
@@ -77,9 +77,13 @@ class Connection(asyncio.Protocol):
 
 
 def request(line: str) -> bytes:
+    """Of `GET path [header]`, or `METHOD path body`."""
     method, path, *rest = line.split(" ", 2)
-    body = "".join(rest).encode()
+    more = "".join(rest)
+    body = b"" if method == "GET" else more.encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n"
+    if more and not body:
+        head += f"{more}\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"{head}\r\n".encode() + body

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks import scale
+from benchmarks import caching, scale
 from benchmarks.compare import PRODUCTS, Compared, compare, section
 from benchmarks.figures import table, verdict
 from benchmarks.ground import Ground, ground
@@ -58,6 +58,12 @@ Absolute figures are this machine's. What carries over to another one are ratios
 
 {targets}
 
+## Kept answers
+
+A product by id with the cache on, as it ships (`make bench-cache`), of {asked} that are asked for again and again.
+
+{cached}
+
 ## Scale
 
 ### Table sizes
@@ -89,6 +95,7 @@ releases, installed when this was written. The sources are in [benchmarks/framew
 |---|---|
 | `make bench` | all of this, in about a quarter of an hour; wrk is used where it is installed |
 | `make bench-quick` | the floors and the app, printed, in under two minutes |
+| `make bench-cache` | what kept answers cost, printed, in two minutes |
 | `make bench-check` | compare ratios and wire counts with [the recorded ones](../benchmarks/recorded.json) |
 | `make bench-soak MINUTES=60` | load for an hour, and whether memory stays flat |
 | `make loadtest` | users of locust, with the service objectives as pass marks |
@@ -106,6 +113,7 @@ def report() -> None:
             "machine": _machine(here),
             "scenarios": "\n\n".join(map(section, compared)),
             "targets": _targets(compared),
+            "cached": _told(caching.section(here, ROUNDS, SECONDS)),
             "connections": _told(scale.connections(here, [servers["B"], servers["C"], app], ROUNDS, SECONDS)),
             "memory": _told(scale.memory(app)),
             "peers": _told(_peers(here, app)),
@@ -120,6 +128,7 @@ def report() -> None:
             connected=CONNECTIONS,
             driver=DRIVER,
             products=PRODUCTS,
+            asked=caching.ASKED,
             **sections,
         )
     )

@@ -1,4 +1,4 @@
-"""What is asked of every server: lines of `METHOD path body`, the same for floors and app."""
+"""What is asked of every server: lines of `METHOD path body`, or `GET path header`, the same for floors and app."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

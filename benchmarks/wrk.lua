@@ -4,9 +4,15 @@ local requests, sent = {}, 0
 
 function init(arguments)
   for line in io.lines(arguments[1]) do
-    local method, path, body = line:match("^(%S+) (%S+) ?(.*)$")
-    local headers = body ~= "" and { ["Content-Type"] = "application/json" } or {}
-    requests[#requests + 1] = wrk.format(method, path, headers, body ~= "" and body or nil)
+    local method, path, more = line:match("^(%S+) (%S+) ?(.*)$")
+    local headers, body = {}, nil
+    if more ~= "" and method == "GET" then
+      local name, value = more:match("^(%S+): (.*)$")
+      headers[name] = value
+    elseif more ~= "" then
+      headers["Content-Type"], body = "application/json", more
+    end
+    requests[#requests + 1] = wrk.format(method, path, headers, body)
   end
 end
 

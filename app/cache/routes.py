@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -13,6 +14,7 @@ from starlette.types import Scope
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _MARK = "cached_response"
+_REMEMBERED, _SHORT = 2000, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class CachedRoutes:
     def __init__(self) -> None:
         self._by_path: dict[str, _Route] = {}
         self._by_pattern: list[_Route] = []
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._find)
 
     def add_all_of(self, app: FastAPI) -> None:
         for route in iter_route_contexts(app.routes):
@@ -85,7 +88,11 @@ class CachedRoutes:
                 self._by_path[route.path] = cached
 
     def find(self, scope: Scope) -> Asked | None:
-        path: str = scope["path"]
+        path, query = scope["path"], scope["query_string"]
+        find = self._remembered if len(path) + len(query) < _SHORT else self._find  # long ones may be somebody's junk
+        return find(path, query)
+
+    def _find(self, path: str, query_string: bytes) -> Asked | None:
         route, parameters = self._by_path.get(path), {}
         if route is None:
             for candidate in self._by_pattern:
@@ -94,7 +101,7 @@ class CachedRoutes:
                     break
             else:
                 return None
-        query = _canonical(scope["query_string"], route.query)
+        query = _canonical(query_string, route.query)
         if query is None or not all(map(_is_canonical, parameters.values())):
             return NOT_ASKED
         names = [tag.format(**parameters) for tag in route.rule.tags] if parameters else [*route.rule.tags]

@@ -3,6 +3,7 @@
 The named arguments of a message (`log.info("%(method)s …", {"method": …})`) and the keys of `extra` become fields.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -59,12 +60,39 @@ def _tell_cut_off(record: logging.LogRecord) -> bool:
 
 
 class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """StreamHandler, which would take a second lock for its flush: every request passes here."""
+    """Writes together what one turn of the event loop logs, since every request logs; warnings leave at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That will write the lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.stream.write(self.format(record) + "\n")
-            self.stream.flush()
+            self._lines.append(self.format(record) + "\n")
+            loop = asyncio._get_running_loop()
+            if loop is None or record.levelno >= logging.WARNING:
+                self.flush()
+            elif loop is not self._loop or len(self._lines) == 1:
+                self._loop = loop
+                loop.call_soon(self._flush_after, record)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            if lines:
+                self.stream.write("".join(lines))
+                self.stream.flush()
+        finally:
+            self.release()
+
+    def _flush_after(self, record: logging.LogRecord) -> None:
+        try:
+            self.flush()
         except Exception:
             self.handleError(record)
 

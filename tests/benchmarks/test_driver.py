@@ -26,6 +26,8 @@ def test_nothing_is_created_twice() -> None:
 
 def test_a_line_becomes_a_request() -> None:
     assert client.request("GET /a?b=c") == b"GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    asked = b"GET /a HTTP/1.1\r\nHost: 127.0.0.1\r\nIf-None-Match: *\r\n\r\n"
+    assert client.request("GET /a If-None-Match: *") == asked
     head, body = client.request('PATCH /a {"stock": "é 1"}').split(b"\r\n\r\n")
     assert body == '{"stock": "é 1"}'.encode()
     assert f"Content-Length: {len(body)}".encode() in head

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -256,3 +257,37 @@ def test_a_stream_that_fails_does_not_fail_the_caller(
     configure_logging("INFO", "json")
     LOG.info("x")
     assert "--- Logging error ---" in capsys.readouterr().err
+
+
+async def test_one_turn_of_the_event_loop_writes_once_and_a_warning_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    output = io.StringIO()
+    monkeypatch.setattr(output, "write", written.append)
+    monkeypatch.setattr(sys, "stdout", output)
+    configure_logging("INFO", "json")
+    LOG.info("a")
+    LOG.info("b")
+    assert not written
+    await asyncio.sleep(0)
+    assert [text.count("\n") for text in written] == [2]
+    LOG.info("c")
+    LOG.warning("d")
+    assert [json.loads(line)["message"] for line in written[1].splitlines()] == ["c", "d"]
+    await asyncio.sleep(0)
+    assert len(written) == 2
+
+
+def test_what_a_loop_did_not_come_to_write_is_written_in_the_next(output: Output) -> None:
+    configure_logging("INFO", "json")
+
+    async def log(message: str) -> None:
+        LOG.info(message)
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(log("a"))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert task.done()
+    loop.close()
+    asyncio.run(log("b"))
+    assert [line["message"] for line in lines(output)] == ["a", "b"]
