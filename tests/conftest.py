@@ -101,7 +101,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
         _env_file=None,
         app={"env": "test"},
         database={"url": database_url},
-        redis={"url": redis_url},
+        redis={"url": redis_url, "timeout_seconds": 2},  # a busy machine is no outage
         log={"level": "WARNING"},
     )
 

@@ -2,26 +2,23 @@
 
 import asyncio
 import hashlib
-import inspect
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import lru_cache
 from time import time
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast, get_type_hints
-from urllib.parse import quote
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import orjson
 from pydantic import TypeAdapter
 
-from app.cache.store import Entry, Store, newest
+from app.cache.store import Entry, Found, Store, newest
 from app.database import must_see
 
 log = logging.getLogger(__name__)
 
 ValueT = TypeVar("ValueT")
-Arguments = ParamSpec("Arguments")
 
 CLAIM_SECONDS = 5.0
 """A process that loads for longer is no longer waited for."""
@@ -120,7 +117,7 @@ class Cache:
     def _refresh(self, key: str, names: Sequence[str], stale: Entry, load: Load) -> None:
         if key not in self._refreshing:
             self._refreshing.add(key)
-            task = self._start(self._load(key, names, stale, load))
+            task = self._start(self._load(key, names, Found(stale, stale.generations), load))
             task.add_done_callback(lambda _: self._refreshing.discard(key))
             task.add_done_callback(_tell_failure)
 
@@ -137,16 +134,16 @@ class Cache:
         found = await self._store.read(key, names)
         kept = _kept(found.entry, read)
         if kept is None:
-            return await self._load(key, names, found.entry, load)
+            return await self._load(key, names, found, load)
         entry, _ = kept
         if entry.fresh_until <= time():
             self._refresh(key, names, entry, load)
         return entry.value
 
-    async def _load(self, key: str, names: Sequence[str], known: Entry | None, load: Load) -> bytes:
-        """In one process; the others wait for what it keeps. `known` is what is kept, and does not do."""
-        give_up_at = time() + CLAIM_SECONDS
-        while (token := await self._store.claim(key, CLAIM_SECONDS)) is None and time() < give_up_at:
+    async def _load(self, key: str, names: Sequence[str], found: Found, load: Load) -> bytes:
+        """In one process; the others wait for what it keeps. What was `found` does not do."""
+        known, give_up_at = found.entry, time() + CLAIM_SECONDS
+        while (claim := await self._store.claim(key, found.generations, CLAIM_SECONDS)) is None and time() < give_up_at:
             await asyncio.sleep(POLL_SECONDS)
             found = await self._store.read(key, names)
             if found.entry and found.entry != known:
@@ -165,8 +162,8 @@ class Cache:
                 await self._store.write(key, entry)
             return loaded.value
         finally:
-            if token is not None:
-                await self._store.release(key, token)
+            if claim is not None:
+                await self._store.release(claim)
 
 
 def _kept(entry: Entry | None, read: Callable[[bytes], ValueT]) -> tuple[Entry, ValueT] | None:
@@ -191,44 +188,3 @@ def _schema(schema: Any) -> tuple[TypeAdapter[Any], str]:
     adapter = TypeAdapter(schema)
     described = orjson.dumps(adapter.json_schema(mode="serialization"), option=orjson.OPT_SORT_KEYS)
     return adapter, hashlib.sha256(described).hexdigest()[:8]
-
-
-class _HasCache(Protocol):
-    cache: Cache
-
-
-_HasCacheT = TypeVar("_HasCacheT", bound=_HasCache)
-_Method: TypeAlias = Callable[Concatenate[_HasCacheT, Arguments], Coroutine[Any, Any, ValueT]]
-
-
-def remembered(
-    key: str, ttl: float, *, tags: Iterable[str] = (), stale: float = 0.0, missing_ttl: float = 0.0
-) -> Callable[[_Method[_HasCacheT, Arguments, ValueT]], _Method[_HasCacheT, Arguments, ValueT]]:
-    """`Cache.remember` for a method of an object that has a `cache`.
-
-    Key and tags are formatted with the arguments: `@remembered("product:{id}", ttl=60, tags=["products"])`. The schema
-    is what the method says that it returns.
-    """
-
-    def decorate(method: _Method[_HasCacheT, Arguments, ValueT]) -> _Method[_HasCacheT, Arguments, ValueT]:
-        signature, schema = inspect.signature(method), get_type_hints(method)["return"]
-
-        @wraps(method)
-        async def remembering(self: _HasCacheT, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> ValueT:
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            # Quoted, so that no argument can look like two.
-            arguments = {name: quote(str(value), "") for name, value in bound.arguments.items() if name != "self"}
-            return await self.cache.remember(
-                key.format(**arguments),
-                ttl,
-                lambda: method(self, *args, **kwargs),
-                schema=schema,
-                tags=[tag.format(**arguments) for tag in tags],
-                stale=stale,
-                missing_ttl=missing_ttl,
-            )
-
-        return remembering
-
-    return decorate

@@ -1,7 +1,8 @@
 """Whether what Redis says may be believed: only while a connection of ours has heard of every invalidation.
 
 A process that loses sight of Redis for a moment cannot know what was written meanwhile, by itself or by others, whose
-invalidations did not arrive. So on its return it first declares a new epoch, which every entry depends on.
+invalidations did not arrive. So on its return it first declares a new epoch, which every entry depends on. Until then,
+those who never lost sight do not know what it wrote: it tries to return at once, and again and again.
 """
 
 import asyncio
@@ -16,27 +17,27 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError, ResponseError
 
-from app.cache.names import Names
-from app.cache.store import Generations, new_generation
+from app.cache.store import Generations, Names, new_generation
 
 log = logging.getLogger(__name__)
 
 AnswerT = TypeVar("AnswerT")
 
 EPOCH = "epoch"
-"""The name that every entry has."""
+"""The name that every entry has, and nobody else can give: others' have a prefix."""
 
 BEAT_SECONDS = 0.5
 TRUST_SECONDS = 1.5
 """So long after a beat was sent that Redis has answered, it is trusted. Longer than the answer may take."""
 GENERATION_SECONDS = 86_400
-"""A generation that is not used so long is forgotten, and what depends on it is lost."""
+"""A generation lives so long, whether it is asked for or not: then the next read makes another one, and what depended
+on it is loaded anew. So Redis also holds those of names that nobody asks for any more, for a day."""
 # At once, so that processes hear of changes in the order in which they happened. A pipeline costs half as much again.
 _ANNOUNCE = """
 for place, key in ipairs(KEYS) do redis.call('SET', key, ARGV[3 + place], 'EX', ARGV[3]) end
 return redis.call('PUBLISH', ARGV[1], ARGV[2])
 """
-_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 1.0
+_PAUSE_SECONDS = 0.05  # between attempts: who is back first does not hear of what others write until they are back, too
 FAILURES = (RedisError, OSError, TimeoutError)
 
 
@@ -55,7 +56,7 @@ class Link:
         self._channel = f"{namespace}:invalidations"
         self._trusted_until = 0.0
         self._missed = False
-        self._heard = False
+        self._warned = False
         self._lost = asyncio.Event()
         self._tried = asyncio.Event()
 
@@ -73,7 +74,7 @@ class Link:
         finally:
             while not task.done():  # redis-py takes a cancellation that meets it connecting for a lost connection
                 task.cancel()
-                await asyncio.wait([task], timeout=_SHORTEST_PAUSE_SECONDS)
+                await asyncio.wait([task], timeout=_PAUSE_SECONDS)
 
     async def ask(self, command: Callable[[], Awaitable[AnswerT]]) -> AnswerT | None:
         """What Redis answers; None where it is not trusted, does not answer in time, or refuses."""
@@ -83,10 +84,10 @@ class Link:
             try:
                 async with asyncio.timeout(self.timeout_seconds):
                     return await command()
-            except ResponseError:  # it is there, and has no memory left, say
-                self.failures += 1
             except FAILURES as error:
-                self._fail(error)
+                self.failures += 1
+                if not isinstance(error, ResponseError):  # then it is there, and has no memory left, say
+                    self._fail(error)
         return None
 
     async def invalidate(self, names: Iterable[str]) -> None:
@@ -100,6 +101,7 @@ class Link:
             async with self._slots:
                 await self._announce(generations)
         except FAILURES as error:
+            self.failures += 1
             self._fail(error)
             self._miss()
         except BaseException:  # cancelled, with the transaction committed
@@ -108,8 +110,8 @@ class Link:
 
     def _fail(self, error: BaseException) -> None:
         """What was asked was not answered: ask nothing more until there is a listener again."""
-        self.failures += 1
         if self.trusted:
+            self._warned = True
             log.warning("The cache goes on without Redis: %r", error)
         self._trusted_until = 0.0
         self._lost.set()
@@ -133,7 +135,6 @@ class Link:
         return f"{self.namespace}:generation:{name}"
 
     async def _run(self) -> None:
-        pause = _SHORTEST_PAUSE_SECONDS
         while True:
             self._lost.clear()
             try:
@@ -146,12 +147,10 @@ class Link:
                 log.exception("What was heard from Redis could not be understood")
                 self._miss()
             self._tried.set()
-            pause = _SHORTEST_PAUSE_SECONDS if self._heard else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _listen(self, pubsub: PubSub) -> None:
         """Until it is lost. Raises what `FAILURES` lists."""
-        self._heard = False
         async with asyncio.timeout(self.timeout_seconds):
             await pubsub.subscribe(self._channel)
             while (await self._next(pubsub, self.timeout_seconds)).get("type") != "subscribe":
@@ -169,9 +168,9 @@ class Link:
                 self._hear(message)
             if self._lost.is_set():
                 break
-            if not self._heard and self.failures:
+            if self._warned:
+                self._warned = False
                 log.info("The cache uses Redis again")
-            self._heard = True
             self._trusted_until = sent_at + TRUST_SECONDS
             self._tried.set()
             while not self._lost.is_set() and (left := sent_at + BEAT_SECONDS - monotonic()) > 0:

@@ -7,13 +7,14 @@ stored afterwards. Tokens are random and not counted, since a store may forget: 
 with the time when they were made: when the name was invalidated, or its token had been forgotten.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from time import time
 from typing import Protocol, TypeAlias
 
 import orjson
+from cachetools import LRUCache
 
 Generations: TypeAlias = Mapping[str, str]
 
@@ -47,15 +48,17 @@ class Store(Protocol):
     async def read(self, key: str, names: Sequence[str]) -> Found:
         """The entry, if the names still have its generations."""
 
-    async def write(self, key: str, entry: Entry) -> None: ...
+    async def write(self, key: str, entry: Entry) -> None:
+        """Keep it, unless its generations are known to be past: what has taken its place stays there."""
 
     async def invalidate(self, names: Sequence[str]) -> None:
         """Whatever was loaded before this call is never served after it."""
 
-    async def claim(self, key: str, seconds: float) -> str | None:
-        """The right to load a key, for so long at most: a token for `release`, or None while somebody else has it."""
+    async def claim(self, key: str, generations: Generations | None, seconds: float) -> str | None:
+        """The right to load a key with these generations, for so long at most: what `release` takes; or None while
+        somebody else has it. Nobody waits for a value from before an invalidation, of which he could make no use."""
 
-    async def release(self, key: str, token: str) -> None: ...
+    async def release(self, claim: str) -> None: ...
 
     def heard_at(self) -> float:
         """When another process last invalidated something, as far as was heard: Unix time, in seconds."""
@@ -86,3 +89,83 @@ def unpack(packed: bytes) -> Entry | None:
         return Entry(value, {**generations}, float(fresh_until), float(kept_until))
     except (ValueError, TypeError):
         return None
+
+
+class _Known(LRUCache[str, tuple[str, int]]):
+    """Each generation with the number of the change that brought it."""
+
+    forgotten = 0
+    """The newest change that is no longer known."""
+
+    def popitem(self) -> tuple[str, tuple[str, int]]:
+        name, (generation, change) = super().popitem()
+        self.forgotten = max(self.forgotten, change)
+        return name, (generation, change)
+
+
+class Names:
+    """The generations that a process knows of, as far as it can be sure of them without asking Redis.
+
+    Redis tells of changes in the one order in which they happened; answers to questions come when they come.
+    """
+
+    def __init__(self, max_names: int) -> None:
+        self._known = _Known(max_names)
+        # What we have told, until we hear of it in its place among what others told.
+        self._told: dict[str, tuple[str, int]] = {}
+        self.changes = 0
+        self.changed_at = 0.0
+        """Unix time, in seconds."""
+
+    def generations(self, names: Iterable[str]) -> Generations | None:
+        """None unless all are known for certain."""
+        generations = {}
+        for name in names:
+            known = self._known.get(name)
+            if known is None or name in self._told:
+                return None
+            generations[name] = known[0]
+        return generations
+
+    def last_change(self, names: Iterable[str]) -> int:
+        """The number of the latest change of one of them, or of a later one that may have been."""
+        return max(max(self._change(name), self._told.get(name, ("", 0))[1]) for name in names)
+
+    def are_past(self, generations: Generations) -> bool:
+        """Whether one of them is known to be its name's no longer."""
+        known = ((self._told.get(name) or self._known.get(name), old) for name, old in generations.items())
+        return any(each is not None and each[0] != old for each, old in known)
+
+    def learn(self, generations: Generations, asked_at: int) -> None:
+        """From an answer, which may be older than what was heard since change `asked_at`, when it was asked for."""
+        for name, generation in generations.items():
+            change = self._change(name)
+            if change <= asked_at:
+                self._known[name] = generation, change
+
+    def tell(self, generations: Generations) -> None:
+        self._count_change()
+        for name, generation in generations.items():
+            self._told[name] = generation, self.changes
+
+    def hear(self, generations: Mapping[str, str]) -> None:
+        self._count_change()
+        for name, generation in generations.items():
+            told = self._told.get(name)
+            if told is None or told[0] == generation:  # else it happened before what we told
+                self._told.pop(name, None)
+                self._known[name] = generation, self.changes
+
+    def forget(self) -> None:
+        """Changes may have been missed."""
+        self._count_change()
+        self._told.clear()
+        self._known.clear()
+        self._known.forgotten = self.changes
+
+    def _count_change(self) -> None:
+        self.changes += 1
+        self.changed_at = time()
+
+    def _change(self, name: str) -> int:
+        return self._known.get(name, ("", self._known.forgotten))[1]

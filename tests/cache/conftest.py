@@ -8,9 +8,8 @@ import pytest
 
 from app.cache import Cache, open_redis
 from app.cache.link import Link
-from app.cache.memory import Memory, MemoryStore
-from app.cache.shared import RedisStore, TwoLevelStore
 from app.cache.store import Store
+from app.cache.stores import Memory, MemoryStore, RedisStore, TwoLevelStore
 from app.config import Settings
 
 

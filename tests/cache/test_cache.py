@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from time import time
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -12,11 +13,11 @@ from pydantic import BaseModel
 
 import app.cache.cache
 from app.cache import Cache, open_cache, open_redis, remembered
-from app.cache.memory import Memory, MemoryStore
-from app.cache.shared import RedisStore
 from app.cache.store import Entry, Store
+from app.cache.stores import Memory, MemoryStore, RedisStore
 from app.config import Settings
 from tests.cache.conftest import linked
+from tests.cache.support import Road, opened, until
 
 
 class Loader:
@@ -90,6 +91,62 @@ async def test_a_load_that_began_before_an_invalidation_is_for_those_who_asked_b
     assert await get(cache, load) == 2
 
 
+async def test_nobody_waits_for_a_load_from_before_an_invalidation(
+    settings: Settings, load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.cache.cache, "CLAIM_SECONDS", 600)
+    namespace = f"test-{uuid4()}"
+    async with asyncio.timeout(20), linked(settings, namespace) as one, linked(settings, namespace) as other:
+        a, b = Cache(RedisStore(one)), Cache(RedisStore(other))
+        load.go_on.clear()
+        early = asyncio.create_task(get(a, load))
+        await load.begun.wait()
+        go_on, load.go_on = load.go_on, asyncio.Event()
+        load.go_on.set()
+        for value, (writer, reader) in enumerate([(a, a), (a, b), (b, b)], 2):
+            await writer.invalidate("answer")
+            assert await get(reader, load) == value
+        go_on.set()
+        assert await early == 1
+        assert [await get(cache, load) for cache in (a, b)] == [4, 4]  # whose place it has not taken
+        assert load.calls == 4
+
+
+@pytest.mark.parametrize(("claims_for", "waits_for"), [(0.1, 600), (600, 0.1)])
+async def test_a_loader_that_does_not_end_keeps_nobody_from_an_answer(
+    settings: Settings, load: Loader, monkeypatch: pytest.MonkeyPatch, claims_for: float, waits_for: float
+) -> None:
+    namespace = f"test-{uuid4()}"
+    async with asyncio.timeout(20), linked(settings, namespace) as one, linked(settings, namespace) as other:
+        monkeypatch.setattr(app.cache.cache, "CLAIM_SECONDS", claims_for)
+        load.go_on.clear()
+        stuck = asyncio.create_task(get(Cache(RedisStore(one)), load))
+        await load.begun.wait()
+        monkeypatch.setattr(app.cache.cache, "CLAIM_SECONDS", waits_for)
+        go_on, load.go_on = load.go_on, asyncio.Event()
+        load.go_on.set()
+        b = Cache(RedisStore(other))
+        assert await asyncio.gather(*(get(b, load) for _ in range(10))) == [2] * 10
+        go_on.set()
+        assert await stuck == 1
+
+
+async def test_who_found_nothing_looks_again_once_he_may_load(redis_url: str, load: Loader) -> None:
+    address, namespace = urlsplit(redis_url), f"test-{uuid4()}"
+    async with (
+        Road(address.hostname or "", address.port or 6379) as road,
+        opened(redis_url, 5, namespace=namespace) as a,
+        opened(road.through(redis_url), 5, namespace=namespace) as b,
+    ):
+        road.passing = 0
+        late = asyncio.create_task(get(b, load))
+        await until(lambda: bool(road.held_back))
+        assert await get(a, load) == 1
+        road.mend()
+        assert await late == 1
+        assert load.calls == 1
+
+
 async def test_it_loads_anew_when_its_time_is_over(
     cache: Cache, load: Loader, pass_time: Callable[[float], None]
 ) -> None:
@@ -100,13 +157,30 @@ async def test_it_loads_anew_when_its_time_is_over(
     assert await get(cache, load) == 2
 
 
+async def test_not_all_that_was_loaded_together_expires_together(
+    cache: Cache, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, now = [f"int:{number}" for number in range(20)], time()
+    monkeypatch.setattr(app.cache.cache, "time", lambda: now)
+    for key in keys:
+        await cache.fetch(key, [key], lambda: _loaded(b"1"), int)
+    ends = {entry.fresh_until for key in keys if (entry := (await store.read(key, [key])).entry)}
+    assert len(ends) == len(keys)
+    assert now + 54 <= min(ends) < max(ends) <= now + 60
+
+
 async def test_what_is_stale_is_served_while_it_is_loaded_anew(
     cache: Cache, load: Loader, pass_time: Callable[[float], None]
 ) -> None:
     assert await get(cache, load, stale=60) == 1
     pass_time(61)
     load.go_on.clear()
-    assert [await get(cache, load, stale=60) for _ in range(3)] == [1, 1, 1]
+    load.begun.clear()
+    assert await get(cache, load, stale=60) == 1
+    await load.begun.wait()
+    for _ in range(3):
+        assert await get(cache, load, stale=60) == 1
+        await asyncio.sleep(0)
     load.go_on.set()
     while await get(cache, load, stale=60) == 1:  # noqa: ASYNC110 - what it waits for is the point
         await asyncio.sleep(0)
@@ -146,15 +220,19 @@ async def test_what_is_stale_and_cannot_be_loaded_anew_stays(
     assert await get(cache, load, stale=60) == 1
 
 
-async def test_an_error_reaches_all_who_wait_and_is_not_kept(cache: Cache, load: Loader) -> None:
+async def test_an_error_reaches_all_who_wait_and_is_not_kept(
+    cache: Cache, load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail() -> int:
         await load()
         raise LookupError("nobody there")
 
+    monkeypatch.setattr(app.cache.cache, "CLAIM_SECONDS", 600)
     errors = await asyncio.gather(*(get(cache, fail) for _ in range(10)), return_exceptions=True)
     assert [type(error) for error in errors] == [LookupError] * 10
     assert load.calls == 1
-    assert await get(cache, load) == 2
+    async with asyncio.timeout(10):  # its claim is given back
+        assert await get(cache, load) == 2
 
 
 async def test_who_leaves_does_not_take_the_answer_along(cache: Cache, load: Loader) -> None:

@@ -5,11 +5,11 @@ was committed before; nor does one through another cache, once that has heard of
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -17,68 +17,20 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 import app.cache.cache
 import app.cache.link
-import app.cache.memory
-import app.cache.shared
-from app.cache import Cache, open_cache, open_redis
+import app.cache.stores
+from app.cache import Cache
 from app.cache.link import Link
-from app.cache.shared import RedisStore
-from app.config import CacheSettings, RedisSettings
-from tests.wire import End, WireRedis
+from app.database import after_commit, transaction
+from tests.cache.support import Road, link_of, opened
 
 KEYS = ["a", "b", "c"]  # and room for two of them
 TTL = 10.0
-
-
-class Road(WireRedis):
-    """The way of one cache to Redis. It can be slow, lose what is on it, and be closed."""
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(host, port)
-        self.closed = False
-        self.passing = -1
-        """Answers until the first that is held back; none is while it is negative."""
-        self.holds_messages = False
-        self.carried = 0
-        self._listeners: set[End] = set()
-        self._held_back: list[tuple[End, bytes]] = []
-
-    def cut(self, listeners: bool) -> None:
-        for end in [end for end in self._open_ends if end.peer in self._open_ends]:
-            if listeners or not self._listeners & {end, end.peer}:
-                end.transport.abort()
-
-    def mend(self) -> None:
-        self.closed, self.passing, self.holds_messages = False, -1, False
-        for client, data in self._held_back:
-            if not client.transport.is_closing():
-                client.transport.write(data)
-        self._held_back.clear()
-
-    async def _relay(self, accepted: socket.socket) -> None:
-        if self.closed:
-            accepted.close()
-        else:
-            await super()._relay(accepted)
-
-    def _read(self, client: End, frame: bytes) -> bytes:
-        self.carried += 1
-        if b"SUBSCRIBE" in frame:
-            self._listeners.add(client)
-        return super()._read(client, frame)
-
-    def _received(self, server: End, data: bytes) -> bytes:
-        self.carried += 1
-        if server.peer in self._listeners:
-            held_back = self.holds_messages
-        else:
-            held_back = self.passing == 0
-            self.passing -= self.passing > 0
-        if held_back:
-            self._held_back.append((server.peer, data))
-        return b"" if held_back else data
+SESSIONS = async_sessionmaker()
+"""Of no database: their transactions begin and end as any, and what is committed is the model's."""
 
 
 @dataclass
@@ -93,7 +45,7 @@ class Node:
 
 
 class FailedError(Exception):
-    """A load has failed."""
+    """A load or a transaction has failed."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -135,10 +87,19 @@ class World:
         return version
 
     async def write(self, at: int, key: str, name: str | None = None) -> None:
-        self.versions[key] += 1
-        committed = {key: self.versions[key]} if name is None else {**self.versions}
-        await self.nodes[at].cache.invalidate(name or key)
+        async with transaction(SESSIONS) as session:
+            after_commit(session, partial(self.nodes[at].cache.invalidate, name or key))
+            self.versions[key] += 1
+            committed = {key: self.versions[key]} if name is None else {**self.versions}
         self.promise(self.nodes[at], committed)
+
+    async def roll_back(self, at: int, key: str) -> None:
+        marker = f"rolled back {uuid4()}"
+        with suppress(FailedError):
+            async with transaction(SESSIONS) as session:
+                after_commit(session, partial(self.nodes[at].cache.invalidate, key, marker))
+                raise FailedError(self.step)
+        assert not await self.redis.exists(f"{self.namespace}:generation:name:{marker}")
 
     def promise(self, node: Node, versions: Mapping[str, int]) -> None:
         for key, version in versions.items():
@@ -154,19 +115,22 @@ class World:
         for node in self.nodes:
             node.road.mend()
         promised = [{**node.least} for node in self.nodes]
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(20):
             for node, other in (self.nodes, self.nodes[::-1]):
                 marker = f"marker {uuid4()}"
                 while other.link.names.generations([marker]) is None:
                     while not (node.link.trusted and other.link.trusted):  # noqa: ASYNC110 - there is no event
                         await asyncio.sleep(0.001)
-                    await node.cache.invalidate(marker)
+                    await node.link.invalidate([marker])
                     await self.quiet()
         for node, versions in zip(self.nodes, promised[::-1], strict=True):
             self.promise(node, versions)
 
     async def slow_answers(self, at: int, passing: int) -> None:
         self.nodes[at].road.passing = passing
+
+    async def silence(self, at: int, what: str) -> None:
+        self.nodes[at].road.silent = what
 
     async def slow_messages(self, at: int) -> None:
         self.nodes[at].road.holds_messages = True
@@ -178,9 +142,9 @@ class World:
         self.nodes[at].road.closed = close
         self.nodes[at].road.cut(listeners)
 
-    async def forget(self) -> None:
-        """Redis loses all that it had."""
-        if keys := [key async for key in self.redis.scan_iter(f"{self.namespace}:*", 1000)]:
+    async def forget(self, what: str = "*") -> None:
+        """Redis loses what it had: all, as by FLUSHALL, or some, as by an eviction."""
+        if keys := [key async for key in self.redis.scan_iter(f"{self.namespace}:{what}", 1000)]:
             await self.redis.delete(*keys)
 
     async def crowd(self, at: int) -> None:
@@ -226,12 +190,11 @@ class World:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which stands still unless it is told to go on; and short pauses."""
     clock = [1_000_000_000.0]
-    for module in (app.cache.cache, app.cache.memory, app.cache.shared):
+    for module in (app.cache.cache, app.cache.stores):
         monkeypatch.setattr(module, "time", lambda: clock[0])
     monkeypatch.setattr(app.cache.cache, "POLL_SECONDS", 0.005)
     monkeypatch.setattr(app.cache.link, "BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(app.cache.link, "_SHORTEST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(app.cache.link, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(app.cache.link, "_PAUSE_SECONDS", 0.001)
     return clock
 
 
@@ -239,16 +202,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def world(redis_url: str, clock: list[float]) -> AsyncIterator[World]:
     address = urlsplit(redis_url)
     namespace = f"test-{uuid4()}"
-    small = CacheSettings(namespace=namespace, memory_entries=2)
     nodes: list[Node] = []
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(Redis.from_url(redis_url))
         for _ in range(2):
             road = await stack.enter_async_context(Road(address.hostname or "", address.port or 6379))
-            way = RedisSettings(url=road.through(redis_url), timeout_seconds=5)
-            client = await stack.enter_async_context(open_redis(way))
-            cache = await stack.enter_async_context(open_cache(small, client, 5))
-            nodes.append(Node(cache, cast(RedisStore, cache._store)._link, road))
+            small = opened(road.through(redis_url), 5, namespace=namespace, memory_entries=2)
+            cache = await stack.enter_async_context(small)
+            nodes.append(Node(cache, link_of(cache), road))
         world = World(nodes, redis, namespace, clock)
         await world.hear()
         yield world
@@ -266,7 +227,9 @@ OPERATIONS: dict[str, tuple[int, list[st.SearchStrategy[Any]]]] = {
     "mend": (2, [at]),
     "cut": (2, [at, st.booleans(), sometimes]),
     "crowd": (1, [at]),
-    "forget": (1, []),
+    "forget": (2, [st.sampled_from(["*", "entry:*", "generation:*", "generation:epoch", f"generation:*{KEYS[0]}"])]),
+    "roll_back": (1, [at, key]),
+    "silence": (1, [at, st.sampled_from(["commands", "all"])]),
     "wait": (1, [st.sampled_from([TTL, 2 * TTL])]),
 }
 """Each with how often it occurs, and its arguments."""
@@ -303,6 +266,10 @@ SLOW_LOAD = ("read", 0, "a", 0.0, True)
 # An invalidation is not heard, or cannot be sent.
 @example([[("read", 0, "a")], [("slow_messages", 0)], [("write", 1, "a")], [("cut", 0, True)], [("hear",)]])
 @example([[("read", 1, "a")], [("cut", 0, True, True)], [("write", 0, "a")], [("hear",)], [("read", 1, "a")]])
+@example(
+    [[("read", 1, "a")], [("silence", 0, "commands")], [("write", 0, "a")], [("hear",)], [("hear",), ("read", 1, "a")]]
+)
+@example([[("cut", 0, True, True)], [SLOW_LOAD], [("write", 0, "a")], [("read", 0, "a")], [("go_on",)]])
 # An invalidation arrives, its answer does not, and it is sent again after a later one.
 @example(
     [

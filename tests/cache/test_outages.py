@@ -1,139 +1,29 @@
 """Redis killed, paused, cut off or filled with nonsense: answers go on, and none is from before an invalidation."""
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 import app.cache.cache
-from app.cache import Cache, open_cache, open_redis
-from app.cache.link import TRUST_SECONDS, Link
-from app.cache.shared import RedisStore
+from app.cache import Cache
+from app.cache.link import TRUST_SECONDS
 from app.cache.store import Entry, pack, unpack
-from app.config import CacheSettings, RedisSettings
-from tests.wire import End, WireRedis
-from tools.locks import held
+from app.config import RedisSettings
+from tests.cache.support import Road, Server, link_of, mortal_server, opened, until
 from tools.network import LOOPBACK
-from tools.valkey import Valkey
 
 MANY = 100
 FEW = 20
 """More commands than the listener sends in a minute to find out whether Redis is back."""
 
 
-class Server:
-    """A Valkey that can be killed and paused; it comes back at the same address."""
-
-    def __init__(self, valkey: Valkey) -> None:
-        self._valkey = valkey
-        self.url = valkey.start()
-        self.port = int(self.url.removesuffix("/0").rpartition(":")[2])
-
-    def kill(self) -> None:
-        self._send(signal.SIGKILL)
-        self._valkey.process.stop()
-
-    def start(self) -> None:
-        assert self._valkey.start() == self.url
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        self._send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._send(signal.SIGCONT)
-
-    def client(self) -> Any:
-        return Redis.from_url(self.url)
-
-    async def save(self) -> None:
-        """From now on, start with what is there now."""
-        async with self.client() as client:
-            await client.save()
-
-    def _send(self, number: signal.Signals) -> None:
-        assert self._valkey.process.pid
-        os.kill(self._valkey.process.pid, number)
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    valkey = Valkey(tmp_path, durable=False)
-    with held(tmp_path):
-        try:
-            server = Server(valkey)
-            monkeypatch.setattr("tools.valkey.free_port", lambda: server.port)
-            yield server
-        finally:
-            valkey.process.stop()
-
-
-class HalfOpen(WireRedis):
-    """Once told, it swallows what is sent either way, and closes nothing."""
-
-    swallows = False
-
-    def _sent(self, client: End, data: bytes) -> bytes:
-        return b"" if self.swallows else super()._sent(client, data)
-
-    def _received(self, server: End, data: bytes) -> bytes:
-        return b"" if self.swallows else super()._received(server, data)
-
-    def recover(self) -> None:
-        """For connections that are made from now on: what an old one has lost cannot come back."""
-        self.swallows = False
-        for end in list(self._open_ends):
-            end.transport.abort()
-
-
-class LostAnswer(WireRedis):
-    """Once told, it withholds the next answer to an invalidation until the connection is cut."""
-
-    withholds = False
-    asked: End | None = None
-    waiting: End | None = None
-
-    def _read(self, client: End, frame: bytes) -> bytes:
-        if self.withholds and self.asked is None and b"PUBLISH" in frame:
-            self.asked = client.peer
-        return super()._read(client, frame)
-
-    def _received(self, server: End, data: bytes) -> bytes:
-        if server is self.asked and self.waiting is None:
-            self.waiting = server
-            return b""
-        return super()._received(server, data)
-
-    def cut(self) -> None:
-        assert self.waiting
-        self.waiting.transport.abort()
-
-
-@asynccontextmanager
-async def opened(url: str, timeout_seconds: float = 0.1) -> AsyncIterator[Cache]:
-    """A cache as each process has one, which trusts Redis already."""
-    settings = RedisSettings(url=url, timeout_seconds=timeout_seconds)
-    async with open_redis(settings) as redis, open_cache(CacheSettings(), redis, timeout_seconds) as cache:
-        await until(lambda: link_of(cache).trusted)
-        yield cache
-
-
-def link_of(cache: Cache) -> Link:
-    assert isinstance(cache._store, RedisStore)
-    return cache._store._link
-
-
-async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not (met if isinstance(met := condition(), bool) else await met):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.005)
+    with mortal_server(tmp_path, monkeypatch) as server:
+        yield server
 
 
 class Source:
@@ -214,7 +104,7 @@ async def test_nothing_is_read_from_a_redis_that_restarted_before_that_is_notice
 ) -> None:
     for attempt in range(5):
         keys = [f"key {attempt} {number}" for number in range(20)]
-        async with opened(server.url) as a, opened(server.url) as b:
+        async with opened(server.url, timeout_seconds=5) as a, opened(server.url, timeout_seconds=5) as b:
             await asyncio.gather(*(source.get(a, key) for key in keys))
             await server.save()
             await source.write(a)
@@ -262,7 +152,7 @@ async def test_nobody_is_told_while_redis_is_paused_and_nobody_serves_what_is_ol
     async with opened(server.url) as a, opened(server.url) as b:
         await until(lambda: source.hits(a, b))
         with server.paused():
-            await until(lambda: not link_of(b).trusted)
+            await until(lambda: not link_of(b).reachable)
             await source.write(a)
             await source.is_right(b)
         await source.is_right(b)
@@ -271,37 +161,33 @@ async def test_nobody_is_told_while_redis_is_paused_and_nobody_serves_what_is_ol
 
 async def test_a_connection_is_half_open(server: Server, source: Source) -> None:
     async with (
-        HalfOpen(LOOPBACK, server.port) as wire,
+        Road(LOOPBACK, server.port) as road,
         opened(server.url) as a,
-        opened(wire.through(server.url)) as b,
+        opened(road.through(server.url)) as b,
     ):
         await until(lambda: source.hits(a, b))
-        wire.swallows = True
+        road.silent = "all"
         await source.write(a)
         await until(lambda: source.has_reached(b), TRUST_SECONDS + 0.5)
         await source.is_right(b)
         await until(lambda: source.hits(a))
         await source.write(b)
         await source.is_right(b)
-        wire.recover()
+        road.mend()
         await source.is_right(b)
         await until(lambda: source.has_reached(a))
         await until(lambda: source.hits(a, b))
 
 
-async def test_an_invalidation_that_is_sent_twice_brings_nothing_back(server: Server, source: Source) -> None:
-    async with LostAnswer(LOOPBACK, server.port) as wire, opened(wire.through(server.url), timeout_seconds=5) as a:
-        async with opened(server.url) as b:
-            await until(lambda: source.hits(a, b))
-            wire.withholds = True
-            writing = asyncio.create_task(source.write(a))
-            await until(lambda: wire.waiting is not None)
-            await until(lambda: source.has_reached(b))
-            await source.write(b)
-            wire.cut()  # and its client tries again
-            await writing
-        async with opened(server.url) as c:
-            await source.is_right(c)
+async def test_a_late_beat_does_not_bring_back_trust(server: Server, source: Source) -> None:
+    async with Road(LOOPBACK, server.port) as road, opened(road.through(server.url)) as cache:
+        await until(lambda: source.hits(cache))
+        road.holds_messages = True
+        await until(lambda: bool(road.held_back))
+        road.silent = "commands"
+        await source.write(cache)
+        road.mend()
+        await until(lambda: source.hits(cache))
 
 
 async def test_an_invalidation_is_not_lost_with_its_caller(server: Server, source: Source) -> None:
@@ -343,52 +229,6 @@ async def test_a_claim_from_before_an_outage_holds_nobody_up(
             await source.get(cache)
 
 
-async def test_an_answer_is_never_older_than_a_write_before_it(server: Server, source: Source) -> None:
-    written: dict[Cache, int] = {}
-    reads = writes = 0
-    over = False
-
-    async def read(cache: Cache) -> None:
-        nonlocal reads
-        while not over:
-            at_least = written[cache]
-            assert await source.get(cache) >= at_least
-            reads += 1
-            await asyncio.sleep(0)
-
-    async def write(cache: Cache) -> None:
-        nonlocal writes
-        while not over:
-            written[cache] = await source.write(cache)
-            writes += 1
-            await asyncio.sleep(0.002)
-
-    async def some(reads_more: int = MANY, writes_more: int = FEW) -> None:
-        enough = reads + reads_more, writes + writes_more
-        await until(lambda: reads >= enough[0] and writes >= enough[1], 20)
-
-    async with opened(server.url) as a, opened(server.url) as b:
-        async with asyncio.TaskGroup() as tasks:
-            for cache in (a, b):
-                written[cache] = 0
-                tasks.create_task(write(cache))
-                for _ in range(4):
-                    tasks.create_task(read(cache))
-            for _ in range(2):
-                await some()
-                await server.save()
-                await some()
-                server.kill()
-                await some()
-                server.start()
-                await until(lambda: link_of(a).trusted and link_of(b).trusted)
-            await some()
-            over = True
-        await until(lambda: source.has_reached(a))
-        await until(lambda: source.has_reached(b))
-        await until(lambda: source.hits(a, b))
-
-
 @pytest.mark.parametrize("foreign", ["bytes", "a list", "another value"])
 async def test_a_foreign_value_is_a_miss(server: Server, source: Source, foreign: str) -> None:
     async with opened(server.url) as a, opened(server.url) as b, server.client() as client:
@@ -415,7 +255,7 @@ async def test_a_foreign_value_is_a_miss(server: Server, source: Source, foreign
 
 async def test_a_foreign_generation_is_counted_and_nothing_is_kept(server: Server, source: Source) -> None:
     async with opened(server.url) as cache, server.client() as client:
-        await client.lpush("plinth:generation:answers", "foreign")
+        await client.lpush("plinth:generation:name:answers", "foreign")
         for times in (1, 2):
             before = link_of(cache).failures
             assert await source.get(cache) == 0
