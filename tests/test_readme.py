@@ -59,7 +59,12 @@ def test_what_a_page_names_exists(page: Path) -> None:
 
 
 def test_its_make_targets_exist() -> None:
-    assert set(re.findall(r"\| `make ([a-z-]+)`", README)) == TARGETS - {"help", "environment", "bench-quick", "bench-cache"}
+    assert set(re.findall(r"\| `make ([a-z-]+)`", README)) == TARGETS - {
+        "help",
+        "environment",
+        "bench-quick",
+        "bench-cache",
+    }
 
 
 def test_its_app_commands_are_all_there_are() -> None:

@@ -141,6 +141,8 @@ class Names:
         for name, generation in generations.items():
             change = self._change(name)
             if change <= asked_at:
+                if self._known.get(name, (generation, 0))[0] != generation:
+                    self._count_change()
                 self._known[name] = generation, change
 
     def tell(self, generations: Generations) -> None:

@@ -157,12 +157,22 @@ class TwoLevelStore(RedisStore):
     def __init__(self, memory: Memory, link: Link) -> None:
         super().__init__(link)
         self._memory = memory
+        # Whatever was found valid is, for the same names, until something changes.
+        self._valid: dict[str, tuple[Entry, Sequence[str], int]] = {}
 
     def peek(self, key: str, names: Sequence[str]) -> Entry | None:
         entry = self._memory.get(key)
         if entry is None or not self._link.trusted:
             return None
-        return entry if entry.generations == self._link.names.generations(_with_epoch(names)) else None
+        book = self._link.names
+        valid = entry, names, book.changes
+        if self._valid.get(key) != valid:
+            if entry.generations != book.generations(_with_epoch(names)):
+                return None
+            if len(self._valid) >= self._memory.max_names:
+                self._valid.clear()
+            self._valid[key] = valid
+        return entry
 
     async def read(self, key: str, names: Sequence[str]) -> Found:
         found = await super().read(key, names)

@@ -1,4 +1,4 @@
-"""Uvicorn's server and protocol, which leave in another order: successors first, connections next, idle ones last.
+"""Uvicorn's server, which leaves in another order: successors come first, then connections end, idle ones last.
 
 Uvicorn closes idle and fresh connections as soon as it is asked to stop, and Gunicorn asks before the successors have
 booted: both reset requests. Here the listener stays open until they have; then each connection hears
@@ -15,11 +15,11 @@ from types import FrameType
 from typing import Any
 
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import Server
 
 from app.config import ServerSettings
 from app.serving.fleet import fleet
+from app.serving.protocol import Protocol
 from app.serving.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -27,14 +27,6 @@ log = logging.getLogger(__name__)
 # A client that sends nothing for this long after the listener has closed may well keep its connection for minutes.
 IDLE_SECONDS = 2.0
 TICK_SECONDS = 0.05
-
-
-class Protocol(HttpToolsProtocol):
-    @property
-    def idle(self) -> bool:
-        """Nothing has come that is not answered."""
-        answered = self.cycle.scope if self.cycle and self.cycle.response_complete else None
-        return self.scope is answered  # a request that begins has a new one
 
 
 class LeavingServer(Server):

@@ -8,7 +8,8 @@ from gunicorn.glogging import Logger as GunicornLogger
 from uvicorn_worker import UvicornWorker
 
 from app.config import get_settings
-from app.serving.server import LeavingServer, Protocol
+from app.serving.protocol import Protocol
+from app.serving.server import LeavingServer
 from app.telemetry.logs import configure_logging
 
 SERVER = get_settings().server

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from app.config import get_settings
-from app.serving.server import Protocol
+from app.serving.protocol import Protocol
 from app.serving.worker import Worker
 from tests.environment import ROOT
 from tests.serving.conftest import Serve

@@ -1,0 +1,114 @@
+"""Uvicorn's HTTP protocol, which checks and writes the head of a usual answer as one and not header by header.
+
+What is not usual (no length, a `Connection` header), and what is wrong, is Uvicorn's to write or to refuse.
+"""
+
+import asyncio
+import re
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+_Headers = list[tuple[bytes, bytes]]
+
+# RFC 9110 §5.6.2 (names are in lower case, as ASGI wants them) and §5.5.
+_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+_NO_VALUE_HOLDS = bytes({*range(32), 127} - {9})
+_FRAMING = frozenset({b"connection", b"transfer-encoding"})
+_BODILESS = frozenset({204, 304})
+_MOST_NAMES = 1000
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its answer."""
+
+    _good_names: ClassVar[set[bytes]] = set()
+    _common: ClassVar[tuple[_Headers, bytes | None]] = [], b""
+
+    async def send(self, message: Any) -> None:
+        starts = message["type"] == "http.response.start" and not self.response_started
+        head = self._head(message) if starts and not (self.disconnected or self.flow.write_paused) else None
+        if head is None:
+            await super().send(message)
+            return
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self.transport.write(head)
+
+    def _head(self, message: Any) -> bytes | None:
+        status, headers, common = message["status"], message.get("headers"), self._common_lines()
+        if common is None or not headers or not self.keep_alive:
+            return None
+        names, values = zip(*headers, strict=True)
+        if not (self._good_names.issuperset(names) or self._are_good(names)):
+            return None
+        text: bytes = b"".join(values)
+        if len(text.translate(None, _NO_VALUE_HOLDS)) != len(text):
+            return None
+        if b"content-length" in names:
+            self.expected_content_length = int(values[names.index(b"content-length")])
+            self.chunked_encoding = False
+        elif status not in _BODILESS:
+            return None
+        return b"%b%b%b\r\n\r\n" % (STATUS_LINE[status], common, b"\r\n".join(map(b": ".join, headers)))
+
+    def _are_good(self, names: tuple[bytes, ...]) -> bool:
+        good = all(_NAME.fullmatch(name) for name in names) and _FRAMING.isdisjoint(names)
+        if good and len(self._good_names) < _MOST_NAMES:
+            self._good_names.update(names)
+        return good
+
+    def _common_lines(self) -> bytes | None:
+        """The headers of every answer, which Uvicorn makes anew each second."""
+        headers, lines = Cycle._common
+        if headers is not self.default_headers:
+            headers = self.default_headers
+            usual = _FRAMING.isdisjoint(name.lower() for name, _ in headers)
+            lines = b"".join(b"%b: %b\r\n" % header for header in headers) if usual else None
+            Cycle._common = headers, lines
+        return lines
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing has come that is not answered."""
+        answered = self.cycle.scope if self.cycle and self.cycle.response_complete else None
+        return self.scope is answered  # a request that begins has a new one
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # it was sent before the last one was answered
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
