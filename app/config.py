@@ -1,6 +1,7 @@
-"""Settings: one validated group per capability, read once from the environment and `.env`.
+"""Settings: one validated group per capability, read once from the environment, `.env` and secret files.
 
-A variable's name is its group and its field: `DATABASE_POOL_SIZE` is `settings.database.pool_size`.
+A variable's name is its group and its field: `DATABASE_POOL_SIZE` is `settings.database.pool_size`. A secret is a file
+of that name in /run/secrets, where Docker and Kubernetes put them; a variable goes before it.
 """
 
 import os
@@ -10,7 +11,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -156,7 +162,12 @@ class Settings(BaseSettings):
     """Everything that can be configured. Build it with `get_settings()`, or directly in tests."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_nested_delimiter="_", env_nested_max_split=1, env_ignore_empty=True, extra="ignore"
+        env_file=".env",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        secrets_dir="/run/secrets",
+        extra="ignore",
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
@@ -171,6 +182,18 @@ class Settings(BaseSettings):
     cors: CorsSettings = Field(default_factory=CorsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        files = NestedSecretsSettingsSource(file_secret_settings, secrets_dir_missing="ok")
+        return init_settings, env_settings, dotenv_settings, files
 
     @property
     def production(self) -> bool:
@@ -245,6 +268,8 @@ def load_settings() -> Settings:
         raise ConfigurationError("\n".join(_sentences(error))) from error
     except UnreadableSettingsError as error:
         raise ConfigurationError(str(error)) from error
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: cannot be read by this user ({error.strerror})") from error
 
 
 def _sentences(error: ValidationError) -> list[str]:

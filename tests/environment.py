@@ -27,7 +27,7 @@ def forget_settings() -> None:
     """Leave the servers' addresses alone, which say where the tests run."""
     for name in variables().keys() - {"DATABASE_URL", "REDIS_URL"}:
         os.environ.pop(name, None)
-    Settings.model_config["env_file"] = None
+    Settings.model_config["env_file"] = Settings.model_config["secrets_dir"] = None
 
 
 def child_environment(**changes: str) -> dict[str, str]:

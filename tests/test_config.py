@@ -50,6 +50,16 @@ def test_dotenv_is_read_and_the_environment_wins(environment: pytest.MonkeyPatch
     assert (settings.port, settings.app.name) == (2222, "From the file")
 
 
+def test_a_secret_may_be_a_file_and_the_environment_wins(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setitem(Settings.model_config, "secrets_dir", tmp_path)  # which the suite switches off
+    (tmp_path / "app_secret_key").write_text("of the file\n")
+    (tmp_path / "database_url").write_text("postgresql://of/file\n")
+    environment.setenv("DATABASE_URL", "postgresql://of/environment")
+    settings = load_settings()
+    assert settings.app.secret_key == "of the file"
+    assert settings.database.url == "postgresql+asyncpg://of/environment"
+
+
 def test_an_empty_variable_is_not_set(environment: pytest.MonkeyPatch) -> None:
     set_all(environment, {"REDIS_URL": "", "WEB_CONCURRENCY": ""})
     assert load_settings().redis.url is None
