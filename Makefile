@@ -5,10 +5,10 @@ PYTEST = .venv/bin/python -m pytest -n 3
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes \
 	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run test test-faults check bench bench-quick bench-cache bench-check bench-soak loadtest migration check-deploy backup-drill lock clean environment
+.PHONY: help run test test-faults test-containers check bench bench-quick bench-cache bench-check bench-soak loadtest migration check-deploy backup-drill lock clean environment
 
 help: ## List the targets
-	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: environment ## Serve with reload, on its own PostgreSQL and Valkey (PORT=8000 HOST=127.0.0.1 PG=18)
 	@exec .venv/bin/python -m tools.run
@@ -18,6 +18,11 @@ test: environment ## Run the tests (PG=16, ARGS="-k name")
 
 test-faults: environment ## Kill and restart servers under load, and look for wrong answers (a few minutes)
 	@exec .venv/bin/python -m pytest tests/faults $(ARGS)
+
+test-containers: environment ## Build the images, run them with Compose, and break them (needs Docker)
+	@.venv/bin/uv venv --quiet --allow-existing .data/containers
+	@.venv/bin/uv pip install --quiet --python=.data/containers --require-hashes --requirement=requirements/containers.txt
+	@exec .venv/bin/python -m pytest --confcutdir=tests/containers tests/containers $(ARGS)
 
 check: environment ## Lint, check formats, types and the layers
 	.venv/bin/ruff check .
@@ -59,6 +64,7 @@ lock: environment ## Write the lock files anew after a change of pyproject.toml 
 	$(COMPILE) pyproject.toml --extra=docs --group=dev --constraint=requirements/docs.txt --output-file=requirements/development.txt
 	$(COMPILE) --group=bench --output-file=requirements/bench.txt
 	$(COMPILE) --group=deploy --output-file=requirements/deploy.txt
+	$(COMPILE) --group=containers --output-file=requirements/containers.txt
 
 clean: ## Remove .venv, .data (the database!) and all caches
 	@sh tools/bootstrap.sh clean

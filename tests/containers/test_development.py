@@ -1,0 +1,116 @@
+"""`docker compose up`: the API with reload, its servers and its data; and the same through PgBouncer."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.containers.support import IMAGE, Compose, attempt, eventually, free_port
+
+ROUTE = """
+
+@router.get("/reloaded")
+async def reloaded() -> str:
+    return "yes"
+"""
+# They make users of their own, or a replica.
+OF_A_SERVER = [f"--ignore=tests/database/{name}.py" for name in ("test_startup", "test_replica")]
+# They look at the connection behind PgBouncer, which is not theirs alone: its settings, its statements, its end.
+OF_A_SESSION = (
+    "carries_the_name_and_the_limits or outlives_a_change_of_its_table or nothing_is_left_on_the_server "
+    "or died_in_the_pool or lost_in_a_transaction or slow"
+)
+
+
+@pytest.fixture(scope="module")
+def environ() -> dict[str, str]:
+    ports = ("PORT", "LOCAL_POSTGRES_PORT", "LOCAL_REDIS_PORT", "LOCAL_PGBOUNCER_PORT")
+    images = {"DEVELOPMENT_IMAGE": f"{IMAGE}-development", "PGBOUNCER_IMAGE": f"{IMAGE}-pgbouncer"}
+    return {name: str(free_port()) for name in ports} | images | {"EDGE_NETWORK": "10.203.19"}
+
+
+@pytest.fixture(scope="module")
+def development(checkout: Path, environ: dict[str, str]) -> Iterator[Compose]:
+    with Compose(checkout, "plinth-test-development", environ=environ) as project:
+        project("up", "--detach", "--build", "--wait")
+        yield project
+
+
+@pytest.fixture(scope="module")
+def pooled(development: Compose) -> Compose:
+    """The same, with PgBouncer before PostgreSQL."""
+    environ = development.environ | {"POSTGRES_ADDRESS": "pgbouncer:6432"}
+    project = Compose(development.folder, development.name, ["--profile=pgbouncer"], environ)
+    project("up", "--detach", "--build", "--wait")
+    return project
+
+
+def ask(development: Compose, path: str) -> tuple[int, str]:
+    try:
+        with urlopen(f"http://127.0.0.1:{development.environ['PORT']}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as refused:
+        with refused:
+            return refused.code, ""
+    except OSError:
+        return 0, ""
+
+
+def test_it_shows_something(development: Compose) -> None:
+    status, products = ask(development, "/api/products?limit=3")
+    assert (status, len(json.loads(products)["items"])) == (200, 3)
+    assert ask(development, "/docs")[0] == 200
+    assert json.loads(ask(development, "/health/ready")[1])["status"] == "ready"
+
+
+def test_a_change_of_the_code_is_served(development: Compose) -> None:
+    file = development.folder / "app" / "routers" / "health.py"
+    before = file.read_text()
+    assert ask(development, "/health/reloaded")[0] == 404
+    file.write_text(before + ROUTE)
+    try:
+        eventually(lambda: ask(development, "/health/reloaded") == (200, '"yes"'), "the change is served")
+    finally:
+        file.write_text(before)
+
+
+def test_the_service_runs_behind_pgbouncer(pooled: Compose) -> None:
+    assert "There is a catalogue already" in pooled("logs", "--no-log-prefix", "migrate")
+    assert len(json.loads(ask(pooled, "/api/products?limit=100")[1])["items"]) == 100
+    address = pooled.inside("pgbouncer", "hostname", "-i").split()[-1]
+    seen = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'Plinth' AND client_addr = '{address}'"
+    assert pooled.inside("postgres", "psql", "--user=plinth", "--tuples-only", "--command", seen).strip() == "t"
+
+
+def test_the_database_tests_pass_through_pgbouncer(
+    pooled: Compose, record_property: Callable[[str, object], None]
+) -> None:
+    url = "postgresql://plinth:plinth@127.0.0.1:{}/plinth"
+    environ = {
+        "DATABASE_URL": url.format(pooled.environ["LOCAL_PGBOUNCER_PORT"]),
+        "DATABASE_DIRECT_URL": url.format(pooled.environ["LOCAL_POSTGRES_PORT"]),
+        "REDIS_URL": f"redis://127.0.0.1:{pooled.environ['LOCAL_REDIS_PORT']}/0",
+    }
+    pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:schemathesis"]
+    options = ["--hypothesis-profile=ci", *OF_A_SERVER, f"-k=not ({OF_A_SESSION})"]
+    code, output = attempt([*pytest_here, *options, "tests/database"], environ=environ)
+    assert code == 0, output
+    record_property("tests/database through PgBouncer", output.splitlines()[-1])
+
+
+def test_a_password_that_the_volume_does_not_know_is_told(checkout: Path, environ: dict[str, str]) -> None:
+    """PostgreSQL takes POSTGRES_PASSWORD when it makes the volume, and never again."""
+    environ = environ | {"LOCAL_POSTGRES_PORT": str(free_port())}
+    with Compose(checkout, "plinth-test-password", environ=environ) as project:
+        project("run", "--build", "--rm", "migrate")
+        project("down")
+        changed = Compose(checkout, project.name, environ=environ | {"POSTGRES_PASSWORD": "another"})
+        code, output = changed.attempt("run", "--rm", "migrate")
+    said = [line for line in output.splitlines() if not line.strip().startswith(("Container ", "Network "))]
+    assert (code, len(said)) == (1, 1), output
+    assert "password" in said[0]
+    assert "volume" in said[0]
