@@ -53,7 +53,8 @@ class Link:
         """Invalidations are worth a try: they are, before anything is trusted."""
         # As many as there are connections, but for the listener's. To wait for one is not to wait for Redis.
         self._slots = asyncio.Semaphore(redis.connection_pool.max_connections - 1)
-        self._channel = f"{namespace}:invalidations"
+        # Redis tells what is published to whoever listens, in whichever of its databases.
+        self._channel = f"{namespace}:{redis.connection_pool.connection_kwargs.get('db', 0)}:invalidations"
         self._trusted_until = 0.0
         self._missed = False
         self._warned = False

@@ -190,6 +190,16 @@ async def test_a_late_beat_does_not_bring_back_trust(server: Server, source: Sou
         await until(lambda: source.hits(cache))
 
 
+async def test_another_database_of_the_same_redis_is_another_cache(server: Server, source: Source) -> None:
+    async with opened(server.url) as a, opened(server.url.removesuffix("0") + "1") as b:
+        await until(lambda: source.hits(a, b))
+        names, before = link_of(a).names, link_of(a).names.generations(["name:answers"])
+        await b.invalidate("answers")
+        await a.invalidate("marker")
+        await until(lambda: names.generations(["name:marker"]) is not None)
+        assert names.generations(["name:answers"]) == before
+
+
 async def test_an_invalidation_is_not_lost_with_its_caller(server: Server, source: Source) -> None:
     async with opened(server.url, timeout_seconds=5) as a, opened(server.url) as b:
         await until(lambda: source.hits(a, b))
