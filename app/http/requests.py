@@ -1,16 +1,17 @@
 """Every request has an id and one line in the log; the id is in the answer and in all that is logged meanwhile."""
 
 import logging
-import os
 import re
 from collections.abc import Awaitable, Collection
+from random import getrandbits
 from time import perf_counter, time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.telemetry.context import request_id
+from app.telemetry.logs import ACCESS_LOG
 
-_access_log = logging.getLogger("app.access")
+_access_log = logging.getLogger(ACCESS_LOG)
 
 # Anything else a client may send could break out of a header, or of a query on the log.
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -36,7 +37,7 @@ class RequestContextMiddleware:
         started_at = perf_counter()
         ended_at = 0.0
         status, bytes_sent = _NO_ANSWER, 0
-        id = _sent_id(scope) or os.urandom(8).hex()
+        id = _sent_id(scope) or f"{getrandbits(64):016x}"
 
         async def noting_send(message: Message) -> None:
             nonlocal ended_at, status, bytes_sent

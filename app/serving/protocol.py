@@ -27,15 +27,38 @@ class Cycle(RequestResponseCycle):
     _good_names: ClassVar[set[bytes]] = set()
     _common: ClassVar[tuple[_Headers, bytes | None]] = [], b""
 
+    _held: bytes | None = None
+    """The head, until there is a body to go with it: two writes would be two system calls."""
+
     async def send(self, message: Any) -> None:
-        starts = message["type"] == "http.response.start" and not self.response_started
-        head = self._head(message) if starts and not (self.disconnected or self.flow.write_paused) else None
-        if head is None:
-            await super().send(message)
-            return
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        self.transport.write(head)
+        held, self._held = self._held, None
+        ready = not (self.disconnected or self.flow.write_paused)
+        if held is not None and ready:
+            if self._ends_with(message):
+                self._end(held, message.get("body", b""))
+                return
+            self.transport.write(held)
+        elif message["type"] == "http.response.start" and ready and not self.response_started:
+            self._held = self._head(message)
+            if self._held is not None:
+                self.response_started = True
+                self.waiting_for_100_continue = False
+                return
+        await super().send(message)
+
+    def _ends_with(self, message: Any) -> bool:
+        if message["type"] != "http.response.body" or message.get("more_body") or self.scope["method"] == "HEAD":
+            return False
+        return len(message.get("body", b"")) == self.expected_content_length
+
+    def _end(self, head: bytes, body: bytes) -> None:
+        self.transport.writelines((head, body))
+        self.expected_content_length = 0
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     def _head(self, message: Any) -> bytes | None:
         status, headers, common = message["status"], message.get("headers"), self._common_lines()

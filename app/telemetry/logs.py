@@ -16,6 +16,9 @@ import orjson
 
 from app.telemetry.context import request_id
 
+ACCESS_LOG = "app.access"
+LINGER_SECONDS = 0.02
+
 # These bring handlers of their own, or are given some by a server.
 _ADOPTED = ("uvicorn", "uvicorn.error", "gunicorn", "gunicorn.error", "sqlalchemy", "alembic")
 # What every record has; anything else came through `extra`. Uvicorn adds its message in colour.
@@ -60,7 +63,10 @@ def _tell_cut_off(record: logging.LogRecord) -> bool:
 
 
 class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Writes together what one turn of the event loop logs, since every request logs; warnings leave at once."""
+    """Lets lines of the access log wait for one another, since each write costs; all else leaves at once.
+
+    A process that is killed meanwhile takes the last LINGER_SECONDS of them along.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -71,12 +77,12 @@ class _StdoutHandler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._lines.append(self.format(record) + "\n")
-            loop = asyncio._get_running_loop()
-            if loop is None or record.levelno >= logging.WARNING:
+            loop = asyncio._get_running_loop() if record.name == ACCESS_LOG else None
+            if loop is None:
                 self.flush()
             elif loop is not self._loop or len(self._lines) == 1:
                 self._loop = loop
-                loop.call_soon(self._flush_after, record)
+                loop.call_later(LINGER_SECONDS, self._flush_after, record)
         except Exception:
             self.handleError(record)
 
