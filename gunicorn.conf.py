@@ -1,12 +1,17 @@
-"""Gunicorn with Uvicorn workers. Every number comes from the service's settings (see app/config.py)."""
+"""Gunicorn with Uvicorn workers. Every number comes from the service's settings (see app/config.py).
+
+A reload (SIGHUP) reads this file and the settings anew, and its workers import the app anew; what the master itself has
+imported (app/config.py, app/serving, app/telemetry/logs.py) changes with a restart only.
+"""
 
 import subprocess
 import sys
 from typing import Any
 
 from app.config import ConfigurationError, get_settings
-from app.serving.fleet import fleet
+from app.serving.fleet import fleet, hear_sigterm
 
+get_settings.cache_clear()
 try:
     settings = get_settings()
 except ConfigurationError as error:
@@ -32,6 +37,9 @@ logger_class = "app.serving.worker.Logger"
 
 
 def on_starting(server: Any) -> None:
+    hear_sigterm()
+    if settings.server.drain_file:
+        settings.server.drain_file.unlink(missing_ok=True)
     # Once, and not by workers: neither a reload nor a worker that is replaced may fail on a database that is away. And
     # in a process of its own: what the master imports, a reload would not bring anew.
     if code := subprocess.call([sys.executable, "-m", "app", "check"]):
@@ -40,5 +48,6 @@ def on_starting(server: Any) -> None:
 
 
 on_reload = fleet.on_reload
+nworkers_changed = fleet.nworkers_changed
 pre_fork = fleet.pre_fork
 child_exit = fleet.child_exit

@@ -143,7 +143,7 @@ class LogSettings(BaseModel):
 
 
 class ServerSettings(BaseModel):
-    timeout_seconds: int = Field(30, ge=1, description="A worker silent for this long is killed and replaced.")
+    timeout_seconds: int = Field(30, ge=2, description="A worker silent for this long is killed and replaced.")
     graceful_timeout_seconds: int = Field(
         30, ge=2, description="Time a stopping worker has to finish its requests before it is killed."
     )

@@ -6,13 +6,14 @@ serve yet, is on this page. Each field has one writer, or is settled by a second
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-_SPAWNED, _RELOADED, _WANTED, _TURN, _ASKED, _DRAINING, _BOOTED = range(7)
+_SPAWNED, _ALIVE, _WANTED, _RELOADED, _TURN, _ASKED, _DRAINING, _STOPPING, _BOOTED = range(9)
 _AGES = 1024
 
 
@@ -28,10 +29,18 @@ class Fleet:
         """The worker serves."""
         self._page[_BOOTED + age % _AGES] = age
 
-    def may_be_replaced(self, age: int) -> bool:
-        """Told to stop: whether all have booted that a reload started in its place, if one did."""
-        reloaded = self._page[_RELOADED]
-        return reloaded < age or self._booted_since(reloaded) >= self._page[_WANTED]
+    def has_booted(self) -> bool:
+        """Whether any worker ever has."""
+        return self._booted_since(0) > 0
+
+    def may_leave(self, age: int, master: int) -> bool:
+        """Told to stop: not before somebody serves in its place, unless nobody is to."""
+        page = self._page
+        if page[_STOPPING] or (page[_ALIVE] > page[_WANTED] and page[_RELOADED] < age):
+            return True
+        if page[_RELOADED] >= age:
+            return self._booted_since(page[_RELOADED]) >= page[_WANTED]
+        return self.is_replaced(age, master)
 
     def is_replaced(self, age: int, master: int) -> bool:
         """Ask for a successor, again and again until one serves. Only one worker at a time has its turn."""
@@ -49,42 +58,53 @@ class Fleet:
 
     @property
     def draining(self) -> bool:
-        return bool(self._page[_DRAINING])
+        return bool(self._page[_DRAINING] or self._page[_STOPPING])
 
     def _booted_since(self, age: int) -> int:
-        younger = range(age + 1, self._page[_SPAWNED] + 1)
+        spawned = self._page[_SPAWNED]
+        younger = range(max(age, spawned - _AGES) + 1, spawned + 1)
         return sum(self._page[_BOOTED + each % _AGES] == each for each in younger)
 
     # Of the master: hooks of Gunicorn.
 
     def on_starting(self, arbiter: Any, drain_seconds: float, drain_file: Path | None) -> None:
         """Let SIGTERM wait until load balancers have noticed that readiness answers 503."""
-        if drain_file:
-            drain_file.unlink(missing_ok=True)
-        stop = arbiter.handle_term
+        handle_term, stop = arbiter.handle_term, arbiter.stop
 
-        def handle_term() -> None:
+        def drain_first() -> None:
             self._page[_DRAINING] = 1
             told_since = drain_file.stat().st_mtime if drain_file and drain_file.exists() else time.time()
             _wait(arbiter, drain_seconds - (time.time() - told_since))
-            stop()
+            handle_term()
 
-        arbiter.handle_term = handle_term
+        def tell_and_stop(graceful: bool = True) -> None:
+            self._page[_STOPPING] = 1
+            stop(graceful)
+
+        arbiter.handle_term, arbiter.stop = drain_first, tell_and_stop
 
     def on_reload(self, arbiter: Any) -> None:
-        self._page[_WANTED] = arbiter.cfg.workers
         self._page[_RELOADED] = arbiter.worker_age
 
-    def pre_fork(self, _arbiter: Any, worker: Any) -> None:
-        self._page[_SPAWNED] = worker.age
+    def nworkers_changed(self, _arbiter: Any, wanted: int, _before: int | None) -> None:
+        self._page[_WANTED] = wanted
+
+    def pre_fork(self, arbiter: Any, worker: Any) -> None:
+        self._page[_SPAWNED], self._page[_ALIVE] = worker.age, len(arbiter.WORKERS) + 1
 
     def child_exit(self, arbiter: Any, worker: Any) -> None:
+        self._page[_ALIVE] = len(arbiter.WORKERS)
         if self._page[_TURN] != worker.age:
             return
-        # It asked for one more, which is in its place now; a reload has set the number anew.
-        if self._page[_ASKED] and arbiter.num_workers > arbiter.cfg.workers:
+        # It asked for one more, which is in its place now; a reload since has set the number anew.
+        if self._page[_ASKED] and self._page[_ASKED] >= self._page[_RELOADED] and arbiter.num_workers > 1:
             arbiter.num_workers -= 1
         self._page[_ASKED] = self._page[_TURN] = 0
+
+
+def hear_sigterm() -> None:
+    """Process 1 of a container gets no signal that it does not handle, and Gunicorn handles none before it begins."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def _wait(arbiter: Any, seconds: float) -> None:

@@ -103,6 +103,11 @@ class Protocol(HttpToolsProtocol):
         answered = self.cycle.scope if self.cycle and self.cycle.response_complete else None
         return self.scope is answered  # a request that begins has a new one
 
+    def announce_close(self) -> None:
+        """With the answer that is being made, if it has not begun."""
+        if self.cycle and not (self.cycle.response_started or self.pipeline):
+            self.cycle.keep_alive = False
+
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
         scope = self.scope

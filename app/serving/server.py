@@ -36,15 +36,15 @@ class LeavingServer(Server):
         super().__init__(config)
         self._worker = worker
         self._settings = settings
-        self._asked_at: float | None = None
-        """When it was told by SIGTERM to stop."""
+        self._asked = False
+        """To stop, by SIGTERM."""
         self._told: list[int] = []
         """The other signals to stop, which are from someone in a hurry."""
         self._watchdog = Watchdog()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM:  # Gunicorn repeats it every second
-            self._asked_at = self._asked_at or time.monotonic()
+            self._asked = True
             return
         self._told.append(sig)
         self.should_exit = True
@@ -58,19 +58,18 @@ class LeavingServer(Server):
 
     async def on_tick(self, counter: int) -> bool:
         self._watchdog.seen()
-        leaves = await super().on_tick(counter) or self._may_leave()
+        self._worker.notify()  # Uvicorn does by the wall clock, which may step back
         file = self._settings.drain_file
-        draining = leaves or fleet.draining or (file is not None and file.exists())
+        draining = fleet.draining or bool(self._told) or (file is not None and file.exists())
         self.config.app.state.draining = draining  # type: ignore[union-attr]
-        return leaves
+        return await super().on_tick(counter) or self._may_leave()
 
     def _may_leave(self) -> bool:
         worker = self._worker
         if os.getppid() != worker.ppid:  # the master was killed, and the next one needs the port
             return True
-        if self._asked_at is not None:
-            waited = time.monotonic() - self._asked_at
-            return waited > self._settings.timeout_seconds or fleet.may_be_replaced(worker.age)
+        if self._asked:
+            return fleet.may_leave(worker.age, worker.ppid)
         worn = self.server_state.total_requests >= worker.max_requests
         return worn and fleet.is_replaced(worker.age, worker.ppid)
 
@@ -79,9 +78,11 @@ class LeavingServer(Server):
         for server in self.servers:
             server.close()
         log.info("Leaving; %(open)d connections are open.", {"open": len(self.server_state.connections)})
-        close = [(b"connection", b"close")]
-        self.config.encoded_headers += close
-        self.server_state.default_headers += close
+        self.config.encoded_headers.append((b"connection", b"close"))
+        await super().on_tick(0)
+        for connection in self.server_state.connections:
+            if isinstance(connection, Protocol):
+                connection.announce_close()
         until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
         await self._until_connections_end(until)
         left = 0 if self._impatient else max(0, until - time.monotonic())
@@ -93,7 +94,7 @@ class LeavingServer(Server):
     @property
     def _impatient(self) -> bool:
         """At a terminal the first Ctrl-C comes as SIGINT to all, and as SIGQUIT from the master; so count each."""
-        return len(self._told) > len(set(self._told))
+        return len(self._told) > len(set(self._told)) or (self._asked and bool(self._told))
 
     async def _until_connections_end(self, until: float) -> None:
         idle_until = time.monotonic() + (0 if self._told else IDLE_SECONDS)
@@ -109,5 +110,6 @@ class LeavingServer(Server):
         """Gunicorn kills a worker that it does not hear of."""
         while True:
             self._watchdog.seen()
+            self._worker.notify()
             await super().on_tick(0)
             await asyncio.sleep(TICK_SECONDS)

@@ -2,17 +2,21 @@
 
 import faulthandler
 import sys
+import time
+from typing import NoReturn
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger as GunicornLogger
 from uvicorn_worker import UvicornWorker
 
 from app.config import get_settings
+from app.serving.fleet import fleet
 from app.serving.protocol import Protocol
 from app.serving.server import LeavingServer
 from app.telemetry.logs import configure_logging
 
 SERVER = get_settings().server
+RETRY_SECONDS = 1.0
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # it carries no types
@@ -34,17 +38,36 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it carries no types
         "access_log": False,  # ours is a middleware: it knows the request id
         "server_header": False,
         "limit_max_requests": None,  # it would leave without a successor
-        # Gunicorn's graceful_timeout ends in SIGKILL, which would skip the end of the lifespan.
-        "timeout_graceful_shutdown": max(1, SERVER.graceful_timeout_seconds - 1),
+        # Gunicorn's graceful_timeout ends in SIGKILL, which would skip the end of the lifespan: a quarter is for that.
+        "timeout_graceful_shutdown": max(1, SERVER.graceful_timeout_seconds * 3 // 4),
     }
 
     def init_signals(self) -> None:
         super().init_signals()
         faulthandler.enable()  # Gunicorn ends a worker that hangs by SIGABRT, and this shows where it was
+        self.notify()  # from here on it may hang
+
+    def load_wsgi(self) -> None:
+        try:
+            super().load_wsgi()
+        except Exception:
+            self.log.exception("The app cannot be imported")
+            _give_up(Arbiter.APP_LOAD_ERROR)
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         server = LeavingServer(self.config, self, SERVER)
-        await server.serve(sockets=[each.sock for each in self.sockets])  # uvloop closes a real socket once
+        try:
+            await server.serve(sockets=[each.sock for each in self.sockets])  # uvloop closes a real socket once
+        except SystemExit:  # the lifespan failed, which Uvicorn has logged
+            _give_up(Arbiter.WORKER_BOOT_ERROR)
         if not server.started:
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+            _give_up(Arbiter.WORKER_BOOT_ERROR)
+
+
+def _give_up(code: int) -> NoReturn:
+    """With such a code Gunicorn ends everything; but not those who serve, because one who comes later cannot."""
+    if fleet.has_booted():
+        time.sleep(RETRY_SECONDS)
+        code = 1
+    sys.exit(code)

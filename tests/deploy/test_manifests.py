@@ -85,7 +85,7 @@ def test_what_is_asked_and_run_is_there(everything: list[Manifest]) -> None:
 def test_it_leaves_before_it_is_killed(everything: list[Manifest], settings: Settings) -> None:
     pod = only(everything, "Deployment")["spec"]["template"]["spec"]
     times, grace = settings.server, pod["terminationGracePeriodSeconds"]
-    for_requests = times.graceful_timeout_seconds - 1  # as app/serving/worker.py tells Uvicorn
+    for_requests = times.graceful_timeout_seconds * 3 // 4  # as app/serving/worker.py tells Uvicorn
     assert times.drain_seconds < for_requests < times.graceful_timeout_seconds < grace
     assert times.drain_seconds + times.graceful_timeout_seconds < grace
     # `app drain` and the server meet at a file.

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -41,13 +42,40 @@ async def test_a_reload_does_not_mind_a_database_that_is_away(
         await onlooker.execute(f"DROP ROLE {role}")
 
 
-def test_workers_stopped_one_by_one_fail_no_request(serve: Serve) -> None:
-    with serve(workers=2) as server, load_on(server) as load:
-        for stopped, worker in enumerate(server.workers(), start=1):
-            os.kill(worker, signal.SIGTERM)
-            server.wait_for(STARTED, times=2 + stopped)
+def test_a_worker_that_is_stopped_alone_serves_until_it_is_replaced(serve: Serve) -> None:
+    with serve() as server, load_on(server) as load:
+        for stopped in (1, 2):
+            os.kill(server.workers()[-1], signal.SIGTERM)
+            server.wait_for("Worker exiting", times=stopped)
         load.wait_for_answers(1000)
         assert not load.failures
+        started, left = ([*_places(server.said, text)] for text in (STARTED, "Leaving"))
+        assert started[1] < left[0] < started[2] < left[1]
+
+
+def test_fewer_workers_remain_when_fewer_are_wanted(serve: Serve) -> None:
+    with serve(workers=2) as server:
+        server.process.send_signal(signal.SIGTTOU)
+        server.wait_for("Worker exiting")
+        os.kill(server.workers()[0], signal.SIGTERM)
+        server.wait_for("Worker exiting", times=2)
+        server.wait_for(STARTED, times=3)
+        assert len(server.workers()) == 1
+
+
+def test_a_reload_of_code_that_is_broken_leaves_those_who_serve(serve: Serve, tmp_path: Path) -> None:
+    module = tmp_path / "changing.py"
+    module.write_text("from app.main import app")
+    argv = ("gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--chdir", str(tmp_path), "changing:app")
+    with serve(argv, SERVER_GRACEFUL_TIMEOUT_SECONDS="2") as server:
+        module.write_text("from nowhere import app")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("exited with code 1")
+        assert httpx.get(f"{server.address}/health/live").status_code == 200
+        module.write_text("from app.main import app, lifespan")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("Worker exiting", times=2)
+        assert httpx.get(f"{server.address}/health/live").status_code == 200
 
 
 def test_a_worn_worker_waits_for_its_turn_and_its_successor(serve: Serve) -> None:

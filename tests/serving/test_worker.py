@@ -93,14 +93,14 @@ def test_the_drain_file_turns_traffic_away_and_counts_as_the_drain(serve: Serve,
         assert server.process.returncode == 0
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_request_that_does_not_end_is_cut_off_without_a_traceback(serve: Serve, times: int) -> None:
-    """By the graceful timeout, or at once by a second Ctrl-C."""
-    graceful = {1: "2", 2: "1000"}[times]
+@pytest.mark.parametrize("signals", [["INT"], ["INT", "INT"], ["TERM", "INT"]], ids=" ".join)
+def test_a_request_that_does_not_end_is_cut_off_without_a_traceback(serve: Serve, signals: list[str]) -> None:
+    """By the graceful timeout, by a second Ctrl-C, or by one after SIGTERM."""
+    graceful = "2" if len(signals) == 1 else "1000"
     with serve(SERVER_GRACEFUL_TIMEOUT_SECONDS=graceful) as server:
         with begin_request(server.address):
-            for _ in range(times):
-                os.killpg(server.process.pid, signal.SIGINT)
+            for name in signals:
+                os.killpg(server.process.pid, signal.Signals[f"SIG{name}"])
                 server.wait_for("Leaving")
             said = server.to_the_end()
         assert server.process.returncode == 0
