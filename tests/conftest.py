@@ -15,6 +15,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import asyncpg
+import hypothesis
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -36,6 +37,8 @@ from tools.locks import SetupError
 from tools.servers import running
 
 _servers = ExitStack()
+hypothesis.settings.register_profile("default", deadline=None)  # a machine may be busy
+hypothesis.settings.load_profile("default")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -31,7 +31,10 @@ class Served:
         self._heard = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.address = self.wait_for(LISTENING)
+
+    @property
+    def address(self) -> str:
+        return self.wait_for(LISTENING)
 
     def wait_for(self, pattern: str, times: int = 1) -> str:
         with self._heard:
@@ -49,12 +52,18 @@ class Served:
         self.process.wait(LIMIT_SECONDS)
         return self.said
 
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.to_the_end()
+
     def _read(self) -> None:
         assert self.process.stdout
-        for line in self.process.stdout:
-            with self._heard:
-                self.said += line
-                self._heard.notify_all()
+        with self.process.stdout:
+            for line in self.process.stdout:
+                with self._heard:
+                    self.said += line
+                    self._heard.notify_all()
 
 
 Serve = Callable[..., AbstractContextManager[Served]]
@@ -75,15 +84,12 @@ def serve(tmp_path: Path, database_url: str, redis_url: str) -> Serve:
             text=True,
             start_new_session=True,  # a killed master would leave its workers behind
         )
+        server = Served(process)
         try:
-            server = Served(process)
             server.wait_for(STARTED, times=workers)
             yield server
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with process:  # closes what is open of it, and waits
-                pass
+            server.end()
 
     return served
 
