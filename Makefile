@@ -2,7 +2,7 @@
 
 # More workers than cores: many tests wait for processes that they started.
 PYTEST = .venv/bin/python -m pytest -n 3
-COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes \
+COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-version=3.11 --generate-hashes \
 	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
 
 .PHONY: help run test test-faults test-containers check bench bench-quick bench-cache bench-check bench-soak loadtest migration check-deploy backup-drill lock clean environment
@@ -21,7 +21,7 @@ test-faults: environment ## Kill and restart servers under load, and look for wr
 
 test-containers: environment ## Build the images, run them with Compose, and break them (needs Docker)
 	@.venv/bin/uv venv --quiet --allow-existing .data/containers
-	@.venv/bin/uv pip install --quiet --python=.data/containers --require-hashes --requirement=requirements/containers.txt
+	@.venv/bin/uv pip install --quiet --system-certs --python=.data/containers --require-hashes --requirement=requirements/containers.txt
 	@exec .venv/bin/python -m pytest --confcutdir=tests/containers tests/containers $(ARGS)
 
 check: environment ## Lint, check formats, types and the layers

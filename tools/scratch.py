@@ -14,7 +14,7 @@ def scratch_environment(name: str, requirements: Sequence[str]) -> Path:
     """The folder of the programs of a virtual environment that holds these."""
     uv, folder = str(Path(sys.executable).with_name("uv")), SCRATCH / name
     run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(folder)])
-    run([uv, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *requirements])
+    run([uv, "pip", "install", "--quiet", "--system-certs", "--python", str(folder / "bin" / "python"), *requirements])
     return folder / "bin"
 
 
