@@ -158,7 +158,8 @@ def is_unchanged(conditions: Headers, headers: Headers) -> bool:
     named = dict(headers)
     tags = [value for name, value in conditions if name == b"if-none-match"]
     if tags:
-        return b"etag" in named and _is_one_of(named[b"etag"], b",".join(tags))
+        etag = named.get(b"etag", b"")
+        return bool(etag) and ([etag] == tags or _is_one_of(etag, b",".join(tags)))
     if b"last-modified" not in named:
         return False
     since, modified = _instant(conditions[-1][1]), _instant(named[b"last-modified"])

@@ -52,7 +52,7 @@ class Cycle(RequestResponseCycle):
         return len(message.get("body", b"")) == self.expected_content_length
 
     def _end(self, head: bytes, body: bytes) -> None:
-        self.transport.writelines((head, body))
+        self.transport.write(head + body)
         self.expected_content_length = 0
         self.response_complete = True
         self.message_event.set()
