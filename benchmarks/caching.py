@@ -37,11 +37,12 @@ CASES = (
 
 def caching() -> None:
     with ground(PRODUCTS) as here:
-        say(f"{CONNECTIONS} connections of {DRIVER}; {ASKED} products by id.\n\n{section(here, rounds=15, seconds=1)}")
+        say(f"{CONNECTIONS} connections of {DRIVER}; {ASKED} products by id.\n")
+        say(section(here, here.floors()["A"], rounds=15, seconds=1))
 
 
-def section(here: Ground, rounds: int, seconds: int) -> str:
-    results = measure(here, here.floors()["A"], CASES, rounds, seconds)
+def section(here: Ground, floor: Server, rounds: int, seconds: int) -> str:
+    results = measure(here, floor, CASES, rounds, seconds)
     return table(["", "CPU µs/request", "× A", "target"], list(_rows(results)))
 
 

@@ -113,7 +113,7 @@ def report() -> None:
             "machine": _machine(here),
             "scenarios": "\n\n".join(map(section, compared)),
             "targets": _targets(compared),
-            "cached": _told(caching.section(here, ROUNDS, SECONDS)),
+            "cached": _told(caching.section(here, servers["A"], ROUNDS, SECONDS)),
             "connections": _told(scale.connections(here, [servers["B"], servers["C"], app], ROUNDS, SECONDS)),
             "memory": _told(scale.memory(app)),
             "peers": _told(_peers(here, app)),
