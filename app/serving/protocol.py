@@ -33,11 +33,12 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         held, self._held = self._held, None
         ready = not (self.disconnected or self.flow.write_paused)
-        if held is not None and ready:
-            if self._ends_with(message):
+        if held is not None:
+            if ready and self._ends_with(message):
                 self._end(held, message.get("body", b""))
                 return
-            self.transport.write(held)
+            if not self.disconnected:
+                self.transport.write(held)
         elif message["type"] == "http.response.start" and ready and not self.response_started:
             self._held = self._head(message)
             if self._held is not None:

@@ -105,6 +105,24 @@ async def test_both_write_the_same(
     assert ours == await exchange(HttpToolsProtocol, request_sent, status, headers, common)
 
 
+@pytest.mark.parametrize("protocol", [Protocol, HttpToolsProtocol])
+async def test_a_client_that_reads_slowly_gets_the_head_too(protocol: type[HttpToolsProtocol]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        connection.pause_writing()
+        asyncio.get_running_loop().call_soon(connection.resume_writing)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = Config(app, log_config=None, lifespan="off", proxy_headers=False)
+    config.load()
+    state, sink = ServerState(), Sink()
+    connection = protocol(config, state, {})
+    connection.connection_made(sink)
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+    await asyncio.gather(*state.tasks)
+    assert sink.written == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
 async def test_the_usual_goes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     heads: list[bytes | None] = []
     find = Cycle._head
