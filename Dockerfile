@@ -7,8 +7,8 @@ ARG REQUIREMENTS=runtime
 RUN python -m venv --without-pip /opt/venv
 COPY requirements/${REQUIREMENTS}.txt /tmp/requirements.txt
 # The lock is complete, so there is nothing to resolve; wheels alone, so nothing is compiled but bytecode.
-RUN --mount=type=cache,target=/var/cache/pip \
-    pip --cache-dir=/var/cache/pip --disable-pip-version-check --python /opt/venv/bin/python install \
+RUN --mount=type=cache,target=/var/.cache/pip \
+    pip --disable-pip-version-check --cache-dir=/var/.cache/pip --python /opt/venv/bin/python install \
         --no-deps --only-binary=:all: --require-hashes --requirement /tmp/requirements.txt \
  && find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
 RUN printf '#!/bin/sh\nexec python -m app "$@"\n' > /opt/venv/bin/app && chmod 755 /opt/venv/bin/app

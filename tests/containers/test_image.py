@@ -19,7 +19,7 @@ def test_it_holds_what_serves_and_nothing_else(image: str) -> None:
     folders = " -o ".join(f"-name {name}" for name in ("pip", "ensurepip", "fastapi_swagger", "pytest", "tests"))
     script = f"""
         id -u; {programs}; find / -xdev -type d \\( {folders} \\) 2>/dev/null
-        find ~root/.cache /var/cache/pip /tmp -type f 2>/dev/null; python -m pip --version 2>&1
+        find ~root/.cache /var/.cache /tmp -type f 2>/dev/null; python -m pip --version 2>&1
         command -v app; ls -A -I __pycache__ /srv
     """
     code, found = container(image, "sh", "-c", script)
