@@ -127,15 +127,15 @@ def seed(
 
 
 async def _seed(settings: Settings, products: int) -> int:
-    from app.database import open_database, transaction
+    from app.database import open_database
     from app.repositories.example_data import load_example_data
 
     patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
     async with (
         open_database(patient, settings.app.name) as database,
-        transaction(database.sessions) as session,
+        database.transaction() as transaction,
     ):
-        return await load_example_data(session, products)
+        return await load_example_data(transaction, products)
 
 
 @app.command()

@@ -88,13 +88,11 @@ class DatabaseSettings(BaseModel):
     allow_plaintext: bool = Field(False, description="Let production reach its database without TLS.")
     pool_size: int = Field(5, ge=1, description="Connections for transactions, per worker.")
     read_pool_size: int = Field(5, ge=1, description="Connections for reads without a transaction, per worker.")
-    # An overflow connection is opened and closed again for every burst: 0 is nearly twice as fast under load.
-    max_overflow: int = Field(0, ge=0, description="Connections opened beyond a full pool, and closed after use.")
     pool_timeout_seconds: float = Field(3.0, gt=0, description="Wait for a free connection; then 503.")
     pool_recycle_seconds: int = Field(1800, ge=1, description="Age at which a connection is replaced.")
     connect_timeout_seconds: float = Field(5.0, gt=0, description="Wait for PostgreSQL to accept a connection.")
     statement_timeout_seconds: float = Field(10.0, gt=0, description="Longest time one statement may run.")
-    slow_statement_seconds: float = Field(0.5, gt=0, description="A read that takes longer is logged with its SQL.")
+    slow_statement_seconds: float = Field(0.5, gt=0, description="A slower statement is logged with its SQL.")
     prepared_statements: bool = Field(
         True, description="Off behind PgBouncer in transaction mode, unless it is 1.21 or newer and keeps them."
     )

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cache import Cache, Invalidate
-from app.database import Database, Reads, after_commit, transaction
+from app.database import Database, Reads, Transaction
 from app.http import Links, Validators, accepted_versions
 from app.repositories.categories import CategoryReads, CategoryRepository
 from app.repositories.products import ProductReads, ProductRepository
@@ -35,9 +35,9 @@ async def get_reads(request: Request) -> Reads:
     return _state(request)["database"].reads
 
 
-async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with transaction(_state(request)["database"].sessions) as session:
-        yield session
+async def get_transaction(request: Request) -> AsyncIterator[Transaction]:
+    async with _state(request)["database"].transaction() as transaction:
+        yield transaction
 
 
 async def get_cache(request: Request) -> Cache:
@@ -59,7 +59,7 @@ async def get_if_match(request: Request) -> frozenset[int] | None:
 PathId = Annotated[Id, Path()]
 ReadsDep = Annotated[Reads, Depends(get_reads)]
 # With FastAPI's default scope the commit would follow the response, and a failed one would answer 201.
-SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
+TransactionDep = Annotated[Transaction, Depends(get_transaction, scope="function")]
 CacheDep = Annotated[Cache, Depends(get_cache)]
 LinksDep = Annotated[Links, Depends(get_links)]
 ValidatorsDep = Annotated[Validators, Depends(get_validators)]
@@ -67,13 +67,19 @@ ValidatorsDep = Annotated[Validators, Depends(get_validators)]
 IfMatchDep = Annotated[frozenset[int] | None, Depends(get_if_match)]
 
 
-async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:
+async def get_session(transaction: TransactionDep) -> AsyncSession:
+    """SQLAlchemy's ORM, in the same transaction."""
+    return transaction.session
+
+
+async def get_invalidate(transaction: TransactionDep, cache: CacheDep) -> Invalidate:
     def invalidate(*names: str) -> None:
-        after_commit(session, partial(cache.invalidate, *names))
+        transaction.after_commit(partial(cache.invalidate, *names))
 
     return invalidate
 
 
+SessionDep = Annotated[AsyncSession, Depends(get_session)]
 InvalidateDep = Annotated[Invalidate, Depends(get_invalidate)]
 
 
@@ -82,16 +88,16 @@ async def get_category_reads(reads: ReadsDep) -> CategoryReadService:
     return CategoryReadService(CategoryReads(reads))
 
 
-async def get_categories(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
-    return CategoryService(CategoryRepository(session), invalidate)
+async def get_categories(transaction: TransactionDep, invalidate: InvalidateDep) -> CategoryService:
+    return CategoryService(CategoryRepository(transaction), invalidate)
 
 
 async def get_product_reads(reads: ReadsDep) -> ProductReadService:
     return ProductReadService(ProductReads(reads))
 
 
-async def get_products(session: SessionDep, invalidate: InvalidateDep) -> ProductService:
-    return ProductService(ProductRepository(session), invalidate)
+async def get_products(transaction: TransactionDep, invalidate: InvalidateDep) -> ProductService:
+    return ProductService(ProductRepository(transaction), invalidate)
 
 
 async def get_health(request: Request) -> HealthService:

@@ -10,8 +10,7 @@ from httpx import AsyncClient
 from sqlalchemy import text
 
 from app.config import Settings
-from app.database import after_commit
-from app.dependencies import SessionDep
+from app.dependencies import SessionDep, TransactionDep
 from app.http import add_short_ways
 from tests.conftest import Service, serve
 from tests.factories import create_category, product_data
@@ -47,10 +46,10 @@ async def ledger(
         router = APIRouter(prefix="/entries")
 
         @router.post("/{entry}", status_code=201)
-        async def add_entry(entry: int, session: SessionDep, fail: str = "") -> int:
+        async def add_entry(entry: int, transaction: TransactionDep, session: SessionDep, fail: str = "") -> int:
             await session.execute(text("INSERT INTO ledger VALUES (:entry)"), {"entry": entry})
             if fail == "after":
-                after_commit(session, _fail)
+                transaction.after_commit(_fail)
             if fail == "answer":
                 return "not a number"  # type: ignore[return-value]
             if fail == "raise":

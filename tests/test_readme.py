@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from app.database import transaction
 from app.repositories.example_data import load_example_data
 from tests.conftest import Service
 from tests.environment import variables
@@ -77,8 +76,8 @@ def test_its_app_commands_are_all_there_are() -> None:
 
 async def test_the_examples_of_caching_answer_as_they_show(service: Service, empty_tables: None) -> None:
     page = (ROOT / "docs" / "caching.md").read_text()
-    async with transaction(service.state["database"].sessions) as session:
-        await load_example_data(session, 10)
+    async with service.state["database"].transaction() as transaction:
+        await load_example_data(transaction, 10)
     await service.state["cache"].invalidate("products", "product:7", "product:8", "categories")
     examples = re.findall(r"\$ curl (.+)\nHTTP/1.1 (\d+)", page)
     etag = ""
@@ -100,8 +99,8 @@ async def test_the_examples_of_caching_answer_as_they_show(service: Service, emp
 async def test_its_example_answers_as_it_shows(service: Service, empty_tables: None) -> None:
     example = re.search(r"\$ curl (\S+)\n(.*)\n", README)
     assert example
-    async with transaction(service.state["database"].sessions) as session:
-        await load_example_data(session, 10_000)
+    async with service.state["database"].transaction() as transaction:
+        await load_example_data(transaction, 10_000)
     url = shlex.split(example[1])[0].removeprefix("http://127.0.0.1:8000")
     async with service.client() as client:
         answered = (await client.get(url)).json()

@@ -1,24 +1,23 @@
-"""PostgreSQL: pools, the transaction, reads without one, keyset pages, COPY."""
+"""PostgreSQL: pools, the transaction, reads without one, keyset pages."""
 
-from app.database.bulk import copy_rows
 from app.database.engine import Database, open_database
 from app.database.keyset import Keyset, KeysetPage
-from app.database.reads import AnySelect, Query, Reads
+from app.database.reads import Reads
 from app.database.replica import must_see
-from app.database.transaction import after_commit, transaction
+from app.database.statements import AnySelect, Change, Query
+from app.database.transaction import Transaction
 from app.database.types import Money
 
 __all__ = [
     "AnySelect",
+    "Change",
     "Database",
     "Keyset",
     "KeysetPage",
     "Money",
     "Query",
     "Reads",
-    "after_commit",
-    "copy_rows",
+    "Transaction",
     "must_see",
     "open_database",
-    "transaction",
 ]

@@ -3,29 +3,23 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
 
 import asyncpg
 import orjson
-from sqlalchemy import ColumnElement, Integer, cast, event, func, literal, select
-from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy import ColumnElement, Integer, cast, func, literal, select
+from sqlalchemy.engine import make_url
 
 from app.config import DatabaseSettings
-from app.database.errors import DATABASE_AWAY, REFUSALS
-from app.database.pool import ReadPool
-from app.database.reads import DIALECT, Query, Reads
+from app.database.pool import Pool, connect, connection_options
+from app.database.reads import Reads
 from app.database.replica import Replica, ReplicaReads
-from app.database.transaction import ON_COMMIT
+from app.database.sessions import SessionPool
+from app.database.statements import DIALECT, Query
+from app.database.transaction import Transaction
 from app.exceptions import UnavailableError
 
 log = logging.getLogger(__name__)
 
-PREPARED_STATEMENTS = 500  # kept by each connection
-UNPREPARED = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
 PING = Query(int, select(literal(1)))
 
 
@@ -40,25 +34,28 @@ AVAILABLE_CONNECTIONS = Query(
 
 
 class Database:
-    """`sessions` makes the sessions that `transaction()` commits; `reads` answers without one."""
+    """`transaction()` is where something changes; `reads` answers without one."""
 
     def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
-        self._engine = create_engine(settings, application_name)
+        self._write_pool = SessionPool(settings, application_name)
         read_pool = create_read_pool(settings, application_name, settings.read_pool_size)
         # Probes have a connection of their own: that every other is busy is no reason to take no more requests.
         probe_pool = create_read_pool(settings, application_name, size=1)
-        self._pools = [read_pool, probe_pool]
-        self.pooled_connections = settings.pool_size + settings.max_overflow + settings.read_pool_size + 1
-        self.sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._pools: list[Pool] = [self._write_pool, read_pool, probe_pool]
+        self.pooled_connections = settings.pool_size + settings.read_pool_size + 1
         self.reads = Reads(read_pool, settings)
         self._probes = Reads(probe_pool, settings)
+        self._slow_seconds = settings.slow_statement_seconds
         self.replica: Replica | None = None
         if settings.replica_url:
             there = settings.model_copy(update={"url": settings.replica_url})
             self._pools += [create_read_pool(there, application_name, size) for size in (settings.read_pool_size, 1)]
             self.replica = Replica(self._probes, Reads(self._pools[-1], there), settings.replica_lag_seconds)
             self.reads = ReplicaReads(read_pool, self._pools[-2], self.replica, settings)
-            self.sessions.configure(info={ON_COMMIT: self.replica.wrote})
+
+    def transaction(self) -> Transaction:
+        """To be entered: returning commits, raising rolls back."""
+        return Transaction(self._write_pool, self._slow_seconds, self.replica.wrote if self.replica else None)
 
     async def warn_of_too_many_connections(self, workers: int) -> None:
         """Compare what the workers of this host may open with what the server lets ordinary users have."""
@@ -83,7 +80,6 @@ class Database:
         await self._probes.first(PING)
 
     async def close(self) -> None:
-        await self._engine.dispose()
         for pool in self._pools:
             await pool.close()
 
@@ -98,26 +94,7 @@ async def open_database(settings: DatabaseSettings, application_name: str) -> As
         await database.close()
 
 
-def create_engine(settings: DatabaseSettings, application_name: str) -> AsyncEngine:
-    engine = create_async_engine(
-        settings.url,
-        pool_size=settings.pool_size,
-        max_overflow=settings.max_overflow,
-        pool_timeout=settings.pool_timeout_seconds,
-        pool_recycle=settings.pool_recycle_seconds,
-        pool_use_lifo=True,  # idle connections at the far end stay idle, and recycle
-        connect_args={
-            **connection_options(settings, application_name),
-            "async_creator_fn": connect,
-            **({"prepared_statement_cache_size": PREPARED_STATEMENTS} if settings.prepared_statements else UNPREPARED),
-        },
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_closed_connection)
-    event.listen(engine.sync_engine, "handle_error", _tell_silence)
-    return engine
-
-
-def create_read_pool(settings: DatabaseSettings, application_name: str, size: int) -> ReadPool:
+def create_read_pool(settings: DatabaseSettings, application_name: str, size: int) -> Pool:
     _, address = DIALECT.create_connect_args(make_url(settings.url))  # type: ignore[no-untyped-call]
     options = address | connection_options(settings, application_name)
 
@@ -127,46 +104,9 @@ def create_read_pool(settings: DatabaseSettings, application_name: str, size: in
             await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=orjson.loads)
         return connection
 
-    return ReadPool(
+    return Pool(
         connect_for_reads,
         size,
         timeout_seconds=settings.pool_timeout_seconds,
         recycle_seconds=settings.pool_recycle_seconds,
     )
-
-
-def connection_options(settings: DatabaseSettings, application_name: str) -> dict[str, Any]:
-    """What every connection carries: this service's name and its time limits."""
-    return {
-        "timeout": settings.connect_timeout_seconds,
-        # The server ends a statement that is too slow; the client only one whose server fell silent.
-        "command_timeout": settings.statement_timeout_seconds + 1,
-        "statement_cache_size": PREPARED_STATEMENTS if settings.prepared_statements else 0,
-        "server_settings": {
-            "application_name": application_name,
-            "statement_timeout": str(int(settings.statement_timeout_seconds * 1000)),
-            "jit": "off",  # planning short statements would cost more than it saves
-        },
-    }
-
-
-async def connect(**options: Any) -> asyncpg.Connection:
-    try:
-        return await asyncpg.connect(**options)
-    except REFUSALS as error:
-        raise UnavailableError(DATABASE_AWAY) from error
-
-
-def _tell_silence(context: ExceptionContext) -> None:
-    """A statement's own timeout; a TimeoutError of whatever else runs in a transaction is not the database's."""
-    if isinstance(context.original_exception, TimeoutError):
-        raise UnavailableError(DATABASE_AWAY) from context.original_exception
-
-
-def _refuse_closed_connection(
-    dbapi_connection: DBAPIConnection, _entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
-) -> None:
-    """Notice a server that went away while its connection lay in the pool, without asking it (a ping is a round
-    trip on every transaction). The pool answers DisconnectionError with a fresh connection."""
-    if dbapi_connection.driver_connection.is_closed():
-        raise DisconnectionError

@@ -1,8 +1,7 @@
 """What PostgreSQL refuses is told in the service's own words; its text never leaves the log."""
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError
 
 from app.exceptions import AppError, ConflictError, UnavailableError
 
@@ -34,16 +33,20 @@ PASSING = {
 }
 
 
-def translate(error: Exception) -> AppError | None:
+def translate(error: Exception, sql: str = "") -> AppError | None:
     """The AppError that a client may see in place of a database error; None where there is none."""
-    if isinstance(error, PoolTimeoutError):
-        return UnavailableError(DATABASE_BUSY)
     if isinstance(error, TimeoutError) or is_connection_lost(error):
         return UnavailableError(DATABASE_AWAY)
-    if isinstance(error, IntegrityError):
-        return _conflict(error)
+    cause = _driver_error(error)
+    if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
+        return _conflict(cause, getattr(error, "statement", None) or sql)
     kind, message = PASSING.get(_sqlstate(error), (None, ""))
     return kind(message) if kind else None
+
+
+def may_be_repeated(error: BaseException) -> bool:
+    """Of what changes nothing: its connection had died, which tells nothing of another."""
+    return isinstance(error, DRIVER_ERRORS) and not isinstance(error, TimeoutError) and is_connection_lost(error)
 
 
 def is_connection_lost(error: Exception) -> bool:
@@ -63,20 +66,17 @@ def _driver_error(error: Exception) -> BaseException | None:
     return error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
 
 
-def _conflict(error: IntegrityError) -> ConflictError | None:
-    code = _sqlstate(error)
-    if code == UNIQUE_VIOLATION:
+def _conflict(error: asyncpg.IntegrityConstraintViolationError, sql: str) -> ConflictError | None:
+    if error.sqlstate == UNIQUE_VIOLATION:
         return ConflictError(f"{_subject(error)} is already taken.")
-    if code in FOREIGN_KEY_VIOLATIONS:
-        if (error.statement or "").startswith("DELETE"):
+    if error.sqlstate in FOREIGN_KEY_VIOLATIONS:
+        if sql.startswith("DELETE"):
             return ConflictError("Something else still refers to it, so it cannot be deleted.")
         return ConflictError(f"{_subject(error)} refers to something that does not exist.")
     return None
 
 
-def _subject(error: IntegrityError) -> str:
+def _subject(error: asyncpg.IntegrityConstraintViolationError) -> str:
     """What a constraint guards, by our naming convention: `uq_products_sku` guards this sku."""
-    cause = _driver_error(error)
-    name, table = getattr(cause, "constraint_name", None) or "", getattr(cause, "table_name", None) or ""
-    columns = name.partition(f"_{table}_")[2]
+    _, _, columns = (error.constraint_name or "").partition(f"_{error.table_name}_")
     return f"This {columns}" if columns else "This"

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter
 from sqlalchemy import ColumnElement, bindparam, func, select, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.database.reads import AnySelect, Query, Reads
+from app.database.reads import Reads
+from app.database.statements import AnySelect, Query
 from app.exceptions import InvalidError
 
 RowT = TypeVar("RowT", bound=NamedTuple)

@@ -1,22 +1,25 @@
-"""A pool of asyncpg connections, of fixed size, that costs a read next to nothing.
+"""A pool of asyncpg connections, of fixed size, whose use costs next to nothing.
 
-asyncpg's own pool makes a task and a proxy for each use, which is as much work as the read itself.
+asyncpg's own pool makes a task and a proxy for each use, which is as much work as a read itself.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 
-from app.database.errors import DATABASE_BUSY
+from app.config import DatabaseSettings
+from app.database.errors import DATABASE_AWAY, DATABASE_BUSY, REFUSALS
 from app.exceptions import UnavailableError
+
+PREPARED_STATEMENTS = 500  # kept by each connection
 
 _Waiter: TypeAlias = "asyncio.Future[asyncpg.Connection | None]"
 
 
-class ReadPool:
+class Pool:
     """Opens a connection when one is wanted and none is idle, until there are `size`; later callers wait in turn."""
 
     def __init__(
@@ -133,3 +136,25 @@ class ReadPool:
             if not waiter.done():
                 return waiter
         return None
+
+
+def connection_options(settings: DatabaseSettings, application_name: str) -> dict[str, Any]:
+    """What every connection carries: this service's name and its time limits."""
+    return {
+        "timeout": settings.connect_timeout_seconds,
+        # The server ends a statement that is too slow; the client only one whose server fell silent.
+        "command_timeout": settings.statement_timeout_seconds + 1,
+        "statement_cache_size": PREPARED_STATEMENTS if settings.prepared_statements else 0,
+        "server_settings": {
+            "application_name": application_name,
+            "statement_timeout": str(int(settings.statement_timeout_seconds * 1000)),
+            "jit": "off",  # planning short statements would cost more than it saves
+        },
+    }
+
+
+async def connect(**options: Any) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(**options)
+    except REFUSALS as error:
+        raise UnavailableError(DATABASE_AWAY) from error

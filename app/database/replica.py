@@ -28,8 +28,9 @@ from sqlalchemy import BigInteger, case, cast, func, literal_column, select
 
 from app.config import DatabaseSettings
 from app.database.errors import DRIVER_ERRORS, is_connection_lost
-from app.database.pool import ReadPool
-from app.database.reads import Query, Reads
+from app.database.pool import Pool
+from app.database.reads import Reads
+from app.database.statements import Query
 from app.exceptions import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -111,12 +112,12 @@ class Replica:
 class ReplicaReads(Reads):
     """`pool` leads to the primary, and `replica_pool` to the replica."""
 
-    def __init__(self, pool: ReadPool, replica_pool: ReadPool, replica: Replica, settings: DatabaseSettings) -> None:
+    def __init__(self, pool: Pool, replica_pool: Pool, replica: Replica, settings: DatabaseSettings) -> None:
         super().__init__(pool, settings)
         self._replica_pool = replica_pool
         self._replica = replica
 
-    async def _fetch_once(self, sql: str, arguments: list[Any], pool: ReadPool | None = None) -> list[asyncpg.Record]:
+    async def _fetch_once(self, sql: str, arguments: list[Any], pool: Pool | None = None) -> list[asyncpg.Record]:
         if self._replica.has_all():
             try:
                 return await super()._fetch_once(sql, arguments, self._replica_pool)

@@ -15,9 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 from app.config import DatabaseSettings
-from app.database.engine import connection_options
 from app.database.errors import DRIVER_ERRORS, is_connection_lost
-from app.database.reads import DIALECT
+from app.database.pool import connection_options
+from app.database.statements import DIALECT
 
 log = logging.getLogger(__name__)
 

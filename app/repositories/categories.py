@@ -3,10 +3,8 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Table, bindparam, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate
 
-from app.database import Keyset, KeysetPage, Query, Reads
+from app.database import Change, Keyset, KeysetPage, Query, Reads, Transaction
 from app.models import Category
 from app.repositories.versions import Versions, of_versions, only
 
@@ -43,41 +41,41 @@ class CategoryReads:
 
 
 class CategoryRepository:
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
 
     async def create(self, **values: Any) -> CategoryRow:
-        return CategoryRow(*(await self._session.execute(_insert(frozenset(values)), values)).one())
+        [row] = await self._transaction.all(_insert(frozenset(values)), **values)
+        return row
 
     async def update(self, id: int, versions: Versions, /, **values: Any) -> CategoryRow | None:
-        statement, only = _update(frozenset(values), versions is None), of_versions(id, versions)
-        row = (await self._session.execute(statement, {**only, **values})).first()
-        return CategoryRow(*row) if row else None
+        change = _update(frozenset(values), versions is None)
+        return await self._transaction.first(change, **of_versions(id, versions), **values)
 
     async def delete(self, id: int, versions: Versions) -> bool:
-        result = await self._session.execute(_delete(versions is None), of_versions(id, versions))
-        return result.first() is not None
+        change = _delete(versions is None)
+        return await self._transaction.first(change, **of_versions(id, versions)) is not None
 
     async def exists(self, id: int) -> bool:
-        return (await self._session.execute(EXISTS, {"row_id": id})).first() is not None
+        return await self._transaction.first(EXISTS, row_id=id) is not None
 
 
 TABLE = cast(Table, Category.__table__)
 WRITTEN = [TABLE.c[name] for name in CategoryRow._fields]
-EXISTS = select(TABLE.c.id).where(TABLE.c.id == bindparam("row_id"))
+EXISTS = Query(int, select(Category.id).where(Category.id == bindparam("row_id")))
 
 
 @cache
-def _delete(any_version: bool) -> ReturningDelete[Any]:
-    return delete(TABLE).where(*only(TABLE, any_version)).returning(TABLE.c.id)
+def _delete(any_version: bool) -> Change[int]:
+    return Change(int, delete(TABLE).where(*only(TABLE, any_version)).returning(TABLE.c.id))
 
 
 @cache
-def _insert(names: frozenset[str]) -> ReturningInsert[Any]:
-    return insert(TABLE).values({name: bindparam(name) for name in names}).returning(*WRITTEN)
+def _insert(names: frozenset[str]) -> Change[CategoryRow]:
+    return Change(CategoryRow, insert(TABLE).values({name: bindparam(name) for name in names}).returning(*WRITTEN))
 
 
 @cache
-def _update(names: frozenset[str], any_version: bool) -> ReturningUpdate[Any]:
+def _update(names: frozenset[str], any_version: bool) -> Change[CategoryRow]:
     changes = update(TABLE).values({name: bindparam(name) for name in names})
-    return changes.where(*only(TABLE, any_version)).returning(*WRITTEN)
+    return Change(CategoryRow, changes.where(*only(TABLE, any_version)).returning(*WRITTEN))

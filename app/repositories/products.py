@@ -17,10 +17,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.dml import ReturningDelete
 
-from app.database import AnySelect, Keyset, KeysetPage, Query, Reads
+from app.database import Change, Keyset, KeysetPage, Query, Reads, Transaction
 from app.models import Category, Product
 from app.repositories.versions import Versions, of_versions, only
 
@@ -99,50 +97,48 @@ class ProductReads:
 
 
 class ProductRepository:
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
 
     async def create(self, **values: Any) -> ProductRow:
-        return ProductRow(*(await self._session.execute(_insert(frozenset(values)), values)).one())
+        [row] = await self._transaction.all(_insert(frozenset(values)), **values)
+        return row
 
     async def update(self, id: int, versions: Versions, /, **values: Any) -> ProductRow | None:
-        statement, only = _update(frozenset(values), versions is None), of_versions(id, versions)
-        row = (await self._session.execute(statement, {**only, **values})).first()
-        return ProductRow(*row) if row else None
+        change = _update(frozenset(values), versions is None)
+        return await self._transaction.first(change, **of_versions(id, versions), **values)
 
     async def delete(self, id: int, versions: Versions) -> bool:
-        result = await self._session.execute(_delete(versions is None), of_versions(id, versions))
-        return result.first() is not None
+        change = _delete(versions is None)
+        return await self._transaction.first(change, **of_versions(id, versions)) is not None
 
     async def exists(self, id: int) -> bool:
-        return (await self._session.execute(EXISTS, {"row_id": id})).first() is not None
+        return await self._transaction.first(EXISTS, row_id=id) is not None
 
 
-# Through the session's ORM a write would cost a quarter more, so these are said of the tables. To build one takes
-# many times longer than to run it: each is built once.
+# To build a statement takes many times longer than to run it: each is built once.
 TABLE, CATEGORIES = cast(Table, Product.__table__), cast(Table, Category.__table__)
-EXISTS = select(TABLE.c.id).where(TABLE.c.id == bindparam("row_id"))
+EXISTS = Query(int, select(Product.id).where(Product.id == bindparam("row_id")))
 
 
 @cache
-def _delete(any_version: bool) -> ReturningDelete[Any]:
-    return delete(TABLE).where(*only(TABLE, any_version)).returning(TABLE.c.id)
+def _delete(any_version: bool) -> Change[int]:
+    return Change(int, delete(TABLE).where(*only(TABLE, any_version)).returning(TABLE.c.id))
 
 
 @cache
-def _insert(names: frozenset[str]) -> AnySelect:
+def _insert(names: frozenset[str]) -> Change[ProductRow]:
     return _with_category(insert(TABLE).values({name: bindparam(name) for name in names}))
 
 
 @cache
-def _update(names: frozenset[str], any_version: bool) -> AnySelect:
+def _update(names: frozenset[str], any_version: bool) -> Change[ProductRow]:
     changes = update(TABLE).values({name: bindparam(name) for name in names})
     return _with_category(changes.where(*only(TABLE, any_version)))
 
 
-def _with_category(write: Insert | Update) -> AnySelect:
+def _with_category(write: Insert | Update) -> Change[ProductRow]:
     """Write and read back in one round trip."""
     written = write.returning(*TABLE.c).cte("written")
-    return select(*_columns(written.c, CATEGORIES.c)).join_from(
-        written, CATEGORIES, CATEGORIES.c.id == written.c.category_id
-    )
+    columns = select(*_columns(written.c, CATEGORIES.c))
+    return Change(ProductRow, columns.join_from(written, CATEGORIES, CATEGORIES.c.id == written.c.category_id))

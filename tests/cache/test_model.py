@@ -17,19 +17,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import async_sessionmaker
 
 import app.cache.cache
 import app.cache.link
 import app.cache.stores
 from app.cache import Cache
 from app.cache.link import Link
-from app.database import after_commit, transaction
+from app.database import Transaction
 from tests.cache.support import Road, link_of, opened
 
 KEYS = ["a", "b", "c"]  # and room for two of them
 TTL = 10.0
-SESSIONS = async_sessionmaker()
+NO_DATABASE: Any = None
 """Of no database: their transactions begin and end as any, and what is committed is the model's."""
 
 
@@ -87,8 +86,8 @@ class World:
         return version
 
     async def write(self, at: int, key: str, name: str | None = None) -> None:
-        async with transaction(SESSIONS) as session:
-            after_commit(session, partial(self.nodes[at].cache.invalidate, name or key))
+        async with Transaction(NO_DATABASE, slow_seconds=1) as transaction:
+            transaction.after_commit(partial(self.nodes[at].cache.invalidate, name or key))
             self.versions[key] += 1
             committed = {key: self.versions[key]} if name is None else {**self.versions}
         self.promise(self.nodes[at], committed)
@@ -96,8 +95,8 @@ class World:
     async def roll_back(self, at: int, key: str) -> None:
         marker = f"rolled back {uuid4()}"
         with suppress(FailedError):
-            async with transaction(SESSIONS) as session:
-                after_commit(session, partial(self.nodes[at].cache.invalidate, key, marker))
+            async with Transaction(NO_DATABASE, slow_seconds=1) as transaction:
+                transaction.after_commit(partial(self.nodes[at].cache.invalidate, key, marker))
                 raise FailedError(self.step)
         assert not await self.redis.exists(f"{self.namespace}:generation:name:{marker}")
 

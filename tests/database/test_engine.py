@@ -1,5 +1,4 @@
 import asyncio
-from typing import Any
 
 import asyncpg
 import pytest
@@ -7,8 +6,8 @@ from sqlalchemy import func, literal, select, text
 from sqlalchemy.engine import make_url
 
 from app.config import Settings
-from app.database import Database, Query, open_database, transaction
-from app.database.engine import connection_options, create_engine
+from app.database import Database, Query, open_database
+from app.database.pool import connection_options
 from tests.wire import WirePostgres
 
 SHOW = "SELECT current_setting('application_name'), current_setting('jit'), current_setting('statement_timeout')"
@@ -18,7 +17,8 @@ async def test_every_connection_carries_the_name_and_the_limits(settings: Settin
     limited = settings.database.model_copy(update={"statement_timeout_seconds": 7})
     expected = ("Named", "off", "7s")
     names = ("application_name", "jit", "statement_timeout")
-    async with open_database(limited, "Named") as database, transaction(database.sessions) as session:
+    async with open_database(limited, "Named") as database, database.transaction() as transaction:
+        session = transaction.session
         assert tuple((await session.execute(text(SHOW))).one()) == expected
         shown = Query(lambda *row: row, select(*(func.current_setting(name) for name in names)))
         assert await database.reads.first(shown) == expected
@@ -32,7 +32,8 @@ async def test_a_burst_opens_no_more_connections_than_the_pools_have(settings: S
             query = Query(int, select(literal(1)))
 
             async def write() -> None:
-                async with transaction(database.sessions) as session:
+                async with database.transaction() as transaction:
+                    session = transaction.session
                     await session.execute(text("SELECT 1"))
 
             with wire.counting() as count:
@@ -40,12 +41,6 @@ async def test_a_burst_opens_no_more_connections_than_the_pools_have(settings: S
                     *(write() for _ in range(30)), *(database.reads.first(query) for _ in range(30)), database.ping()
                 )
             assert count.connections == database.pooled_connections == 6  # with the probes' own
-
-
-async def test_an_overflow_is_counted(settings: Settings) -> None:
-    sizes = settings.database.model_copy(update={"pool_size": 2, "read_pool_size": 3, "max_overflow": 4})
-    async with open_database(sizes, "overflow") as database:
-        assert database.pooled_connections == 10
 
 
 @pytest.mark.parametrize(("spare", "warned"), [(0, False), (-1, True)])
@@ -86,18 +81,13 @@ async def test_a_probe_needs_none_of_the_busy_connections(settings: Settings, th
     async with open_database(settings.database.model_copy(update=narrow), "busy") as database:
         sleep = Query(str, select(func.pg_sleep(0.3)))
         reading = asyncio.create_task(database.reads.first(sleep))
-        async with transaction(database.sessions) as session:
+        async with database.transaction() as transaction:
+            session = transaction.session
             await session.execute(text("SELECT 1"))
             await database.ping()
         await reading
 
 
-async def test_pools_take_their_numbers_from_the_settings(settings: Settings) -> None:
-    numbers = {"pool_timeout_seconds": 1.5, "pool_recycle_seconds": 77, "pool_size": 3, "max_overflow": 2}
-    engine = create_engine(settings.database.model_copy(update=numbers), "numbers")
-    pool: Any = engine.pool
-    assert (pool.timeout(), pool._recycle, pool.size(), pool._max_overflow) == (1.5, 77, 3, 2)
-    assert pool._pool.use_lifo
+async def test_a_connection_takes_its_time_limit_from_the_settings(settings: Settings) -> None:
     options = connection_options(settings.database.model_copy(update={"connect_timeout_seconds": 3}), "numbers")
     assert options["timeout"] == 3
-    await engine.dispose()

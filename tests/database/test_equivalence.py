@@ -1,4 +1,4 @@
-"""A read returns what the ORM returns, for every type."""
+"""What is written and read on the driver is what the ORM writes and reads, for every type."""
 
 from datetime import UTC, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import bindparam, insert, select
 
-from app.database import Database, Query, transaction
+from app.database import Change, Database, Query
 from tests.database.tables import Colour, Everything
 
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=10)
@@ -28,6 +28,7 @@ VALUES = {
 }
 COLUMNS = [getattr(Everything, name) for name in VALUES]
 EVERYTHING = Query(lambda *row: row, select(*COLUMNS))
+INSERT = Change(int, insert(Everything).values({name: bindparam(name) for name in VALUES}))
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -36,9 +37,9 @@ async def test_a_row_is_what_the_orm_makes_of_it(
     database: Database, onlooker: asyncpg.Connection, row: dict[str, Any]
 ) -> None:
     await onlooker.execute("DELETE FROM everything")
-    async with transaction(database.sessions) as session:
-        await session.execute(insert(Everything).values(**row))
-        loaded = tuple((await session.execute(select(*COLUMNS))).one())
+    async with database.transaction() as transaction:
+        await transaction.all(INSERT, **row)
+        loaded = tuple((await transaction.session.execute(select(*COLUMNS))).one())
     read = await database.reads.first(EVERYTHING)
     assert read == loaded == tuple(row[name] for name in VALUES)
     assert [type(value) for value in read] == [type(value) for value in loaded]
@@ -51,8 +52,8 @@ async def test_a_parameter_goes_as_the_orm_sends_it(
     database: Database, onlooker: asyncpg.Connection, row: dict[str, Any]
 ) -> None:
     await onlooker.execute("DELETE FROM everything")
-    async with transaction(database.sessions) as session:
-        await session.execute(insert(Everything).values(**row))
+    async with database.transaction() as transaction:
+        await transaction.session.execute(insert(Everything).values(**row))
     same = [getattr(Everything, name) == bindparam(name) for name in row]
     assert await database.reads.first(Query(int, select(Everything.id).where(*same)), **row) is not None
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import bindparam, func, insert, select
 
-from app.database import Database, Keyset, KeysetPage, transaction
+from app.database import Database, Keyset, KeysetPage
 from app.exceptions import InvalidError
 from tests.database.tables import Thing, ThingRow
 
@@ -53,7 +53,8 @@ async def filled(database: Database) -> Database:
         }
         for number in range(10)
     ]
-    async with transaction(database.sessions) as session:
+    async with database.transaction() as transaction:
+        session = transaction.session
         await session.execute(insert(Thing), rows)
     return database
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from app.database.pool import ReadPool
+from app.database.pool import Pool
 from app.exceptions import UnavailableError
 
 
@@ -19,8 +19,8 @@ def pool_of(
     connect: Callable[[], Awaitable[asyncpg.Connection]],
     timeout_seconds: float = 10,
     recycle_seconds: float = 60,
-) -> ReadPool:
-    return ReadPool(connect, size, timeout_seconds=timeout_seconds, recycle_seconds=recycle_seconds)
+) -> Pool:
+    return Pool(connect, size, timeout_seconds=timeout_seconds, recycle_seconds=recycle_seconds)
 
 
 async def test_a_connection_is_used_again(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
@@ -107,7 +107,7 @@ async def test_whatever_happens_no_more_are_open_than_its_size(
     assert all(connection.is_closed() for connection in opened)
 
 
-async def acquire_in_the_end(pool: ReadPool) -> asyncpg.Connection:
+async def acquire_in_the_end(pool: Pool) -> asyncpg.Connection:
     async with asyncio.timeout(10):
         while True:
             try:

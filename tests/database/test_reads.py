@@ -6,7 +6,7 @@ from sqlalchemy import Integer, bindparam, func, insert, literal, select, text
 from sqlalchemy.engine import make_url
 
 from app.config import Settings
-from app.database import Database, Query, open_database, transaction
+from app.database import Database, Query, open_database
 from app.exceptions import UnavailableError
 from tests.database.tables import Thing, ThingRow
 from tests.wire import WirePostgres
@@ -19,7 +19,8 @@ SLEEP = Query(str, select(func.pg_sleep(bindparam("seconds"))))
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    async with transaction(database.sessions) as session:
+    async with database.transaction() as transaction:
+        session = transaction.session
         await session.execute(insert(Thing), [{"label": "one"}, {"label": "two"}])
     return database
 
@@ -139,6 +140,7 @@ async def test_without_prepared_statements_nothing_is_left_on_the_server(setting
             await database.reads.first(BACKEND)
             count = Query(int, select(func.count()).select_from(text("pg_prepared_statements")))
             assert await database.reads.first(count) == expected
-            async with transaction(database.sessions) as session:
+            async with database.transaction() as transaction:
+                session = transaction.session
                 await session.execute(insert(Thing).values(label=f"prepared {prepared}"))
                 assert (await session.scalar(text(named)) > 0) == prepared

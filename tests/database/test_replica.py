@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from app.cache import open_cache
 from app.config import CacheSettings, DatabaseSettings, Settings
-from app.database import Database, Query, Reads, open_database, transaction
+from app.database import Database, Query, Reads, open_database
 from tests.conftest import serve
 from tests.database.tables import Thing
 from tests.standby import Standby
@@ -79,7 +79,8 @@ async def until_on_replica(database: Database) -> None:
 
 
 async def write(database: Database, label: str) -> None:
-    async with transaction(database.sessions) as session:
+    async with database.transaction() as transaction:
+        session = transaction.session
         await session.execute(insert(Thing), [{"label": label}])
 
 
@@ -147,7 +148,8 @@ async def test_the_cache_is_not_filled_from_a_late_replica(followed: DatabaseSet
         async with asyncio.timeout(20):
             is_from_replica = False
             while not is_from_replica:
-                async with transaction(database.sessions) as session:
+                async with database.transaction() as transaction:
+                    session = transaction.session
                     await session.execute(text("SELECT 1"))
                 assert not await database.reads.first(ON_REPLICA)
                 is_from_replica, _ = await remember()

@@ -1,79 +1,215 @@
+"""Each promise holds on the driver and through the session, and for both in one transaction."""
+
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import pytest
-from sqlalchemy import delete, insert, select, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Integer, bindparam, cast, delete, func, insert, literal, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from app.config import Settings
-from app.database import Database, after_commit, open_database, transaction
+from app.database import Change, Database, Transaction, open_database
 from app.exceptions import ConflictError, UnavailableError
 from tests.database.tables import Thing
+from tests.wire import End, WirePostgres
+
+Run: TypeAlias = Callable[[Transaction, Any], Awaitable[Sequence[Any]]]
+
+ONE = select(literal(1))
+BACKEND = select(func.pg_backend_pid())
+BY_ZERO = select(literal(1) / (func.length("") * 1))
+
+
+async def on_driver(transaction: Transaction, statement: Any) -> Sequence[Any]:
+    return await transaction.all(Change(lambda *row: row, statement))
+
+
+async def by_session(transaction: Transaction, statement: Any) -> Sequence[Any]:
+    result: Any = await transaction.session.execute(statement)
+    return list(result) if getattr(result, "returns_rows", True) else []
+
+
+@pytest.fixture(params=[on_driver, by_session], ids=["driver", "session"])
+def run(request: pytest.FixtureRequest) -> Run:
+    chosen: Run = request.param
+    return chosen
+
+
+def thing(label: str, **values: Any) -> Any:
+    return insert(Thing).values(label=label, **values)
+
+
+def sleep(seconds: float) -> Any:
+    return select(func.pg_sleep(seconds))
 
 
 async def labels(onlooker: asyncpg.Connection) -> list[str]:
     return [row["label"] for row in await onlooker.fetch("SELECT label FROM things ORDER BY id")]
 
 
-async def test_returning_commits(database: Database, onlooker: asyncpg.Connection) -> None:
-    async with transaction(database.sessions) as session:
-        session.add(Thing(label="kept"))
-        await session.flush()
+WireT = TypeVar("WireT", bound=WirePostgres)
+
+
+class Scissors(WirePostgres):
+    """Cuts the connection that says the next word, as a firewall does that forgot it."""
+
+    cut = False
+
+    def _read(self, client: End, frame: bytes) -> bytes:
+        if self.cut:
+            self.cut = False
+            client.transport.abort()
+            return b""
+        return super()._read(client, frame)
+
+
+@asynccontextmanager
+async def wired(settings: Settings, kind: type[WireT]) -> AsyncIterator[tuple[WireT, Database]]:
+    server = make_url(settings.database.url)
+    async with kind(server.host or "", server.port or 5432) as wire:
+        through = settings.database.model_copy(update={"url": wire.through(settings.database.url)})
+        async with open_database(through, "wired") as database:
+            yield wire, database
+
+
+async def write(database: Database, run: Run, *statements: Any) -> None:
+    async with database.transaction() as transaction:
+        for statement in statements:
+            await run(transaction, statement)
+
+
+async def test_returning_commits(database: Database, run: Run, onlooker: asyncpg.Connection) -> None:
+    async with database.transaction() as transaction:
+        await run(transaction, thing("kept"))
         assert await labels(onlooker) == []
     assert await labels(onlooker) == ["kept"]
 
 
-async def test_raising_rolls_back(database: Database, onlooker: asyncpg.Connection) -> None:
+async def test_raising_rolls_back(database: Database, run: Run, onlooker: asyncpg.Connection) -> None:
     with pytest.raises(LookupError):
-        async with transaction(database.sessions) as session:
-            await session.execute(insert(Thing).values(label="lost"))
+        async with database.transaction() as transaction:
+            await run(transaction, thing("lost"))
             raise LookupError
     assert await labels(onlooker) == []
 
 
-async def test_a_commit_that_fails_raises_and_leaves_nothing(database: Database, onlooker: asyncpg.Connection) -> None:
+async def test_driver_and_session_share_one_transaction(database: Database, onlooker: asyncpg.Connection) -> None:
+    for outcome in (None, LookupError("rolled back")):
+        try:
+            async with database.transaction() as transaction:
+                await on_driver(transaction, thing(f"driver {outcome}"))
+                assert len(await by_session(transaction, select(Thing))) == (1 if outcome is None else 4)
+                transaction.session.add(Thing(label=f"object {outcome}"))
+                await transaction.copy_rows("things", ["label"], [(f"copied {outcome}",)])
+                if outcome:
+                    raise outcome
+        except LookupError:
+            pass
+    assert sorted(await labels(onlooker)) == ["copied None", "driver None", "object None"]
+
+
+async def test_a_transaction_is_three_round_trips_and_none_if_nothing_is_stated(
+    settings: Settings, things: None, run: Run
+) -> None:
+    async with wired(settings, WirePostgres) as (wire, database):
+        await write(database, run, ONE)
+        with wire.counting() as count:
+            await write(database, run, ONE)
+            await write(database, run)
+        assert count.round_trips == 3, count.statements
+
+
+async def test_a_commit_that_fails_raises_and_leaves_nothing(
+    database: Database, run: Run, onlooker: asyncpg.Connection
+) -> None:
     with pytest.raises(ConflictError, match="This late is already taken"):
-        async with transaction(database.sessions) as session:
-            await session.execute(insert(Thing), [{"label": "one", "late": 1}, {"label": "two", "late": 1}])
-            assert await session.scalar(select(Thing.label).limit(1))  # the statement itself was accepted
+        async with database.transaction() as transaction:
+            await run(transaction, thing("one", late=1))
+            await run(transaction, thing("two", late=1))
+            assert await run(transaction, select(Thing.label))  # the statements themselves were accepted
     assert await labels(onlooker) == []
 
 
+async def test_an_error_that_is_passed_over_does_not_pass_for_a_commit(
+    database: Database, run: Run, onlooker: asyncpg.Connection
+) -> None:
+    with pytest.raises((RuntimeError, PendingRollbackError)):
+        async with database.transaction() as transaction:
+            await run(transaction, thing("lost"))
+            with pytest.raises((asyncpg.PostgresError, DBAPIError)):
+                await run(transaction, BY_ZERO)
+    assert await labels(onlooker) == []
+    await write(database, run, thing("kept"))
+    assert await labels(onlooker) == ["kept"]
+
+
+async def test_a_part_may_fail_by_itself(database: Database, onlooker: asyncpg.Connection) -> None:
+    async with database.transaction() as transaction:
+        await on_driver(transaction, thing("kept"))
+        with pytest.raises(DBAPIError):
+            async with transaction.session.begin_nested():
+                await by_session(transaction, thing("lost"))
+                await by_session(transaction, thing("kept"))
+        await on_driver(transaction, thing("kept, too"))
+    assert await labels(onlooker) == ["kept", "kept, too"]
+
+
+async def test_the_session_does_not_decide_when_it_ends(database: Database, onlooker: asyncpg.Connection) -> None:
+    async with database.transaction() as transaction:
+        transaction.session.add(Thing(label="kept"))
+        with pytest.raises(RuntimeError, match="returns"):
+            await transaction.session.commit()
+        with pytest.raises(RuntimeError, match="Raise"):
+            await transaction.session.rollback()
+        with pytest.raises(RuntimeError, match="SET TRANSACTION"):
+            await transaction.session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+    assert await labels(onlooker) == ["kept"]
+
+
+async def test_what_comes_too_late_is_refused(database: Database, run: Run) -> None:
+    async with database.transaction() as transaction:
+        await run(transaction, ONE)
+    with pytest.raises(RuntimeError, match="over"):
+        await run(transaction, ONE)
+
+
+@pytest.mark.parametrize("seconds", [0, 30])
 async def test_cancelling_rolls_back_and_returns_the_connection(
-    settings: Settings, things: None, onlooker: asyncpg.Connection
+    settings: Settings, things: None, run: Run, onlooker: asyncpg.Connection, seconds: float
 ) -> None:
     one_connection = settings.database.model_copy(update={"pool_size": 1})
     async with open_database(one_connection, "cancelled") as database:
-        for delay in ("0", "30"):
-            started = asyncio.Event()
+        started = asyncio.Event()
 
-            async def work(session_delay: str = delay, started: asyncio.Event = started) -> None:
-                async with transaction(database.sessions) as session:
-                    await session.execute(insert(Thing).values(label="lost"))
-                    started.set()
-                    await session.execute(text(f"SELECT pg_sleep({session_delay})"))
-                    await asyncio.Event().wait()
+        async def work() -> None:
+            async with database.transaction() as transaction:
+                await run(transaction, thing("lost"))
+                started.set()
+                await run(transaction, sleep(seconds))
+                await asyncio.Event().wait()
 
-            task = asyncio.create_task(work())
-            await started.wait()
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled()
-            async with transaction(database.sessions) as session:  # the pool's only connection is back
-                assert await session.scalar(text("SELECT 1")) == 1
-    assert await labels(onlooker) == []
+        task = asyncio.create_task(work())
+        await started.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        await write(database, run, thing("kept"))  # the pool's only connection is back, and holds no lock
+    assert await labels(onlooker) == ["kept"]
 
 
-async def test_after_commit_sees_what_was_committed(database: Database, onlooker: asyncpg.Connection) -> None:
+async def test_after_commit_sees_what_was_committed(database: Database, run: Run, onlooker: asyncpg.Connection) -> None:
     seen: list[list[str]] = []
 
     async def look() -> None:
         seen.append(await labels(onlooker))
 
-    async with transaction(database.sessions) as session:
-        await session.execute(insert(Thing).values(label="kept"))
-        after_commit(session, look)
+    async with database.transaction() as transaction:
+        await run(transaction, thing("kept"))
+        transaction.after_commit(look)
         assert seen == []
     assert seen == [["kept"]]
 
@@ -86,9 +222,14 @@ async def test_after_commit_is_forgotten_on_rollback(database: Database) -> None
         called = True
 
     with pytest.raises(LookupError):
-        async with transaction(database.sessions) as session:
-            after_commit(session, call)
+        async with database.transaction() as transaction:
+            transaction.after_commit(call)
             raise LookupError
+    with pytest.raises(ConflictError):
+        async with database.transaction() as transaction:
+            await on_driver(transaction, thing("one", late=1))
+            await on_driver(transaction, thing("two", late=1))
+            transaction.after_commit(call)
     assert not called
 
 
@@ -104,100 +245,106 @@ async def test_a_failure_after_the_commit_is_logged_and_stops_nothing(
         nonlocal called
         called = True
 
-    async with transaction(database.sessions) as session:
-        after_commit(session, fail)
-        after_commit(session, call)
+    async with database.transaction() as transaction:
+        transaction.after_commit(fail)
+        transaction.after_commit(call)
     assert called
     assert "cache away" in caplog.text
 
 
-async def write(database: Database, *statements: object) -> None:
-    async with transaction(database.sessions) as session:
-        for statement in statements:
-            await session.execute(statement)  # type: ignore[call-overload]
-
-
-async def test_a_duplicate_is_a_conflict_that_names_the_column(database: Database) -> None:
-    duplicate = insert(Thing).values(label="same")
+async def test_a_duplicate_is_a_conflict_that_names_the_column(database: Database, run: Run) -> None:
     with pytest.raises(ConflictError, match=r"^This label is already taken\.$"):
-        await write(database, duplicate, duplicate)
+        await write(database, run, thing("same"), thing("same"))
 
 
-async def test_a_reference_to_nothing_is_a_conflict_that_names_the_column(database: Database) -> None:
+async def test_an_object_that_is_flushed_at_the_end_is_told_as_well(database: Database) -> None:
+    with pytest.raises(ConflictError, match=r"^This label is already taken\.$"):
+        async with database.transaction() as transaction:
+            transaction.session.add_all([Thing(label="same"), Thing(label="same")])
+
+
+async def test_a_reference_to_nothing_is_a_conflict_that_names_the_column(database: Database, run: Run) -> None:
     with pytest.raises(ConflictError, match=r"^This parent_id refers to something that does not exist\.$"):
-        await write(database, insert(Thing).values(label="orphan", parent_id=10**6))
+        await write(database, run, thing("orphan", parent_id=10**6))
 
 
-async def test_deleting_what_is_referred_to_is_a_conflict(database: Database) -> None:
-    await write(database, insert(Thing).values(label="parent"))
-    await write(database, insert(Thing).values(label="child", parent_id=1))
+async def test_deleting_what_is_referred_to_is_a_conflict(database: Database, run: Run) -> None:
+    await write(database, run, thing("parent"), thing("child", parent_id=1))
     with pytest.raises(ConflictError, match="still refers to it"):
-        await write(database, delete(Thing).where(Thing.id == 1))
+        await write(database, run, delete(Thing).where(Thing.id == 1))
 
 
-async def test_a_serialization_failure_is_a_conflict(database: Database) -> None:
-    await write(database, insert(Thing).values(label="fought over"))
-    change = text("UPDATE things SET amount = amount + 1")
+async def test_a_serialization_failure_is_a_conflict(database: Database, run: Run) -> None:
+    await write(database, run, thing("fought over"))
+    change = update(Thing).values(late=cast(func.coalesce(Thing.late, 0), Integer) + 1)
     with pytest.raises(ConflictError, match="at the same time"):
-        async with transaction(database.sessions) as session:
-            await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            await session.scalar(select(Thing.amount))
-            await write(database, change)
-            await session.execute(change)
+        async with database.transaction() as transaction:
+            await (await transaction.connection()).execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            await run(transaction, select(Thing.amount))
+            await write(database, run, change)
+            await run(transaction, change)
 
 
-async def test_a_slow_statement_is_ended_and_told(settings: Settings, things: None) -> None:
+async def test_a_slow_statement_is_ended_and_told(settings: Settings, things: None, run: Run) -> None:
     impatient = settings.database.model_copy(update={"statement_timeout_seconds": 0.05})
     async with open_database(impatient, "impatient") as database:
         with pytest.raises(UnavailableError, match="too long"):
-            await write(database, text("SELECT pg_sleep(30)"))
+            await write(database, run, sleep(30))
 
 
-async def test_a_silent_server_is_given_up(settings: Settings, things: None) -> None:
+async def test_a_silent_server_is_given_up(settings: Settings, things: None, run: Run) -> None:
     impatient = settings.database.model_copy(update={"statement_timeout_seconds": 0.05})
     async with open_database(impatient, "impatient") as database:
         with pytest.raises(UnavailableError, match="cannot be reached"):
-            await write(database, text("SET LOCAL statement_timeout = 0"), text("SELECT pg_sleep(30)"))
+            await write(database, run, select(func.set_config("statement_timeout", "0", True)), sleep(30))
 
 
-async def test_a_timeout_of_something_else_is_not_the_databases(database: Database) -> None:
+async def test_a_slow_statement_is_logged(settings: Settings, things: None, caplog: pytest.LogCaptureFixture) -> None:
+    strict = settings.database.model_copy(update={"slow_statement_seconds": 1e-9})
+    async with open_database(strict, "strict") as database:
+        await write(database, on_driver, thing("slow"))
+    assert "INSERT INTO things" in caplog.text
+
+
+async def test_a_timeout_of_something_else_is_not_the_databases(database: Database, run: Run) -> None:
     with pytest.raises(TimeoutError):
-        async with transaction(database.sessions) as session:
-            await session.execute(text("SELECT 1"))
+        async with database.transaction() as transaction:
+            await run(transaction, ONE)
             async with asyncio.timeout(0):
                 await asyncio.Event().wait()
 
 
 async def test_a_bug_in_a_statement_keeps_its_cause(database: Database) -> None:
     with pytest.raises(DBAPIError) as failed:
-        await write(database, text("SELECT 1 / 0"))
+        await write(database, by_session, BY_ZERO)
     assert failed.value.__cause__ is not failed.value
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await write(database, on_driver, BY_ZERO)
 
 
-async def test_a_full_pool_is_told(settings: Settings, things: None) -> None:
+async def test_a_full_pool_is_told(settings: Settings, things: None, run: Run) -> None:
     narrow = settings.database.model_copy(update={"pool_size": 1, "pool_timeout_seconds": 0.05})
-    async with open_database(narrow, "narrow") as database, transaction(database.sessions) as session:
-        await session.execute(text("SELECT 1"))
+    async with open_database(narrow, "narrow") as database, database.transaction() as transaction:
+        await run(transaction, ONE)
         with pytest.raises(UnavailableError, match="busy"):
-            await write(database, text("SELECT 1"))
+            await write(database, run, ONE)
 
 
-async def test_an_unreachable_server_is_told(settings: Settings) -> None:
+async def test_an_unreachable_server_is_told(settings: Settings, run: Run) -> None:
     nowhere = settings.database.model_copy(update={"url": "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"})
     async with open_database(nowhere, "nowhere") as database:
         with pytest.raises(UnavailableError, match="cannot be reached"):
-            await write(database, text("SELECT 1"))
+            await write(database, run, ONE)
 
 
-async def test_a_connection_that_died_in_the_pool_is_replaced(database: Database, onlooker: asyncpg.Connection) -> None:
-    async def backend(session: AsyncSession) -> int:
-        return int(await session.scalar(text("SELECT pg_backend_pid()")))
-
-    async with transaction(database.sessions) as session:
-        dead = await backend(session)
+async def test_a_connection_that_died_in_the_pool_is_replaced(
+    database: Database, run: Run, onlooker: asyncpg.Connection
+) -> None:
+    async with database.transaction() as transaction:
+        [[dead]] = await run(transaction, BACKEND)
     await end_backend(onlooker, dead)
-    async with transaction(database.sessions) as session:
-        assert await backend(session) != dead
+    async with database.transaction() as transaction:
+        assert await run(transaction, BACKEND) != [(dead,)]
 
 
 async def end_backend(onlooker: asyncpg.Connection, pid: int) -> None:
@@ -206,10 +353,36 @@ async def end_backend(onlooker: asyncpg.Connection, pid: int) -> None:
     await onlooker.fetchval("SELECT 1")
 
 
-async def test_a_connection_lost_in_a_transaction_is_told(database: Database, onlooker: asyncpg.Connection) -> None:
+async def test_a_connection_that_turns_out_dead_at_the_beginning_is_replaced(
+    settings: Settings, things: None, run: Run, onlooker: asyncpg.Connection
+) -> None:
+    async with wired(settings, Scissors) as (wire, database):
+        await write(database, run, thing("before"))
+        wire.cut = True
+        await write(database, run, thing("after"))
+    assert await labels(onlooker) == ["before", "after"]
+
+
+async def test_a_connection_lost_in_a_transaction_is_told(
+    database: Database, run: Run, onlooker: asyncpg.Connection
+) -> None:
     with pytest.raises(UnavailableError, match="cannot be reached"):
-        async with transaction(database.sessions) as session:
-            await session.execute(insert(Thing).values(label="lost"))
-            await end_backend(onlooker, await session.scalar(text("SELECT pg_backend_pid()")))
-            await session.execute(insert(Thing).values(label="lost too"))
-    assert await labels(onlooker) == []
+        async with database.transaction() as transaction:
+            await run(transaction, thing("lost"))
+            [[backend]] = await run(transaction, BACKEND)
+            await end_backend(onlooker, backend)
+            await run(transaction, thing("lost too"))
+    await write(database, run, thing("kept"))
+    assert await labels(onlooker) == ["kept"]
+
+
+async def test_a_change_takes_values_by_name(database: Database) -> None:
+    rename = Change(
+        str, update(Thing).where(Thing.id == bindparam("row_id")).values(label=bindparam("to")).returning(Thing.label)
+    )
+    async with database.transaction() as transaction:
+        await on_driver(transaction, thing("before"))
+        assert await transaction.first(rename, row_id=1, to="after") == "after"
+        assert await transaction.first(rename, row_id=2, to="nobody") is None
+        with pytest.raises(KeyError):
+            await transaction.first(rename, row_id=1)

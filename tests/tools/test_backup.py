@@ -7,7 +7,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.database import transaction
 from app.repositories.example_data import load_example_data
 from tests.conftest import Service
 from tests.tools.support import ROOT, outcome
@@ -19,8 +18,8 @@ WRITE = f"""{PROGRAMS}/psql "${{1#--dbname=}}" -qc "INSERT INTO categories (name
 
 @pytest.fixture
 async def catalogue(service: Service, empty_tables: None, database_url: str) -> str:
-    async with transaction(service.state["database"].sessions) as session:
-        await load_example_data(session, 100)
+    async with service.state["database"].transaction() as transaction:
+        await load_example_data(transaction, 100)
     return database_url
 
 
