@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import pytest
-from sqlalchemy import Integer, bindparam, cast, delete, func, insert, literal, select, update
+from sqlalchemy import Integer, bindparam, cast, delete, func, insert, inspect, literal, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
@@ -55,24 +55,25 @@ WireT = TypeVar("WireT", bound=WirePostgres)
 
 
 class Scissors(WirePostgres):
-    """Cuts the connection that says the next word, as a firewall does that forgot it."""
+    """Cuts the connections that say BEGIN next, as a firewall does that forgot them; or is mute."""
 
-    cut = False
+    cuts = 0
+    mute = False
 
     def _read(self, client: End, frame: bytes) -> bytes:
-        if self.cut:
-            self.cut = False
+        if self.cuts and b"BEGIN" in frame:
+            self.cuts -= 1
             client.transport.abort()
-            return b""
-        return super()._read(client, frame)
+        return b"" if self.mute or client.transport.is_closing() else super()._read(client, frame)
 
 
 @asynccontextmanager
-async def wired(settings: Settings, kind: type[WireT]) -> AsyncIterator[tuple[WireT, Database]]:
+async def wired(settings: Settings, kind: type[WireT], **changed: Any) -> AsyncIterator[tuple[WireT, Database]]:
+    """With one connection for transactions."""
     server = make_url(settings.database.url)
     async with kind(server.host or "", server.port or 5432) as wire:
-        through = settings.database.model_copy(update={"url": wire.through(settings.database.url)})
-        async with open_database(through, "wired") as database:
+        changed = {"url": wire.through(settings.database.url), "pool_size": 1, "pool_timeout_seconds": 0.5} | changed
+        async with open_database(settings.database.model_copy(update=changed), "wired") as database:
             yield wire, database
 
 
@@ -103,12 +104,13 @@ async def test_driver_and_session_share_one_transaction(database: Database, onlo
             async with database.transaction() as transaction:
                 await on_driver(transaction, thing(f"driver {outcome}"))
                 assert len(await by_session(transaction, select(Thing))) == (1 if outcome is None else 4)
-                transaction.session.add(Thing(label=f"object {outcome}"))
+                transaction.session.add(told := Thing(label=f"object {outcome}"))
                 await transaction.copy_rows("things", ["label"], [(f"copied {outcome}",)])
                 if outcome:
                     raise outcome
         except LookupError:
             pass
+        assert inspect(told).session is None
     assert sorted(await labels(onlooker)) == ["copied None", "driver None", "object None"]
 
 
@@ -263,6 +265,12 @@ async def test_an_object_that_is_flushed_at_the_end_is_told_as_well(database: Da
             transaction.session.add_all([Thing(label="same"), Thing(label="same")])
 
 
+async def test_a_row_that_is_copied_is_told_as_well(database: Database) -> None:
+    with pytest.raises(ConflictError, match=r"^This label is already taken\.$"):
+        async with database.transaction() as transaction:
+            await transaction.copy_rows("things", ["label"], [("same",), ("same",)])
+
+
 async def test_a_reference_to_nothing_is_a_conflict_that_names_the_column(database: Database, run: Run) -> None:
     with pytest.raises(ConflictError, match=r"^This parent_id refers to something that does not exist\.$"):
         await write(database, run, thing("orphan", parent_id=10**6))
@@ -353,14 +361,33 @@ async def end_backend(onlooker: asyncpg.Connection, pid: int) -> None:
     await onlooker.fetchval("SELECT 1")
 
 
-async def test_a_connection_that_turns_out_dead_at_the_beginning_is_replaced(
+async def test_a_connection_that_turns_out_dead_at_the_beginning_is_replaced_once(
     settings: Settings, things: None, run: Run, onlooker: asyncpg.Connection
 ) -> None:
     async with wired(settings, Scissors) as (wire, database):
         await write(database, run, thing("before"))
-        wire.cut = True
+        wire.cuts = 1
         await write(database, run, thing("after"))
-    assert await labels(onlooker) == ["before", "after"]
+        wire.cuts = 2
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            await write(database, run, thing("lost"))
+        await write(database, run, thing("again"))
+    assert await labels(onlooker) == ["before", "after", "again"]
+
+
+async def test_a_connection_that_does_not_answer_a_rollback_is_given_up(
+    settings: Settings, things: None, run: Run, onlooker: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.transaction.ROLLBACK_SECONDS", 0.05)
+    async with wired(settings, Scissors) as (wire, database):
+        with pytest.raises(LookupError):
+            async with database.transaction() as transaction:
+                await run(transaction, thing("lost"))
+                wire.mute = True
+                raise LookupError
+        wire.mute = False
+        await write(database, run, thing("kept"))
+    assert await labels(onlooker) == ["kept"]
 
 
 async def test_a_connection_lost_in_a_transaction_is_told(
