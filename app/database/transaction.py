@@ -15,13 +15,14 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database.errors import DRIVER_ERRORS, may_be_repeated, translate
+from app.database.errors import DRIVER_ERRORS, is_connection_lost, may_be_repeated, translate
 from app.database.sessions import SessionPool, join
 from app.database.statements import Statement, log_if_slow
 
 log = logging.getLogger(__name__)
 
 RowT = TypeVar("RowT")
+DATABASE_ERRORS = (SQLAlchemyError, *DRIVER_ERRORS)
 ROLLBACK_SECONDS = 2.0
 
 
@@ -38,6 +39,7 @@ class Transaction:
         self._connection: asyncpg.Connection | None = None
         self._session: AsyncSession | None = None
         self._is_over = False
+        self._may_be_committed = False
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
 
     async def all(self, statement: Statement[RowT], /, **parameters: Any) -> list[RowT]:
@@ -64,7 +66,10 @@ class Transaction:
         return self._session
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Run `callback` once this is committed and before the response leaves; never after a rollback."""
+        """Run `callback` once this is committed and before the response leaves; never after a rollback.
+
+        If the answer to COMMIT is lost, nobody can tell whether it was, and the callback runs as well.
+        """
         self._after_commit.append(callback)
 
     async def connection(self) -> asyncpg.Connection:
@@ -87,16 +92,16 @@ class Transaction:
         try:
             if error is None:
                 await self._commit()
-            elif isinstance(error, SQLAlchemyError):
-                _tell(error)
-        except (SQLAlchemyError, *DRIVER_ERRORS) as failed:
+        except DATABASE_ERRORS as failed:
             _tell(failed, "COMMIT")
         finally:
             self._is_over = True
             if self._connection is not None:
                 await self._roll_back()
-        if error is None:
-            await self._run_after_commit()
+            if self._may_be_committed:
+                await self._run_after_commit()
+        if isinstance(error, SQLAlchemyError):
+            _tell(error)
 
     async def _begin(self, again: bool = True) -> asyncpg.Connection:
         connection = await self._pool.acquire()
@@ -113,7 +118,16 @@ class Transaction:
         if self._session is not None:
             await self._session.flush()
             await self._session.close()
-        if self._connection is not None and await self._end("COMMIT") != "COMMIT":
+        self._may_be_committed = True
+        if self._connection is None:
+            return
+        try:
+            status = await self._end("COMMIT")
+        except asyncpg.PostgresError as error:
+            self._may_be_committed = is_connection_lost(error)
+            raise
+        if status != "COMMIT":
+            self._may_be_committed = False
             raise RuntimeError("Nothing was committed: a statement had failed, and its error was passed over.")
 
     async def _roll_back(self) -> None:
@@ -122,8 +136,11 @@ class Transaction:
             if self._session is not None:
                 await self._session.close()
             await self._end("ROLLBACK", ROLLBACK_SECONDS)
-        except DRIVER_ERRORS:
+        except DATABASE_ERRORS:
             log.info("A connection was closed since it could not be rolled back", exc_info=True)
+        finally:
+            if self._connection is not None:
+                self._pool.discard(self._connection)
 
     async def _end(self, command: str, timeout_seconds: float | None = None) -> str:
         connection, self._connection = cast(asyncpg.Connection, self._connection), None

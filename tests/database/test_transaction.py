@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
 from sqlalchemy import Integer, bindparam, cast, delete, func, insert, inspect, literal, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.database import Change, Database, Transaction, open_database
@@ -55,13 +57,14 @@ WireT = TypeVar("WireT", bound=WirePostgres)
 
 
 class Scissors(WirePostgres):
-    """Cuts the connections that say BEGIN next, as a firewall does that forgot them; or is mute."""
+    """Cuts the connections that say the word next, as a firewall does that forgot them; or is mute."""
 
     cuts = 0
+    word = b"BEGIN"
     mute = False
 
     def _read(self, client: End, frame: bytes) -> bytes:
-        if self.cuts and b"BEGIN" in frame:
+        if self.cuts and self.word in frame:
             self.cuts -= 1
             client.transport.abort()
         return b"" if self.mute or client.transport.is_closing() else super()._read(client, frame)
@@ -141,6 +144,7 @@ async def test_an_error_that_is_passed_over_does_not_pass_for_a_commit(
 ) -> None:
     with pytest.raises((RuntimeError, PendingRollbackError)):
         async with database.transaction() as transaction:
+            transaction.after_commit(lambda: pytest.fail("nothing was committed"))
             await run(transaction, thing("lost"))
             with pytest.raises((asyncpg.PostgresError, DBAPIError)):
                 await run(transaction, BY_ZERO)
@@ -233,6 +237,23 @@ async def test_after_commit_is_forgotten_on_rollback(database: Database) -> None
             await on_driver(transaction, thing("two", late=1))
             transaction.after_commit(call)
     assert not called
+
+
+async def test_after_commit_runs_where_nobody_can_tell(settings: Settings, things: None) -> None:
+    """An answer that was cached meanwhile might be out of date."""
+    called = asyncio.Event()
+
+    async def call() -> None:
+        called.set()
+
+    async with wired(settings, Scissors) as (wire, database):
+        wire.cuts, wire.word = 1, b"COMMIT"
+        with pytest.raises(UnavailableError):
+            async with database.transaction() as transaction:
+                await on_driver(transaction, thing("perhaps"))
+                transaction.after_commit(call)
+        assert called.is_set()
+        await write(database, on_driver, ONE)
 
 
 async def test_a_failure_after_the_commit_is_logged_and_stops_nothing(
@@ -373,6 +394,18 @@ async def test_a_connection_that_turns_out_dead_at_the_beginning_is_replaced_onc
             await write(database, run, thing("lost"))
         await write(database, run, thing("again"))
     assert await labels(onlooker) == ["before", "after", "again"]
+
+
+async def test_a_session_that_cannot_be_closed_keeps_no_connection(
+    settings: Settings, things: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with wired(settings, WirePostgres) as (_, database):
+        with monkeypatch.context() as patched, pytest.raises(asyncio.CancelledError):
+            patched.setattr(AsyncSession, "close", AsyncMock(side_effect=asyncio.CancelledError))
+            async with database.transaction() as transaction:
+                await by_session(transaction, ONE)
+                raise LookupError
+        await write(database, by_session, ONE)
 
 
 async def test_a_connection_that_does_not_answer_a_rollback_is_given_up(
