@@ -2,6 +2,7 @@
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm.exc import StaleDataError
 
 from app.exceptions import AppError, ConflictError, UnavailableError
 
@@ -58,6 +59,8 @@ def is_connection_lost(error: Exception) -> bool:
 
 
 def _sqlstate(error: Exception) -> str:
+    if isinstance(error, StaleDataError):  # the session's own word, of a `version_id_col`
+        return "40001"
     return getattr(_driver_error(error), "sqlstate", None) or ""
 
 

@@ -55,8 +55,8 @@ class Pool:
         return await self._wait() or await self._open()
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Give back a connection whose statement has ended; one that is closed makes room for another."""
-        if self._closed or connection.is_closed():
+        """Give back a connection whose statement has ended; one that nobody can use makes room for another."""
+        if self._closed or connection.is_closed() or connection.is_in_transaction():
             self.discard(connection)
         elif waiter := self._next_waiter():
             waiter.set_result(connection)
@@ -74,6 +74,8 @@ class Pool:
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
+        while waiter := self._next_waiter():
+            waiter.set_exception(UnavailableError(DATABASE_BUSY))
         while self._idle:
             connection = self._idle.pop()
             await connection.close(timeout=2)

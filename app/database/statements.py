@@ -36,9 +36,12 @@ class Statement(Generic[RowT_co]):
         return str(self._compiled)
 
     def arguments(self, given: dict[str, Any]) -> list[Any]:
-        """The bind parameters in the driver's order. Raises KeyError for one that is missing."""
+        """The bind parameters in the driver's order. Raises KeyError for one that is missing, TypeError for one that is
+        not there."""
+        if not self._names.issuperset(given):
+            raise TypeError(f"The statement has no parameter {', '.join(given.keys() - self._names)}.")
         if self._defaults:
-            given = {name: make() for name, make in self._defaults} | given
+            given = {name: make() for name, make in self._defaults.items()} | given
         return [
             constant if name is None else process(given[name]) if process else given[name]
             for name, constant, process in self._parameters
@@ -64,8 +67,10 @@ class Statement(Generic[RowT_co]):
         parameters: list[tuple[str | None, Any, Processor | None]] = []
         for name in self._compiled.positiontup or ():
             parameter = self._compiled.binds[name]
+            if parameter.expanding:
+                raise TypeError(f"{name} is a list of any length; compare with any_(), to which it is one ARRAY.")
             process = parameter.type.dialect_impl(DIALECT).bind_processor(DIALECT)
-            if parameter.required or name in dict(self._defaults):
+            if parameter.required or name in self._defaults:
                 parameters.append((name, None, process))
             else:
                 value = parameter.effective_value
@@ -73,11 +78,17 @@ class Statement(Generic[RowT_co]):
         return parameters
 
     @cached_property
-    def _defaults(self) -> list[tuple[str, Callable[[], Any]]]:
-        """How Python, and not the database, makes a column's value that is not named (`default=uuid4`)."""
+    def _names(self) -> set[str | None]:
+        return {name for name, *_ in self._parameters}
+
+    @cached_property
+    def _defaults(self) -> dict[str, Callable[[], Any]]:
+        """How Python, and not the database, makes what is not named: bindparam("size", 20), or a column's default."""
+        named = [each for each in self._compiled.binds.values() if not (each.required or each.unique)]
+        defaults = {each.key: partial(getattr, each, "effective_value") for each in named}
         made = [(column, column.default) for column in self._compiled.insert_prefetch]
         made += [(column, column.onupdate) for column in self._compiled.update_prefetch]
-        return [(column.key, partial(_make, default)) for column, default in made]
+        return defaults | {column.key: partial(_make, default) for column, default in made}
 
     @cached_property
     def _processors(self) -> list[tuple[int, Processor]]:

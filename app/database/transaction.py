@@ -5,18 +5,19 @@ async with database.transaction() as transaction:
     transaction.session.add(Category(name="Chairs"))  # in the same transaction, by SQLAlchemy's ORM
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
-from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, cast
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from app.database.errors import DRIVER_ERRORS, is_connection_lost, may_be_repeated, translate
-from app.database.sessions import SessionPool, join
+from app.database.sessions import SessionPool, guest_session
 from app.database.statements import Statement, log_if_slow
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 RowT = TypeVar("RowT")
 DATABASE_ERRORS = (SQLAlchemyError, *DRIVER_ERRORS)
 ROLLBACK_SECONDS = 2.0
+NOT_OPEN = "A transaction can be used from its beginning to its end, inside of its `async with`."
+NOTHING_COMMITTED = "Nothing was committed: something had failed in the database, and its error was passed over."
 
 
 class Transaction:
@@ -32,13 +35,14 @@ class Transaction:
     Raises ConflictError or UnavailableError for what the database refuses, at COMMIT too.
     """
 
-    def __init__(self, pool: SessionPool, slow_seconds: float, committed: Callable[[], None] | None = None) -> None:
+    def __init__(self, pool: SessionPool, slow_seconds: float, on_commit: Callable[[], None] | None = None) -> None:
         self._pool = pool
         self._slow_seconds = slow_seconds
-        self._committed = committed
+        self._on_commit = on_commit
         self._connection: asyncpg.Connection | None = None
         self._session: AsyncSession | None = None
-        self._is_over = False
+        self._is_open = False
+        self._has_begun = False
         self._may_be_committed = False
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
 
@@ -56,13 +60,14 @@ class Transaction:
         try:
             await connection.copy_records_to_table(table, columns=columns, records=rows)
         except DRIVER_ERRORS as error:
-            _tell(error, "COPY")
+            _raise_told(error, "COPY")
 
     @property
     def session(self) -> AsyncSession:
-        """The ORM, for what is easier said of objects. It flushes at the end; to commit or to roll back is not its."""
+        """The ORM, for what is easier said of objects. It is flushed at the end; `begin_nested()` is for what may fail
+        without the rest, on the driver as well."""
         if self._session is None:
-            self._session = join(self._pool, self.connection)
+            self._session = guest_session(self._pool, self.connection)
         return self._session
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
@@ -74,39 +79,43 @@ class Transaction:
 
     async def connection(self) -> asyncpg.Connection:
         """The driver's, for what has no word here. The transaction has begun on it."""
-        if self._is_over:
-            raise RuntimeError("The transaction is over; do what belongs to it before it ends.")
         if self._connection is None:
+            if not self._is_open:
+                raise RuntimeError(NOT_OPEN)
+            if self._has_begun:
+                raise RuntimeError("Nothing may be gathered on a transaction, and one that could not begin is over.")
+            self._has_begun = True
             try:
                 self._connection = await self._begin()
             except DRIVER_ERRORS as error:
-                _tell(error, "BEGIN")
+                _raise_told(error, "BEGIN")
         return self._connection
 
     async def __aenter__(self) -> Self:
+        self._is_open = True
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             if error is None:
                 await self._commit()
         except DATABASE_ERRORS as failed:
-            _tell(failed, "COMMIT")
+            _raise_told(failed, "COMMIT")
         finally:
-            self._is_over = True
+            self._is_open = False
             if self._connection is not None:
                 await self._roll_back()
             if self._may_be_committed:
                 await self._run_after_commit()
-        if isinstance(error, SQLAlchemyError):
-            _tell(error)
+        if isinstance(error, (SQLAlchemyError, asyncpg.PostgresError)):
+            _raise_told(error)
 
     async def _begin(self, again: bool = True) -> asyncpg.Connection:
         connection = await self._pool.acquire()
         try:
             await connection.execute("BEGIN")
+            if not self._is_open:  # any more
+                raise RuntimeError(NOT_OPEN)
         except BaseException as error:
             self._pool.discard(connection)
             if again and may_be_repeated(error):
@@ -116,11 +125,14 @@ class Transaction:
 
     async def _commit(self) -> None:
         if self._session is not None:
-            await self._session.flush()
-            await self._session.close()
-        self._may_be_committed = True
+            await self._session.run_sync(Session.commit)  # which flushes, and refuses what was rolled back
+            await self._session.run_sync(Session.close)
         if self._connection is None:
+            if self._has_begun:
+                raise RuntimeError(NOTHING_COMMITTED)
+            self._may_be_committed = True
             return
+        self._may_be_committed = not self._connection.is_closed()
         try:
             status = await self._end("COMMIT")
         except asyncpg.PostgresError as error:
@@ -128,24 +140,25 @@ class Transaction:
             raise
         if status != "COMMIT":
             self._may_be_committed = False
-            raise RuntimeError("Nothing was committed: a statement had failed, and its error was passed over.")
+            raise RuntimeError(NOTHING_COMMITTED)
 
     async def _roll_back(self) -> None:
         """A connection that does not answer soon is given up: PostgreSQL rolls back what it loses sight of."""
         try:
-            if self._session is not None:
-                await self._session.close()
-            await self._end("ROLLBACK", ROLLBACK_SECONDS)
+            async with asyncio.timeout(ROLLBACK_SECONDS):
+                if self._session is not None:
+                    await self._session.run_sync(Session.close)
+                await self._end("ROLLBACK")
         except DATABASE_ERRORS:
             log.info("A connection was closed since it could not be rolled back", exc_info=True)
         finally:
             if self._connection is not None:
                 self._pool.discard(self._connection)
 
-    async def _end(self, command: str, timeout_seconds: float | None = None) -> str:
-        connection, self._connection = cast(asyncpg.Connection, self._connection), None
+    async def _end(self, command: str) -> str:
+        connection, self._connection, self._is_open = cast(asyncpg.Connection, self._connection), None, False
         try:
-            status: str = await connection.execute(command, timeout=timeout_seconds)
+            status: str = await connection.execute(command)
         except asyncpg.PostgresError:
             self._pool.release(connection)
             raise
@@ -161,22 +174,28 @@ class Transaction:
         try:
             return cast(list[asyncpg.Record], await connection.fetch(sql, *arguments))
         except DRIVER_ERRORS as error:
-            _tell(error, sql)
+            _raise_told(error, sql)
         finally:
             log_if_slow(sql, perf_counter() - started, self._slow_seconds)
 
     async def _run_after_commit(self) -> None:
-        if self._committed is not None:
-            self._committed()
-        for callback in self._after_commit:
+        cancelled: asyncio.CancelledError | None = None
+        if self._on_commit is not None and self._has_begun:
+            self._on_commit()
+        while self._after_commit:
+            callback = self._after_commit.pop(0)
             try:
                 await callback()
+            except asyncio.CancelledError as error:
+                cancelled = error  # the others are owed all the same
             except Exception:
                 # The work is committed: to answer with an error now would be a lie.
                 log.exception("%r failed after the commit", callback)
+        if cancelled is not None:
+            raise cancelled
 
 
-def _tell(error: Exception, sql: str = "") -> NoReturn:
+def _raise_told(error: Exception, sql: str = "") -> NoReturn:
     if told := translate(error, sql):
         raise told from error
     raise error

@@ -1,6 +1,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import asyncpg
 import pytest
@@ -8,22 +9,24 @@ import pytest
 from app.database.pool import Pool
 from app.exceptions import UnavailableError
 
+Connect: TypeAlias = Callable[[], Awaitable[asyncpg.Connection]]
+
 
 @pytest.fixture
-def connect(database_url: str) -> Callable[[], Awaitable[asyncpg.Connection]]:
+def connect(database_url: str) -> Connect:
     return lambda: asyncpg.connect(database_url)
 
 
 def pool_of(
     size: int,
-    connect: Callable[[], Awaitable[asyncpg.Connection]],
+    connect: Connect,
     timeout_seconds: float = 10,
     recycle_seconds: float = 60,
 ) -> Pool:
     return Pool(connect, size, timeout_seconds=timeout_seconds, recycle_seconds=recycle_seconds)
 
 
-async def test_a_connection_is_used_again(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+async def test_a_connection_is_used_again(connect: Connect) -> None:
     pool = pool_of(2, connect)
     first = await pool.acquire()
     pool.release(first)
@@ -33,7 +36,7 @@ async def test_a_connection_is_used_again(connect: Callable[[], Awaitable[asyncp
     assert first.is_closed()
 
 
-async def test_the_last_one_used_is_the_next(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+async def test_the_last_one_used_is_the_next(connect: Connect) -> None:
     pool = pool_of(2, connect)
     one, two = await pool.acquire(), await pool.acquire()
     pool.release(one)
@@ -43,7 +46,7 @@ async def test_the_last_one_used_is_the_next(connect: Callable[[], Awaitable[asy
     await pool.close()
 
 
-async def test_callers_wait_in_turn(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+async def test_callers_wait_in_turn(connect: Connect) -> None:
     pool = pool_of(1, connect)
     served: list[int] = []
 
@@ -59,7 +62,7 @@ async def test_callers_wait_in_turn(connect: Callable[[], Awaitable[asyncpg.Conn
 
 
 async def test_whatever_happens_no_more_are_open_than_its_size(
-    connect: Callable[[], Awaitable[asyncpg.Connection]],
+    connect: Connect,
 ) -> None:
     """Uses that end well, fail, are cancelled at any moment, break their connection, or find the server away."""
     chance = random.Random(20261121)
@@ -116,7 +119,7 @@ async def acquire_in_the_end(pool: Pool) -> asyncpg.Connection:
                 await asyncio.sleep(0)  # there is a place for it, but the server was away
 
 
-async def test_a_full_pool_is_told_after_a_while(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+async def test_a_full_pool_is_told_after_a_while(connect: Connect) -> None:
     pool = pool_of(1, connect, timeout_seconds=0.01)
     connection = await pool.acquire()
     with pytest.raises(UnavailableError, match="busy"):
@@ -127,7 +130,7 @@ async def test_a_full_pool_is_told_after_a_while(connect: Callable[[], Awaitable
     await pool.close()
 
 
-async def test_a_cancelled_wait_passes_its_turn_on(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+async def test_a_cancelled_wait_passes_its_turn_on(connect: Connect) -> None:
     pool = pool_of(1, connect)
     connection = await pool.acquire()
     first, second = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
@@ -139,7 +142,7 @@ async def test_a_cancelled_wait_passes_its_turn_on(connect: Callable[[], Awaitab
     await pool.close()
 
 
-async def test_a_connection_grown_old_is_replaced(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+async def test_a_connection_grown_old_is_replaced(connect: Connect) -> None:
     pool = pool_of(1, connect, recycle_seconds=0)
     old = await pool.acquire()
     pool.release(old)
@@ -150,10 +153,33 @@ async def test_a_connection_grown_old_is_replaced(connect: Callable[[], Awaitabl
     await pool.close()
 
 
-async def test_what_comes_back_after_the_end_is_closed(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+async def test_what_comes_back_after_the_end_is_closed(connect: Connect) -> None:
     pool = pool_of(1, connect)
     connection = await pool.acquire()
     await pool.close()
     assert not connection.is_closed()
     pool.release(connection)
     assert connection.is_closed()
+
+
+async def test_a_connection_that_comes_back_in_a_transaction_is_closed(connect: Connect) -> None:
+    pool = pool_of(1, connect)
+    connection = await pool.acquire()
+    await connection.execute("BEGIN")
+    pool.release(connection)
+    assert connection.is_closed()
+    connection = await pool.acquire()
+    assert not connection.is_in_transaction()
+    pool.release(connection)
+    await pool.close()
+
+
+async def test_who_waits_when_it_is_closed_waits_no_longer(connect: Connect) -> None:
+    pool = pool_of(1, connect)
+    connection = await pool.acquire()
+    waiting = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(0)
+    await pool.close()
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(waiting, timeout=5)
+    pool.release(connection)

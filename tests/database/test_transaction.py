@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeAlias, TypeVar
-from unittest.mock import AsyncMock
+from unittest.mock import Mock
 
 import asyncpg
 import pytest
 from sqlalchemy import Integer, bindparam, cast, delete, func, insert, inspect, literal, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.database import Change, Database, Transaction, open_database
@@ -114,6 +114,7 @@ async def test_driver_and_session_share_one_transaction(database: Database, onlo
         except LookupError:
             pass
         assert inspect(told).session is None
+        assert told.label.startswith("object")
     assert sorted(await labels(onlooker)) == ["copied None", "driver None", "object None"]
 
 
@@ -142,7 +143,7 @@ async def test_a_commit_that_fails_raises_and_leaves_nothing(
 async def test_an_error_that_is_passed_over_does_not_pass_for_a_commit(
     database: Database, run: Run, onlooker: asyncpg.Connection
 ) -> None:
-    with pytest.raises((RuntimeError, PendingRollbackError)):
+    with pytest.raises((RuntimeError, InvalidRequestError)):
         async with database.transaction() as transaction:
             transaction.after_commit(lambda: pytest.fail("nothing was committed"))
             await run(transaction, thing("lost"))
@@ -153,15 +154,107 @@ async def test_an_error_that_is_passed_over_does_not_pass_for_a_commit(
     assert await labels(onlooker) == ["kept"]
 
 
-async def test_a_part_may_fail_by_itself(database: Database, onlooker: asyncpg.Connection) -> None:
+async def test_a_part_may_fail_by_itself(database: Database, run: Run, onlooker: asyncpg.Connection) -> None:
     async with database.transaction() as transaction:
-        await on_driver(transaction, thing("kept"))
-        with pytest.raises(DBAPIError):
+        await run(transaction, thing("kept"))
+        with pytest.raises((DBAPIError, ConflictError)):
             async with transaction.session.begin_nested():
-                await by_session(transaction, thing("lost"))
-                await by_session(transaction, thing("kept"))
-        await on_driver(transaction, thing("kept, too"))
+                await run(transaction, thing("lost"))
+                await run(transaction, thing("kept"))
+        await run(transaction, thing("kept, too"))
     assert await labels(onlooker) == ["kept", "kept, too"]
+
+
+async def test_a_part_that_never_ends_is_kept(database: Database, onlooker: asyncpg.Connection) -> None:
+    async with database.transaction() as transaction:
+        await transaction.session.begin_nested()
+        transaction.session.add(Thing(label="kept"))
+    assert await labels(onlooker) == ["kept"]
+
+
+async def test_what_the_session_has_given_up_does_not_pass_for_a_commit(
+    database: Database, onlooker: asyncpg.Connection
+) -> None:
+    with pytest.raises((RuntimeError, InvalidRequestError)):
+        async with database.transaction() as transaction:
+            transaction.session.add(Thing(label="lost"))
+            await transaction.session.flush()
+            await (await transaction.session.connection()).rollback()
+    assert await labels(onlooker) == []
+
+
+async def test_a_lost_connection_is_not_replaced_in_the_middle(
+    database: Database, onlooker: asyncpg.Connection
+) -> None:
+    """SQLAlchemy would open another, on which nothing has begun, and whatever is said there would be committed."""
+    with pytest.raises((RuntimeError, InvalidRequestError)):
+        async with database.transaction() as transaction:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await by_session(transaction, sleep(30))
+            connection = await transaction.session.connection()
+            await connection.rollback()
+            await by_session(transaction, thing("lost"))
+    for _ in range(database.pooled_connections):
+        with pytest.raises(LookupError):
+            async with database.transaction() as transaction:
+                await by_session(transaction, thing("lost later"))
+                raise LookupError
+    assert await labels(onlooker) == []
+
+
+async def test_options_of_one_session_are_not_the_next_ones(settings: Settings, things: None) -> None:
+    async with wired(settings, WirePostgres) as (_, database):
+        for expected in ("elsewhere", "things"):
+            with pytest.raises(DBAPIError, match=expected) if expected == "elsewhere" else nullcontext():
+                async with database.transaction() as transaction:
+                    if expected == "elsewhere":
+                        nowhere = {"schema_translate_map": {None: expected}}
+                        await transaction.session.connection(execution_options=nowhere)
+                    await by_session(transaction, select(Thing))
+
+
+async def test_nothing_is_gathered_on_a_transaction(
+    settings: Settings, things: None, run: Run, onlooker: asyncpg.Connection
+) -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    async with wired(settings, WirePostgres) as (_, database):
+        for other in (None, fail()):
+            with pytest.raises((RuntimeError, LookupError, InvalidRequestError, asyncpg.InterfaceError)):
+                async with database.transaction() as transaction:
+                    await asyncio.gather(run(transaction, thing("lost")), other or run(transaction, thing("lost, too")))
+        await write(database, run, thing("kept"))  # the only connection is back
+    assert await labels(onlooker) == ["kept"]
+
+
+async def test_nothing_begins_while_it_ends(settings: Settings, things: None, run: Run) -> None:
+    async with wired(settings, Scissors) as (wire, database):
+        transaction = await database.transaction().__aenter__()
+        await run(transaction, ONE)
+        wire.mute = True
+        ending = asyncio.create_task(transaction.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="async with"):
+            await on_driver(transaction, ONE)
+        ending.cancel()
+        await asyncio.wait([ending])
+
+
+async def test_what_has_not_been_entered_takes_no_connection(database: Database, run: Run) -> None:
+    with pytest.raises(RuntimeError, match="async with"):
+        await run(database.transaction(), ONE)
+
+
+async def test_a_transaction_that_could_not_begin_does_not_pass_for_a_commit(settings: Settings, run: Run) -> None:
+    nowhere = settings.database.model_copy(update={"url": "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"})
+    async with open_database(nowhere, "nowhere") as database:
+        with pytest.raises((RuntimeError, InvalidRequestError)):
+            async with database.transaction() as transaction:
+                transaction.after_commit(lambda: pytest.fail("nothing was committed"))
+                with pytest.raises(UnavailableError):
+                    await run(transaction, ONE)
 
 
 async def test_the_session_does_not_decide_when_it_ends(database: Database, onlooker: asyncpg.Connection) -> None:
@@ -171,6 +264,10 @@ async def test_the_session_does_not_decide_when_it_ends(database: Database, onlo
             await transaction.session.commit()
         with pytest.raises(RuntimeError, match="Raise"):
             await transaction.session.rollback()
+        with pytest.raises(RuntimeError, match="begin_nested"):
+            await transaction.session.begin()
+        with pytest.raises(RuntimeError, match="ends with"):
+            await transaction.session.close()
         with pytest.raises(RuntimeError, match="SET TRANSACTION"):
             await transaction.session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
     assert await labels(onlooker) == ["kept"]
@@ -179,7 +276,7 @@ async def test_the_session_does_not_decide_when_it_ends(database: Database, onlo
 async def test_what_comes_too_late_is_refused(database: Database, run: Run) -> None:
     async with database.transaction() as transaction:
         await run(transaction, ONE)
-    with pytest.raises(RuntimeError, match="over"):
+    with pytest.raises(RuntimeError, match="async with"):
         await run(transaction, ONE)
 
 
@@ -256,6 +353,39 @@ async def test_after_commit_runs_where_nobody_can_tell(settings: Settings, thing
         await write(database, on_driver, ONE)
 
 
+async def test_after_commit_does_not_run_where_commit_was_not_said(
+    database: Database, onlooker: asyncpg.Connection
+) -> None:
+    with pytest.raises(UnavailableError):
+        async with database.transaction() as transaction:
+            transaction.after_commit(lambda: pytest.fail("nothing was committed"))
+            [[backend]] = await on_driver(transaction, BACKEND)
+            await end_backend(onlooker, backend)
+
+
+async def test_a_cancellation_after_the_commit_withholds_nothing(database: Database) -> None:
+    waiting, called = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async def call() -> None:
+        called.set()
+
+    async def work() -> None:
+        async with database.transaction() as transaction:
+            transaction.after_commit(wait)
+            transaction.after_commit(call)
+
+    task = asyncio.create_task(work())
+    await waiting.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert called.is_set()
+
+
 async def test_a_failure_after_the_commit_is_logged_and_stops_nothing(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -292,6 +422,12 @@ async def test_a_row_that_is_copied_is_told_as_well(database: Database) -> None:
             await transaction.copy_rows("things", ["label"], [("same",), ("same",)])
 
 
+async def test_what_the_driver_itself_refuses_is_told_as_well(database: Database) -> None:
+    with pytest.raises(ConflictError, match=r"^This label is already taken\.$"):
+        async with database.transaction() as transaction:
+            await (await transaction.connection()).execute("INSERT INTO things (label) VALUES ('same'), ('same')")
+
+
 async def test_a_reference_to_nothing_is_a_conflict_that_names_the_column(database: Database, run: Run) -> None:
     with pytest.raises(ConflictError, match=r"^This parent_id refers to something that does not exist\.$"):
         await write(database, run, thing("orphan", parent_id=10**6))
@@ -312,6 +448,15 @@ async def test_a_serialization_failure_is_a_conflict(database: Database, run: Ru
             await run(transaction, select(Thing.amount))
             await write(database, run, change)
             await run(transaction, change)
+
+
+async def test_what_another_has_changed_is_a_conflict(database: Database, onlooker: asyncpg.Connection) -> None:
+    await write(database, on_driver, thing("fought over"))
+    with pytest.raises(ConflictError, match="at the same time"):
+        async with database.transaction() as transaction:
+            found = await transaction.session.get_one(Thing, 1)
+            await onlooker.execute("DELETE FROM things")
+            found.label = "late"  # an UPDATE that meets no row is stale to the session
 
 
 async def test_a_slow_statement_is_ended_and_told(settings: Settings, things: None, run: Run) -> None:
@@ -401,7 +546,7 @@ async def test_a_session_that_cannot_be_closed_keeps_no_connection(
 ) -> None:
     async with wired(settings, WirePostgres) as (_, database):
         with monkeypatch.context() as patched, pytest.raises(asyncio.CancelledError):
-            patched.setattr(AsyncSession, "close", AsyncMock(side_effect=asyncio.CancelledError))
+            patched.setattr(Session, "close", Mock(side_effect=asyncio.CancelledError))
             async with database.transaction() as transaction:
                 await by_session(transaction, ONE)
                 raise LookupError
@@ -414,7 +559,7 @@ async def test_a_connection_that_does_not_answer_a_rollback_is_given_up(
     monkeypatch.setattr("app.database.transaction.ROLLBACK_SECONDS", 0.05)
     async with wired(settings, Scissors) as (wire, database):
         with pytest.raises(LookupError):
-            async with database.transaction() as transaction:
+            async with asyncio.timeout(5), database.transaction() as transaction:
                 await run(transaction, thing("lost"))
                 wire.mute = True
                 raise LookupError
