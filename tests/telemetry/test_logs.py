@@ -268,14 +268,30 @@ async def test_the_access_log_is_written_together_and_before_whatever_else_is_lo
     monkeypatch.setattr(sys, "stdout", stream)
     configure_logging("INFO", "json")
     access = logging.getLogger(ACCESS_LOG)
-    for text in "ab":
-        access.info(text)
-    assert not written
-    while not written:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    access.info("c")
-    LOG.info("d")
-    assert [[json.loads(line)["message"] for line in each.splitlines()] for each in written] == [["a", "b"], ["c", "d"]]
+    for number, texts in enumerate(["ab", "cd"]):
+        for text in texts:
+            access.info(text)
+        assert len(written) == number
+        while len(written) == number:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    access.info("e")
+    LOG.info("f")
+    said = [[json.loads(line)["message"] for line in each.splitlines()] for each in written]
+    assert said == [["a", "b"], ["c", "d"], ["e", "f"]]
+
+
+async def test_a_line_that_waits_is_what_it_would_have_been_and_a_bad_one_harms_no_other(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    configure_logging("INFO", "json")
+    for id in "abc":
+        token = request_id.set(id)
+        logger = LOG if id == "c" else logging.getLogger(ACCESS_LOG)
+        logger.info(id)
+        logger.info("%d", "no number")
+        request_id.reset(token)
+    assert [(line["message"], line["request_id"]) for line in lines(output)] == [("a", "a"), ("b", "b"), ("c", "c")]
 
 
 def test_what_a_loop_did_not_come_to_write_is_written_in_the_next(output: Output) -> None:
