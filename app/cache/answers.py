@@ -9,19 +9,23 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from app.http.compression import accepts_gzip, compressible
-from app.http.conditional import Headers, gzip_etag
+from app.http.conditional import Headers, conditions_of, gzip_etag, is_unchanged, kept_by_304
 from app.http.problems import MEDIA_TYPE, problem
 
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
 _PROBLEM = {"type", "title", "status", "detail", "request_id"}
 
 
-@dataclass(slots=True)
 class Variant:
     """One encoding of an answer."""
 
-    headers: Headers
-    body: bytes
+    __slots__ = ("body", "headers", "headers_of_304", "named")
+
+    def __init__(self, headers: Headers, body: bytes) -> None:
+        self.headers = [*headers, (b"content-length", b"%d" % len(body))]
+        self.body = body
+        self.headers_of_304 = kept_by_304(headers)
+        self.named = dict(headers)
 
 
 @dataclass(slots=True)
@@ -33,8 +37,13 @@ class Answer:
 
     async def send(self, told: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         variant = self.gzip if self.gzip and accepts_gzip(_accept_encoding(scope)) else self.plain
-        await send({"type": "http.response.start", "status": 200, "headers": [*variant.headers, *told]})
-        await send({"type": "http.response.body", "body": variant.body})
+        conditions = conditions_of(scope)
+        if conditions and is_unchanged(conditions, variant.named):
+            status, headers, body = 304, variant.headers_of_304, b""
+        else:
+            status, headers, body = 200, variant.headers, variant.body
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, *told]})
+        await send({"type": "http.response.body", "body": body})
 
 
 @dataclass(slots=True)
@@ -78,17 +87,13 @@ def read(packed: bytes) -> Answer | Missing:
         if not lengths:
             return Missing(kept + "", float(made_at))
         headers, (length,) = _raw(kept), lengths
-        plain, gzip = _variant(headers, rest[:length]), None
+        plain, gzip = Variant(headers, rest[:length]), None
         if rest[length:]:
             tagged = [(name, gzip_etag(value) if name == b"etag" else value) for name, value in headers]
-            gzip = _variant([*tagged, (b"content-encoding", b"gzip")], rest[length:])
+            gzip = Variant([*tagged, (b"content-encoding", b"gzip")], rest[length:])
     except (TypeError, AttributeError) as error:
         raise ValueError("This is no answer") from error
     return Answer(plain, gzip, float(made_at))
-
-
-def _variant(headers: Headers, body: bytes) -> Variant:
-    return Variant([*headers, (b"content-length", b"%d" % len(body))], body)
 
 
 def _raw(headers: Any) -> Headers:

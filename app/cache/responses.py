@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.cache import answers
 from app.cache.cache import Cache, Loaded
 from app.cache.routes import NOT_ASKED, CachedRoutes, Rule
-from app.http.conditional import Headers
+from app.http.conditional import Headers, comparing
 
 # What a load may not depend on, since its answer is for everyone.
 _PERSONAL = frozenset(
@@ -29,8 +29,8 @@ class _NotShared(Exception):  # noqa: N818 - it is no error
 class ResponseCacheMiddleware:
     """Serves the decorated routes of `routes` from the cache that the lifespan put into the state.
 
-    Stands inside of whatever adds to every answer or compares it, and outside of compression. `tell` adds `X-Cache`,
-    also where it does not `keep` answers.
+    Stands inside of whatever adds to every answer, and outside of whatever compares or compresses it: what is kept was
+    compressed once, and is compared here. `tell` adds `X-Cache`, also where it does not `keep` answers.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ class ResponseCacheMiddleware:
         except _NotShared:
             if not ours:
                 await self.app(scope, receive, passing_send)
+            comparing_send = comparing(scope, passing_send)
             for message in ours:
-                await passing_send(message)
+                await comparing_send(message)
             return
         age = max(0, int(time() - answer.made_at))
         told: Headers = [(b"age", b"%d" % age)]

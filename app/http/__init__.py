@@ -72,10 +72,10 @@ def middleware(settings: Settings, *response_cache: Middleware) -> list[Middlewa
         )
     # Outside of whatever depends on the method or the length of the body.
     stack.append(Middleware(HeadMiddleware))
-    # Outside of whatever makes an answer, keeps or compresses it: all of that is still to be compared.
-    stack.append(Middleware(ConditionalMiddleware))
-    # Keeps answers in every encoding.
+    # Keeps answers in every encoding, and compares what it has kept.
     stack.extend(response_cache)
+    # Outside of whatever makes an answer or compresses it: all of that is still to be compared.
+    stack.append(Middleware(ConditionalMiddleware))
     if http.gzip_level:
         # Inside of CORS, which adds to its Vary; outside of the errors, which may be long.
         stack.append(Middleware(GZipMiddleware, level=http.gzip_level, minimum_bytes=http.gzip_minimum_bytes))

@@ -6,7 +6,7 @@ shows its category's name). That of anything else is `"<hash>"`. What is compres
 """
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
@@ -24,7 +24,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 # RFC 9110 §15.4.5; the others say what a body is.
 _KEPT_BY_304 = frozenset(
-    {b"age", b"cache-control", b"content-location", b"date", b"etag", b"expires", b"set-cookie", b"vary", b"x-cache"}
+    {b"age", b"cache-control", b"content-location", b"date", b"etag", b"expires", b"set-cookie", b"vary"}
 )
 _OPAQUE = re.compile(rb'"([^"]*)"')
 _TAG = r'(W/)?"[!#-~]*"'
@@ -121,7 +121,7 @@ def http_date(at: datetime) -> bytes:
 
 
 class ConditionalMiddleware:
-    """Answers 304 to a GET for what the client has. Stands outside of whatever makes, keeps or compresses answers."""
+    """Answers 304 to a GET for what the client has. Stands outside of whatever compresses answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -129,40 +129,52 @@ class ConditionalMiddleware:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or scope["method"] != "GET":
             return self.app(scope, receive, send)
-        conditions = [header for header in scope["headers"] if header[0] in _CONDITIONS]
-        if not conditions:
-            return self.app(scope, receive, send)
-        unchanged = False
+        return self.app(scope, receive, comparing(scope, send))
 
-        async def conditional_send(message: Message) -> None:
-            nonlocal unchanged
+
+def comparing(scope: Scope, send: Send) -> Send:
+    """Sends a 304 in place of what the client of this GET has."""
+    conditions = conditions_of(scope)
+    if not conditions:
+        return send
+    unchanged = False
+
+    async def comparing_send(message: Message) -> None:
+        nonlocal unchanged
+        if unchanged:
+            if message.get("more_body"):
+                raise OSError("Nobody reads on")  # which ends a stream, as a client that left does
+        elif message["type"] == "http.response.start" and message["status"] == 200:
+            headers = message.get("headers", ())
+            unchanged = is_unchanged(conditions, dict(headers))
             if unchanged:
-                if message.get("more_body"):
-                    raise OSError("Nobody reads on")  # which ends a stream, as a client that left does
-            elif message["type"] == "http.response.start" and message["status"] == 200:
-                unchanged = is_unchanged(conditions, message.get("headers", ()))
-                if unchanged:
-                    headers = [header for header in message["headers"] if header[0] in _KEPT_BY_304]
-                    await send({"type": "http.response.start", "status": 304, "headers": headers})
-                    await send({"type": "http.response.body", "body": b""})
-                    return
-                await send(message)
-            else:
-                await send(message)
+                await send({"type": "http.response.start", "status": 304, "headers": kept_by_304(headers)})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await send(message)
+        else:
+            await send(message)
 
-        return self.app(scope, receive, conditional_send)
+    return comparing_send
 
 
-def is_unchanged(conditions: Headers, headers: Headers) -> bool:
+def conditions_of(scope: Scope) -> Headers:
+    return [header for header in scope["headers"] if header[0] in _CONDITIONS]
+
+
+def kept_by_304(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    return [header for header in headers if header[0] in _KEPT_BY_304]
+
+
+def is_unchanged(conditions: Headers, headers: Mapping[bytes, bytes]) -> bool:
     """By its ETag if `If-None-Match` is among the conditions, else by its date (RFC 9110 §13.2.2)."""
-    named = dict(headers)
     tags = [value for name, value in conditions if name == b"if-none-match"]
     if tags:
-        etag = named.get(b"etag", b"")
+        etag = headers.get(b"etag", b"")
         return bool(etag) and ([etag] == tags or _is_one_of(etag, b",".join(tags)))
-    if b"last-modified" not in named:
+    if b"last-modified" not in headers:
         return False
-    since, modified = _instant(conditions[-1][1]), _instant(named[b"last-modified"])
+    since, modified = _instant(conditions[-1][1]), _instant(headers[b"last-modified"])
     return since is not None and modified is not None and modified <= since
 
 
