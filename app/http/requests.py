@@ -43,10 +43,9 @@ class RequestContextMiddleware:
             nonlocal ended_at, status, bytes_sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = list(message.get("headers", ()))
-                headers.append((b"x-request-id", id.encode()))
-                headers.append((b"x-process-time", b"%.6f" % (perf_counter() - started_at)))
-                message["headers"] = headers
+                process_time = b"%.6f" % (perf_counter() - started_at)
+                own = (b"x-request-id", id.encode()), (b"x-process-time", process_time)
+                message["headers"] = [*message.get("headers", ()), *own]
                 await send(message)
             else:
                 await send(message)

@@ -40,10 +40,10 @@ class SecurityHeadersMiddleware:
 
         def securing_send(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                own = {name for name, _ in headers if name in _NAMES}
-                headers += [header for header in defaults if header[0] not in own] if own else defaults
-                message["headers"] = headers
+                headers = message.get("headers", ())
+                own = dict(headers)
+                added = defaults if _NAMES.isdisjoint(own) else [each for each in defaults if each[0] not in own]
+                message["headers"] = [*headers, *added]
             return send(message)  # not awaited, here and below: that spares every request some coroutines
 
         return self.app(scope, receive, securing_send)

@@ -5,6 +5,7 @@ What is not usual (no length, a `Connection` header), and what is wrong, is Uvic
 
 import asyncio
 import re
+from collections.abc import Collection
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
@@ -65,21 +66,22 @@ class Cycle(RequestResponseCycle):
         status, headers, common = message["status"], message.get("headers"), self._common_lines()
         if common is None or not headers or not self.keep_alive:
             return None
-        names, values = zip(*headers, strict=True)
-        if not (self._good_names.issuperset(names) or self._are_good(names)):
+        named = dict(headers)
+        if not (self._good_names.issuperset(named) or self._are_good(named)):
             return None
-        text: bytes = b"".join(values)
-        if len(text.translate(None, _NO_VALUE_HOLDS)) != len(text):
+        lines: bytes = b"\r\n".join(map(b": ".join, headers))
+        line_ends = 2 * len(headers) - 2
+        if len(lines.translate(None, _NO_VALUE_HOLDS)) != len(lines) - line_ends:
             return None
-        if b"content-length" in names:
-            self.expected_content_length = int(values[names.index(b"content-length")])
+        if b"content-length" in named:
+            self.expected_content_length = int(named[b"content-length"])
             self.chunked_encoding = False
         elif status not in _BODILESS:
             return None
-        return b"%b%b%b\r\n\r\n" % (STATUS_LINE[status], common, b"\r\n".join(map(b": ".join, headers)))
+        return b"%b%b%b\r\n\r\n" % (STATUS_LINE[status], common, lines)
 
-    def _are_good(self, names: tuple[bytes, ...]) -> bool:
-        good = all(_NAME.fullmatch(name) for name in names) and _FRAMING.isdisjoint(names)
+    def _are_good(self, names: Collection[bytes]) -> bool:
+        good = all(map(_NAME.fullmatch, names)) and _FRAMING.isdisjoint(names)
         if good and len(self._good_names) < _MOST_NAMES:
             self._good_names.update(names)
         return good
@@ -98,6 +100,8 @@ class Cycle(RequestResponseCycle):
 class Protocol(HttpToolsProtocol):
     """A connection."""
 
+    _idle_since = 0.0
+
     @property
     def idle(self) -> bool:
         """Nothing has come that is not answered."""
@@ -108,6 +112,39 @@ class Protocol(HttpToolsProtocol):
         """With the answer that is being made, if it has not begun."""
         if self.cycle and not (self.cycle.response_started or self.pipeline):
             self.cycle.keep_alive = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer runs on, and looks when it is due: setting and cancelling one for each request is dear."""
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_in(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if not self.idle:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_in(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()

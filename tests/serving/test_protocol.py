@@ -123,6 +123,73 @@ async def test_a_client_that_reads_slowly_gets_the_head_too(protocol: type[HttpT
     assert sink.written == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
+class Clock:
+    """A loop whose time passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.loop = asyncio.get_running_loop()
+        self.create_task = self.loop.create_task
+        self.timers: dict[asyncio.Handle, float] = {}
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.Handle:
+        timer = asyncio.Handle(callback, (), self.loop)
+        self.timers[timer] = self.now + seconds
+        return timer
+
+    def pending(self) -> list[asyncio.Handle]:
+        return [timer for timer in self.timers if not timer.cancelled()]
+
+    def go_on_until(self, now: float) -> None:
+        while due := [timer for timer in self.pending() if self.timers[timer] <= now]:
+            timer = min(due, key=lambda timer: self.timers[timer])
+            self.now = self.timers.pop(timer)
+            timer._run()
+        self.now = now
+
+
+@pytest.mark.parametrize("protocol", [Protocol, HttpToolsProtocol])
+async def test_a_connection_is_closed_when_it_was_idle_for_long(protocol: type[HttpToolsProtocol]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = Config(app, log_config=None, lifespan="off", proxy_headers=False, timeout_keep_alive=5)
+    config.load()
+    clock, state, go_on = Clock(), ServerState(), asyncio.Event()
+    kept, lost = (protocol(config, state, {}, clock) for _ in range(2))  # type: ignore[arg-type]
+    sink = Sink()
+    for connection in (kept, lost):
+        connection.connection_made(sink)
+
+    async def answer(connection: HttpToolsProtocol, at: float, until: float) -> None:
+        clock.go_on_until(at)
+        for piece in (b"GET / HT", b"TP/1.1\r\nHost: here\r\n\r\n"):
+            connection.data_received(piece)
+            clock.go_on_until((at + until) / 2)
+            assert not sink.closed
+        clock.go_on_until(until)
+        go_on.set()
+        await asyncio.gather(*state.tasks)
+        go_on.clear()
+
+    await answer(kept, 0, 0)
+    await answer(kept, 3, 3)
+    await answer(kept, 7.9, 100)
+    await answer(kept, 102, 102)
+    await answer(lost, 106.9, 106.9)
+    lost.connection_lost(None)
+    sink.closed = False
+    assert len(clock.pending()) == 1
+    clock.go_on_until(107)
+    assert sink.closed
+    assert not clock.pending()
+
+
 async def test_the_usual_goes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     heads: list[bytes | None] = []
     find = Cycle._head
@@ -132,5 +199,5 @@ async def test_the_usual_goes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> 
         return heads[-1]
 
     monkeypatch.setattr(Cycle, "_head", noting)
-    await exchange(Protocol, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", 200, [LENGTH], [(b"date", b"now")])
-    assert heads == [b"HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\n\r\n"]
+    await exchange(Protocol, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", 200, [LENGTH, (b"a", b"b")], [(b"date", b"now")])
+    assert heads == [b"HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\na: b\r\n\r\n"]
