@@ -180,10 +180,11 @@ def is_unchanged(conditions: Headers, headers: Mapping[bytes, bytes]) -> bool:
 
 def _is_one_of(etag: bytes, tags: bytes) -> bool:
     """By weak comparison (§13.1.2); in which encoding the client has it does not matter either."""
+    if tags.strip() == b"*":
+        return True
     ours = _OPAQUE.search(etag)
-    if ours is None or tags.strip() == b"*":
-        return ours is not None
-    return ours[1].removesuffix(b"-gzip") in {tag.removesuffix(b"-gzip") for tag in _OPAQUE.findall(tags)}
+    theirs = {tag.removesuffix(b"-gzip") for tag in _OPAQUE.findall(tags)}
+    return ours is not None and ours[1].removesuffix(b"-gzip") in theirs
 
 
 def _instant(date: bytes) -> datetime | None:
