@@ -106,7 +106,7 @@ class DatabaseSettings(BaseModel):
 class RedisSettings(BaseModel):
     url: RedisURL | None = Field(None, repr=False, description="Redis or Valkey; without it, caches live in memory.")
     timeout_seconds: float = Field(0.1, gt=0, description="Longest wait for one command or connection.")
-    max_connections: int = Field(20, ge=2, description="Connections per worker.")
+    max_connections: int = Field(20, ge=2, description="Connections per worker, besides the two of the cache.")
 
 
 class CacheSettings(BaseModel):

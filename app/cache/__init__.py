@@ -6,18 +6,17 @@ Redis is a help, never a need: every command is bounded, and its failure is surv
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from app.cache.cache import Cache, Invalidate, Loaded
+from app.cache.connection import open_redis
 from app.cache.link import Link
 from app.cache.remembered import remembered
 from app.cache.responses import ResponseCacheMiddleware
 from app.cache.routes import CachedRoutes, cached_response
 from app.cache.store import Store
 from app.cache.stores import Memory, MemoryStore, TwoLevelStore
-from app.config import CacheSettings, RedisSettings
+from app.config import CacheSettings
 
 __all__ = [
     "Cache",
@@ -30,27 +29,6 @@ __all__ = [
     "open_redis",
     "remembered",
 ]
-
-
-@asynccontextmanager
-async def open_redis(settings: RedisSettings) -> AsyncIterator[Redis | None]:
-    """The process's client, or None where no REDIS_URL is set. Connects at the first command."""
-    if settings.url is None:
-        yield None
-        return
-    # The default pool raises when a burst wants more connections than it has; this one lets the burst wait.
-    pool = BlockingConnectionPool.from_url(
-        settings.url,
-        max_connections=settings.max_connections,
-        timeout=settings.timeout_seconds,
-        socket_timeout=settings.timeout_seconds,
-        socket_connect_timeout=settings.timeout_seconds,
-        # By itself a client would repeat what it sent when a connection broke: an invalidation that comes twice could
-        # bring back what another one came between for. And a listener would connect anew without telling us.
-        retry=Retry(NoBackoff(), 0, supported_errors=()),
-    )
-    async with Redis.from_pool(pool) as redis:
-        yield redis
 
 
 @asynccontextmanager

@@ -7,21 +7,19 @@ those who never lost sight do not know what it wrote: it tries to return at once
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError, ResponseError
 
+from app.cache.connection import SharedConnection
 from app.cache.store import Generations, Names, new_generation
 
 log = logging.getLogger(__name__)
-
-AnswerT = TypeVar("AnswerT")
 
 EPOCH = "epoch"
 """The name that every entry has, and nobody else can give: others' have a prefix."""
@@ -32,6 +30,8 @@ TRUST_SECONDS = 1.5
 GENERATION_SECONDS = 86_400
 """A generation lives so long, whether it is asked for or not: then the next read makes another one, and what depended
 on it is loaded anew. So Redis also holds those of names that nobody asks for any more, for a day."""
+AT_ONCE = 20
+"""So many commands are under way at most, or the last ones would wait for the others as long as Redis may take."""
 # At once, so that processes hear of changes in the order in which they happened. A pipeline costs half as much again.
 _ANNOUNCE = """
 for place, key in ipairs(KEYS) do redis.call('SET', key, ARGV[3 + place], 'EX', ARGV[3]) end
@@ -43,7 +43,7 @@ FAILURES = (RedisError, OSError, TimeoutError)
 
 class Link:
     def __init__(self, redis: Redis, namespace: str, timeout_seconds: float, max_names: int) -> None:
-        self.redis = redis
+        self._redis = redis
         self.namespace = namespace
         self.timeout_seconds = timeout_seconds
         self.names = Names(max_names)
@@ -51,8 +51,10 @@ class Link:
         """Commands that were not answered, so far."""
         self.reachable = False
         """Invalidations are worth a try: they are, before anything is trusted."""
-        # As many as there are connections, but for the listener's. To wait for one is not to wait for Redis.
-        self._slots = asyncio.Semaphore(redis.connection_pool.max_connections - 1)
+        self._slots = asyncio.Semaphore(AT_ONCE)  # to wait for one is not to wait for Redis
+        # What is read may be large, and Redis drops a subscriber to whom it owes too much.
+        self._answers: SharedConnection
+        self._messages: SharedConnection
         # Redis tells what is published to whoever listens, in whichever of its databases.
         self._channel = f"{namespace}:{redis.connection_pool.connection_kwargs.get('db', 0)}:invalidations"
         self._trusted_until = 0.0
@@ -77,14 +79,14 @@ class Link:
                 task.cancel()
                 await asyncio.wait([task], timeout=_PAUSE_SECONDS)
 
-    async def ask(self, command: Callable[[], Awaitable[AnswerT]]) -> AnswerT | None:
+    async def ask(self, *words: Any) -> Any:
         """What Redis answers; None where it is not trusted, does not answer in time, or refuses."""
         async with self._slots:
             if not self.trusted:
                 return None
             try:
                 async with asyncio.timeout(self.timeout_seconds):
-                    return await command()
+                    return await self._answers.ask(*words)
             except FAILURES as error:
                 self.failures += 1
                 if not isinstance(error, ResponseError):  # then it is there, and has no memory left, say
@@ -130,7 +132,7 @@ class Link:
         keys = [self.generation_key(name) for name in generations]
         told = self._channel, orjson.dumps(generations), GENERATION_SECONDS
         async with asyncio.timeout(self.timeout_seconds):
-            await self.redis.eval(_ANNOUNCE, len(keys), *keys, *told, *generations.values())
+            await self._messages.ask("EVAL", _ANNOUNCE, len(keys), *keys, *told, *generations.values())
 
     def generation_key(self, name: str) -> str:
         return f"{self.namespace}:generation:{name}"
@@ -139,8 +141,8 @@ class Link:
         while True:
             self._lost.clear()
             try:
-                async with self.redis.pubsub() as pubsub:
-                    await self._listen(pubsub)
+                async with self._connected() as self._answers, self._connected() as self._messages:
+                    await self._listen()
             except FAILURES as error:
                 self._fail(error)
                 self._miss()
@@ -150,12 +152,13 @@ class Link:
             self._tried.set()
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _listen(self, pubsub: PubSub) -> None:
+    def _connected(self) -> AbstractAsyncContextManager[SharedConnection]:
+        return SharedConnection(self._redis, self._hear).opened(self._lost, self.timeout_seconds)
+
+    async def _listen(self) -> None:
         """Until it is lost. Raises what `FAILURES` lists."""
         async with asyncio.timeout(self.timeout_seconds):
-            await pubsub.subscribe(self._channel)
-            while (await self._next(pubsub, self.timeout_seconds)).get("type") != "subscribe":
-                pass
+            await self._messages.ask("SUBSCRIBE", self._channel)
         self.names.forget()  # nobody listened until now
         self._lost.clear()
         self.reachable = True
@@ -164,9 +167,9 @@ class Link:
             await self._announce({EPOCH: new_generation()})
         while not self._lost.is_set():
             sent_at = monotonic()
-            await pubsub.ping()
-            while (message := await self._next(pubsub, TRUST_SECONDS)).get("type") != "pong":
-                self._hear(message)
+            async with asyncio.timeout(TRUST_SECONDS):
+                await self._answers.ask("PING")
+                await self._messages.ask("PING")
             if self._lost.is_set():
                 break
             if self._warned:
@@ -174,23 +177,19 @@ class Link:
                 log.info("The cache uses Redis again")
             self._trusted_until = sent_at + TRUST_SECONDS
             self._tried.set()
-            while not self._lost.is_set() and (left := sent_at + BEAT_SECONDS - monotonic()) > 0:
-                if message := await pubsub.get_message(timeout=left):
-                    self._hear(message)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(sent_at + BEAT_SECONDS - monotonic()):
+                    await self._lost.wait()
 
-    async def _next(self, pubsub: PubSub, seconds: float) -> dict[str, Any]:
-        message: dict[str, Any] | None = await pubsub.get_message(timeout=seconds)
-        if message is None:
-            raise TimeoutError("Redis is silent")
-        return message
-
-    def _hear(self, message: dict[str, Any]) -> None:
-        if message["type"] == "message":
-            self.names.hear(orjson.loads(message["data"]))
+    def _hear(self, said: list[Any]) -> None:
+        kind, _, message = said
+        if kind == b"message":
+            self.names.hear(orjson.loads(message))
 
     async def _has_restarted(self) -> bool:
         """With data that may be older than what we have seen of it."""
         async with asyncio.timeout(self.timeout_seconds):
-            run = (await self.redis.info("server"))["run_id"].encode()
-            before = await self.redis.set(f"{self.namespace}:run", run, get=True)
+            info: bytes = await self._messages.ask("INFO", "server")
+            run = info.partition(b"run_id:")[2].partition(b"\r")[0]
+            before = await self._messages.ask("SET", f"{self.namespace}:run", run, "GET")
         return before is not None and before != run

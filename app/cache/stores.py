@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from time import time
-from typing import cast
 
 from cachetools import LRUCache, TLRUCache
 
@@ -12,6 +11,13 @@ from app.cache.store import Entry, Found, Generations, new_generation, pack, unp
 _OVERHEAD_BYTES = 500  # of an entry in memory, its key and its place, about
 _NAMES_PER_ENTRY = 4
 _NO_CLAIM = ""
+_MAKE = """
+local made = {}
+for place, key in ipairs(KEYS) do
+    made[place] = redis.call('SET', key, ARGV[1 + place], 'NX', 'GET', 'EX', ARGV[1]) or ARGV[1 + place]
+end
+return made
+"""
 # Only who holds the claim may give it back: it may have expired, and be somebody else's.
 _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
 
@@ -90,7 +96,6 @@ class RedisStore:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._redis = link.redis
 
     def peek(self, key: str, names: Sequence[str]) -> Entry | None:
         return None
@@ -102,11 +107,11 @@ class RedisStore:
         asked_at = self._link.names.changes
         wanted = _with_epoch(names)
         keys = [self._link.generation_key(name) for name in wanted]
-        answer = await self._link.ask(lambda: self._redis.mget(self._key("entry", key), *keys))
+        answer = await self._link.ask("MGET", self._key("entry", key), *keys)
         if answer is None:
             return Found(None, None)
-        packed, *tokens = cast(list[bytes | None], answer)
-        made = await self._link.ask(lambda: self._make(keys)) if None in tokens else cast(list[bytes], tokens)
+        packed, *tokens = answer
+        made = await self._make(keys) if None in tokens else tokens
         if made is None or not self._link.trusted:  # lost while we asked
             return Found(None, None)
         generations = {name: token.decode("latin-1") for name, token in zip(wanted, made, strict=True)}
@@ -117,7 +122,7 @@ class RedisStore:
     async def write(self, key: str, entry: Entry) -> None:
         milliseconds = int((entry.kept_until - time()) * 1000)
         if milliseconds > 0 and not self._link.names.are_past(entry.generations):
-            await self._link.ask(lambda: self._redis.set(self._key("entry", key), pack(entry), px=milliseconds))
+            await self._link.ask("SET", self._key("entry", key), pack(entry), "PX", milliseconds)
 
     async def invalidate(self, names: Sequence[str]) -> None:
         await self._link.invalidate(_with_epoch(names)[1:])
@@ -127,13 +132,13 @@ class RedisStore:
             return _NO_CLAIM  # and nobody to wait for
         place = self._key("claim", ".".join([*generations.values(), key]))
         token, milliseconds = new_generation(), int(seconds * 1000)
-        holder = await self._link.ask(lambda: self._redis.set(place, token, nx=True, px=milliseconds, get=True))
+        holder = await self._link.ask("SET", place, token, "NX", "GET", "PX", milliseconds)
         return f"{token} {place}" if holder is None else None
 
     async def release(self, claim: str) -> None:
         token, _, place = claim.partition(" ")
         if place:  # if that fails, its time ends it
-            await self._link.ask(lambda: self._redis.eval(_RELEASE, 1, place, token))
+            await self._link.ask("EVAL", _RELEASE, 1, place, token)
 
     def heard_at(self) -> float:
         return self._link.names.changed_at if self._link.trusted else time()
@@ -141,14 +146,11 @@ class RedisStore:
     def _key(self, kind: str, key: str) -> str:
         return f"{self._link.namespace}:{kind}:{key}"
 
-    async def _make(self, keys: list[str]) -> list[bytes]:
+    async def _make(self, keys: list[str]) -> list[bytes] | None:
         """The generations, new ones for the names that have none."""
-        pipeline = self._redis.pipeline(transaction=False)
         tokens = [new_generation() for _ in keys]
-        for key, token in zip(keys, tokens, strict=True):
-            pipeline.set(key, token, nx=True, get=True, ex=GENERATION_SECONDS)
-        found = await pipeline.execute()
-        return [before or token.encode() for before, token in zip(found, tokens, strict=True)]
+        made: list[bytes] | None = await self._link.ask("EVAL", _MAKE, len(keys), *keys, GENERATION_SECONDS, *tokens)
+        return made
 
 
 class TwoLevelStore(RedisStore):

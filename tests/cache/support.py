@@ -40,6 +40,9 @@ async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], s
             await asyncio.sleep(0.005)
 
 
+PONG = b"+PONG\r\n"
+
+
 class Server:
     """A Valkey that can be killed and paused; it comes back at the same address."""
 
@@ -97,7 +100,7 @@ class Road(WireRedis):
         self.silent = ""
         """"commands" or "all", as half-open connections are: what is sent either way is lost, and nothing is closed."""
         self.passing = -1
-        """Answers until the first that is held back; none is while it is negative."""
+        """Answers, without those to beats, until the first that is held back; none is while it is negative."""
         self.holds_messages = False
         self.carried = 0
         self._listeners: set[End] = set()
@@ -108,6 +111,10 @@ class Road(WireRedis):
         for end in [end for end in self._open_ends if end.peer in self._open_ends]:
             if listeners or not self._listeners & {end, end.peer}:
                 end.transport.abort()
+
+    def lose_connections(self) -> None:
+        """Without a word; new ones can be made."""
+        self._lossy |= self._open_ends
 
     def mend(self) -> None:
         self.closed, self.silent, self.passing, self.holds_messages = False, "", -1, False
@@ -142,13 +149,15 @@ class Road(WireRedis):
             held_back = self.holds_messages
         else:
             held_back = self.passing == 0
-            self.passing -= self.passing > 0
-        if held_back:
+            self.passing -= self.passing > 0 and data != PONG
+        if held_back or any(client is server.peer for client, _ in self.held_back):
             self.held_back.append((server.peer, data))
-        return b"" if held_back else data
+            return b""
+        return data
 
     def _loses(self, client: End) -> bool:
-        loses = self.silent == "all" or (self.silent == "commands" and client not in self._listeners)
+        commands = self.silent == "commands" and client not in self._listeners
+        loses = self.silent == "all" or commands or client in self._lossy
         if loses:
             self.carried += 1
             self._lossy.add(client)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 import app.cache.cache
 from app.cache import Cache, open_cache, open_redis, remembered
+from app.cache.link import AT_ONCE
 from app.cache.store import Entry, Store
 from app.cache.stores import Memory, MemoryStore, RedisStore
 from app.config import Settings
@@ -350,16 +351,15 @@ async def test_its_opening_can_be_given_up_at_any_moment(settings: Settings, tur
     assert opening.cancelled()
 
 
-async def test_to_wait_for_a_connection_is_not_to_wait_for_redis(settings: Settings) -> None:
+async def test_to_wait_for_ones_turn_is_not_to_wait_for_redis(settings: Settings) -> None:
     async with linked(settings, f"test-{uuid4()}") as link:
-        slots = settings.redis.max_connections - 1
-        for _ in range(slots):
+        for _ in range(AT_ONCE):
             await link._slots.acquire()
         link.timeout_seconds = 0.05
         reading = asyncio.create_task(RedisStore(link).read("answer", ["answer"]))
         await asyncio.sleep(0.1)  # longer than Redis may take
         link.timeout_seconds = 5
-        for _ in range(slots):
+        for _ in range(AT_ONCE):
             link._slots.release()
         assert (await reading).generations
         assert (link.trusted, link.failures) == (True, 0)

@@ -66,6 +66,8 @@ class World:
     async def read(self, at: int, key: str, stale: float = 0, hold: bool = False, fail: bool = False) -> int | None:
         node, began = self.nodes[at], self.step
         least = node.least[key]
+        # Its load may have failed already: it ends when Redis has heard that the claim is given back.
+        joins = any(name.endswith(f":{key}") and not flight.task.done() for name, flight in node.cache._flights.items())
 
         async def load() -> int:
             self.loads += 1
@@ -80,7 +82,7 @@ class World:
         try:
             version = await node.cache.remember(key, TTL, load, schema=int, tags=["all"], stale=stale)
         except FailedError as failed:
-            assert failed.step >= began, "a failure was kept"  # noqa: PT017 - most do not fail
+            assert failed.step >= began or joins, "a failure was kept"  # noqa: PT017 - most do not fail
             return None
         assert least <= version <= self.versions[key], f"{key} in cache {at}, since step {began}"
         return version
@@ -254,7 +256,7 @@ SLOW_LOAD = ("read", 0, "a", 0.0, True)
 # An answer from before an invalidation comes after it.
 @example(
     [
-        [("read", 0, "a"), ("write", 0, "c"), ("read", 1, "b")],  # which leaves it two connections
+        [("read", 0, "a"), ("read", 1, "b")],
         [("slow_answers", 0, 0)],
         [("read", 0, "b")],
         [("write", 0, "a", "all")],
@@ -262,21 +264,21 @@ SLOW_LOAD = ("read", 0, "a", 0.0, True)
         [("read", 0, "a")],
     ]
 )
+# A load has failed, and its claim is not yet given back.
+@example([[("slow_answers", 0, 4)], [("read", 0, "a", 0.0, False, True)], [("read", 0, "a")]])
 # An invalidation is not heard, or cannot be sent.
 @example([[("read", 0, "a")], [("slow_messages", 0)], [("write", 1, "a")], [("cut", 0, True)], [("hear",)]])
 @example([[("read", 1, "a")], [("cut", 0, True, True)], [("write", 0, "a")], [("hear",)], [("read", 1, "a")]])
-@example(
-    [[("read", 1, "a")], [("silence", 0, "commands")], [("write", 0, "a")], [("hear",)], [("hear",), ("read", 1, "a")]]
-)
+@example([[("read", 1, "a")], [("silence", 0, "all")], [("write", 0, "a")], [("hear",)], [("hear",), ("read", 1, "a")]])
 @example([[("cut", 0, True, True)], [SLOW_LOAD], [("write", 0, "a")], [("read", 0, "a")], [("go_on",)]])
 # An invalidation arrives, its answer does not, and it is sent again after a later one.
 @example(
     [
-        [("slow_answers", 0, 0)],
+        [("slow_messages", 0)],
         [("write", 0, "a")],
         [("read", 1, "a")],
         [("write", 1, "a")],
-        [("cut", 0)],
+        [("cut", 0, True)],
         [("mend", 0)],
         [("read", 1, "a")],
     ]

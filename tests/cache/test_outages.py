@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import app.cache.cache
 from app.cache import Cache
-from app.cache.link import TRUST_SECONDS
+from app.cache.link import AT_ONCE, TRUST_SECONDS
 from app.cache.store import Entry, pack, unpack
-from app.config import RedisSettings
 from tests.cache.support import Road, Server, link_of, mortal_server, opened, until
 from tools.network import LOOPBACK
 
@@ -159,6 +157,15 @@ async def test_nobody_is_told_while_redis_is_paused_and_nobody_serves_what_is_ol
         await until(lambda: source.hits(a, b))
 
 
+async def test_an_invalidation_is_lost_on_its_way(server: Server, source: Source) -> None:
+    async with Road(LOOPBACK, server.port) as road, opened(road.through(server.url)) as a, opened(server.url) as b:
+        await until(lambda: source.hits(a, b))
+        road.lose_connections()
+        await source.write(a)
+        await until(lambda: source.has_reached(b))
+        await until(lambda: source.hits(a, b))
+
+
 async def test_a_connection_is_half_open(server: Server, source: Source) -> None:
     async with (
         Road(LOOPBACK, server.port) as road,
@@ -203,14 +210,14 @@ async def test_another_database_of_the_same_redis_is_another_cache(server: Serve
 async def test_an_invalidation_is_not_lost_with_its_caller(server: Server, source: Source) -> None:
     async with opened(server.url, timeout_seconds=5) as a, opened(server.url) as b:
         await until(lambda: source.hits(a, b))
-        pool: Any = link_of(a).redis.connection_pool
-        taken = [await pool.get_connection() for _ in range(RedisSettings().max_connections - 1)]
+        for _ in range(AT_ONCE):
+            await link_of(a)._slots.acquire()
         writing = asyncio.create_task(source.write(a))
         await asyncio.sleep(0)
         writing.cancel()
         await asyncio.wait([writing])
-        for connection in taken:
-            await pool.release(connection)
+        for _ in range(AT_ONCE):
+            link_of(a)._slots.release()
         await source.is_right(a)
         await until(lambda: source.has_reached(b))
 
