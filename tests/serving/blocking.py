@@ -1,5 +1,6 @@
-"""The app, with an endpoint that blocks the event loop for a while."""
+"""The app, with an endpoint that blocks the event loop for a while, and one that tells of the worker it is in."""
 
+import gc
 import time
 
 from app.main import app
@@ -8,3 +9,8 @@ from app.main import app
 @app.get("/block")
 async def block(seconds: float) -> None:
     time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
+
+
+@app.get("/collector")
+async def collector() -> tuple[int, int]:
+    return gc.get_threshold()[0], gc.get_freeze_count()

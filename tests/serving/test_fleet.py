@@ -124,6 +124,13 @@ def test_a_worker_that_hangs_is_replaced_and_shows_where_it_was(serve: Serve) ->
         assert httpx.get(f"{server.address}/health/live").status_code == 200
 
 
+def test_garbage_is_not_looked_for_where_there_is_none(serve: Serve) -> None:
+    with _blocking(serve) as server:
+        threshold, frozen = httpx.get(f"{server.address}/collector").json()
+        assert threshold == 10_000
+        assert frozen > 50_000  # whatever was imported
+
+
 def _places(text: str, part: str) -> list[int]:
     return [place for place in range(len(text)) if text.startswith(part, place)]
 
