@@ -114,7 +114,8 @@ def report() -> None:
             "scenarios": "\n\n".join(map(section, compared)),
             "targets": _targets(compared),
             "cached": _told(caching.section(here, servers["A"], ROUNDS, SECONDS)),
-            "connections": _told(scale.connections(here, [servers["B"], servers["C"], app], ROUNDS, SECONDS)),
+            # Long enough that it is not to connect what is measured.
+            "connections": _told(scale.connections(here, [servers["B"], servers["C"], app], ROUNDS // 3, 3 * SECONDS)),
             "memory": _told(scale.memory(app)),
             "peers": _told(_peers(here, app)),
             "workers": _told(scale.workers(here, ROUNDS, SECONDS)),
