@@ -12,7 +12,7 @@ import asyncpg
 from app.config import DatabaseSettings
 from app.database.errors import DRIVER_ERRORS, may_be_repeated, translate
 from app.database.pool import Pool
-from app.database.statements import Query, log_if_slow
+from app.database.statements import Query, log_statement
 
 RowT = TypeVar("RowT")
 
@@ -48,7 +48,7 @@ class Reads:
             raise
         finally:
             self.statements += 1
-            log_if_slow(sql, perf_counter() - started, self._slow_seconds)
+            log_statement(sql, perf_counter() - started, self._slow_seconds)
 
     async def _fetch_once(self, sql: str, arguments: list[Any], pool: Pool | None = None) -> list[asyncpg.Record]:
         pool = pool or self._pool

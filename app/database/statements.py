@@ -117,6 +117,8 @@ def _make(default: Any) -> Any:
     return default.arg(None) if default.is_callable else default.arg
 
 
-def log_if_slow(sql: str, seconds: float, slow_seconds: float) -> None:
+def log_statement(sql: str, seconds: float, slow_seconds: float) -> None:
     if seconds > slow_seconds:
         log.warning("A statement took %(seconds).3f s: %(sql)s", {"seconds": seconds, "sql": sql})
+    else:
+        log.debug("%s", sql)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.database.errors import DRIVER_ERRORS, is_connection_lost, may_be_repeated, translate
 from app.database.sessions import SessionPool, guest_session
-from app.database.statements import Statement, log_if_slow
+from app.database.statements import Statement, log_statement
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Transaction:
         except DRIVER_ERRORS as error:
             _raise_told(error, sql)
         finally:
-            log_if_slow(sql, perf_counter() - started, self._slow_seconds)
+            log_statement(sql, perf_counter() - started, self._slow_seconds)
 
     async def _run_after_commit(self) -> None:
         cancelled: asyncio.CancelledError | None = None

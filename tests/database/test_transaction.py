@@ -1,6 +1,7 @@
 """Each promise holds on the driver and through the session, and for both in one transaction."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeAlias, TypeVar
@@ -14,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from app.config import Settings
-from app.database import Change, Database, Transaction, open_database
+from app.database import Change, Database, Query, Transaction, open_database
 from app.exceptions import ConflictError, UnavailableError
 from tests.database.tables import Thing
 from tests.wire import End, WirePostgres
@@ -478,6 +479,14 @@ async def test_a_slow_statement_is_logged(settings: Settings, things: None, capl
     async with open_database(strict, "strict") as database:
         await write(database, on_driver, thing("slow"))
     assert "INSERT INTO things" in caplog.text
+
+
+async def test_statements_are_logged_for_who_debugs(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    for level, expected in ((logging.INFO, []), (logging.DEBUG, ["INSERT", "SELECT"])):
+        with caplog.at_level(level, "app.database"):
+            await write(database, on_driver, thing(f"at {level}"))
+            await database.reads.all(Query(int, select(Thing.id)))
+        assert [record.getMessage().split()[0] for record in caplog.records] == expected
 
 
 async def test_a_timeout_of_something_else_is_not_the_databases(database: Database, run: Run) -> None:
