@@ -87,7 +87,7 @@ class DatabaseSettings(BaseModel):
     require_migrated: bool = Field(True, description="Refuse to start on a database that lacks migrations.")
     allow_plaintext: bool = Field(False, description="Let production reach its database without TLS.")
     pool_size: int = Field(5, ge=1, description="Connections for transactions, per worker.")
-    read_pool_size: int = Field(5, ge=1, description="Connections for reads without a transaction, per worker.")
+    read_pool_size: int = Field(10, ge=1, description="Connections for reads without a transaction, per worker.")
     pool_timeout_seconds: float = Field(3.0, gt=0, description="Wait for a free connection; then 503.")
     pool_recycle_seconds: int = Field(1800, ge=1, description="Age at which a connection is replaced.")
     connect_timeout_seconds: float = Field(5.0, gt=0, description="Wait for PostgreSQL to accept a connection.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.config import DatabaseSettings
 from app.repositories.example_data import load_example_data
 from tests.conftest import Service
 from tests.environment import variables
@@ -55,6 +56,14 @@ def test_what_a_page_names_exists(page: Path) -> None:
     assert set(re.findall(rf"\b(?:{GROUPS})_[A-Z_]+\b", text)) <= variables().keys()
     for factors, product in re.findall(r"(\d+(?: × \d+)+) = (\d+)", text):
         assert prod(map(int, factors.split(" × "))) == int(product), factors
+
+
+def test_the_connections_that_the_pages_sum_are_the_defaults() -> None:
+    fields = DatabaseSettings.model_fields
+    changes, reads = fields["pool_size"].default, fields["read_pool_size"].default
+    each = changes + reads + 1
+    assert f" {changes} + {reads} + 1 = {each}." in (ROOT / "docs" / "scaling.md").read_text()
+    assert f"× {each} must fit" in (ROOT / "docs" / "platforms.md").read_text()
 
 
 def test_its_make_targets_exist() -> None:
