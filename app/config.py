@@ -86,7 +86,7 @@ class DatabaseSettings(BaseModel):
     wait_seconds: float = Field(30.0, ge=0, description="Longest wait for the database at the start.")
     require_migrated: bool = Field(True, description="Refuse to start on a database that lacks migrations.")
     allow_plaintext: bool = Field(False, description="Let production reach its database without TLS.")
-    pool_size: int = Field(5, ge=1, description="Connections for transactions, per worker.")
+    pool_size: int = Field(8, ge=1, description="Connections for transactions, per worker.")
     read_pool_size: int = Field(10, ge=1, description="Connections for reads without a transaction, per worker.")
     pool_timeout_seconds: float = Field(3.0, gt=0, description="Wait for a free connection; then 503.")
     pool_recycle_seconds: int = Field(1800, ge=1, description="Age at which a connection is replaced.")
