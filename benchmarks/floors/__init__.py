@@ -10,8 +10,6 @@ from base64 import urlsafe_b64encode
 import asyncpg
 import orjson
 
-from app.config import DatabaseSettings
-
 _COLUMNS = """p.id, p.sku, p.name, p.description, p.price, p.stock,
     c.id AS category_id, c.name AS category_name, p.version, p.created_at, p.updated_at"""
 _PRODUCTS = f"SELECT {_COLUMNS} FROM products p JOIN categories c ON c.id = p.category_id"
@@ -30,9 +28,8 @@ UPDATE = f"""WITH written AS (
 ) {_WRITTEN}"""
 
 
-async def open_pool(size: int | None = None) -> asyncpg.Pool:
-    """A pool as large as the app's, without the query that asyncpg sends when a connection comes back."""
-    size = size or DatabaseSettings().read_pool_size
+async def open_pool(size: int) -> asyncpg.Pool:
+    """Without the query that asyncpg sends when a connection comes back."""
     return await asyncpg.create_pool(
         os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=_nothing, server_settings={"jit": "off"}
     )

@@ -7,6 +7,7 @@ import asyncpg
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from app.config import DatabaseSettings
 from benchmarks.floors import BY_ID, CREATE, FIRST_PAGE, SEARCH, UPDATE, cursor_after, open_pool, words_of
 
 
@@ -23,8 +24,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _live(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
-    async with await open_pool() as pool:
-        scope["state"]["pool"] = pool
+    sizes = DatabaseSettings()  # the app's
+    async with await open_pool(sizes.read_pool_size) as pool, await open_pool(sizes.pool_size) as changes:
+        scope["state"] |= {"pool": pool, "changes": changes}
         await send({"type": "lifespan.startup.complete"})
         await receive()
     await send({"type": "lifespan.shutdown.complete"})
@@ -35,10 +37,11 @@ async def _answer(scope: Scope, receive: Receive) -> tuple[int, Any]:
     if path == "/health/live":
         return 200, {"status": "alive"}
     pool: asyncpg.Pool = scope["state"]["pool"]
+    changes: asyncpg.Pool = scope["state"]["changes"]
     if method == "POST":
-        return 201, _product(await _create(pool, await _body(receive)))
+        return 201, _product(await _create(changes, await _body(receive)))
     if method == "PATCH":
-        return 200, _product(await _update(pool, int(path[14:]), await _body(receive)))
+        return 200, _product(await _update(changes, int(path[14:]), await _body(receive)))
     if path == "/api/products":
         return 200, _page(await pool.fetch(FIRST_PAGE, 21))
     if path == "/api/products/search":

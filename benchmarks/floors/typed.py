@@ -10,6 +10,7 @@ import asyncpg
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel
 
+from app.config import DatabaseSettings
 from benchmarks.floors import BY_ID, FIRST_PAGE, SEARCH, cursor_after, open_pool, words_of
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -50,7 +51,7 @@ class Alive(BaseModel):
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    async with await open_pool() as pool:
+    async with await open_pool(DatabaseSettings().read_pool_size) as pool:
         yield {"pool": pool}
 
 

@@ -17,14 +17,14 @@ READS = ["/health/live", "/api/products", "/api/products/search?q=quiet+lap", "/
 @pytest.fixture
 async def pool(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncpg.Pool]:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    async with await open_pool() as pool:
+    async with await open_pool(1) as pool:
         yield pool
 
 
 @asynccontextmanager
 async def floor(app: ASGIApp, pool: asyncpg.Pool) -> AsyncIterator[AsyncClient]:
     async def with_pool(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"pool": pool}}, receive, send)
+        await app({**scope, "state": {"pool": pool, "changes": pool}}, receive, send)
 
     async with AsyncClient(transport=ASGITransport(with_pool), base_url="http://floor") as client:
         yield client
