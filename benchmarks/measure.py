@@ -15,6 +15,7 @@ from benchmarks.scenarios import MARK, Scenario
 from benchmarks.servers import Server
 
 CONNECTIONS = 16
+"""To each worker: with fewer, it finds fewer requests each time it looks, and pays for more looks."""
 REMOVE_CREATED = (f"DELETE FROM products WHERE sku LIKE '{MARK}%'", "VACUUM products")
 
 
@@ -46,10 +47,19 @@ Results = dict[str, list[Slice]]
 
 
 def take(server: Server, lines: Path, seconds: int, connections: int = CONNECTIONS) -> Slice:
+    """What it answers through that many connections to each of its workers."""
+    connections *= len(server.workers)
     cpu, busy = server.cpu_seconds(), busy_seconds(server.cores)
     done = load(server.url, lines, connections, seconds)
     cpu, busy = server.cpu_seconds() - cpu, busy_seconds(server.cores) - busy
     return Slice(done, cpu, max(0.0, busy - cpu) / done.seconds)
+
+
+def take_together(
+    servers: Sequence[Server], lines: Sequence[Path], seconds: int, connections: int = CONNECTIONS
+) -> list[Slice]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda server, path: take(server, path, seconds, connections), servers, lines))
 
 
 def measure(ground: Ground, scenario: Scenario, servers: Sequence[Server], rounds: int, seconds: int) -> Results:
@@ -74,10 +84,8 @@ def measure_together(
     results: Results = {server.name: [] for server in servers}
     for _ in range(rounds):
         lines = [write_lines(ground, scenario, random, seconds, server.name) for server in servers]
-        with ThreadPoolExecutor() as pool:
-            taken = pool.map(lambda server, path: take(server, path, seconds, CONNECTIONS // 2), servers, lines)
-            for server, each in zip(servers, taken, strict=True):
-                results[server.name].append(each)
+        for server, each in zip(servers, take_together(servers, lines, seconds, CONNECTIONS // 2), strict=True):
+            results[server.name].append(each)
         if scenario.writes:
             ground.ask(*REMOVE_CREATED)
     return results

@@ -28,7 +28,7 @@ PLOT = PAGE.with_suffix(".svg")
 
 TEXT = """# Benchmarks
 
-Written by `make bench` on {date}: {rounds} rounds of {seconds} s, {connected} connections of {driver}.
+Written by `make bench` on {date}: {rounds} rounds of {seconds} s, {connected} connections of {driver} to each worker.
 
 {machine}
 

@@ -9,7 +9,7 @@ from statistics import median
 
 from benchmarks.figures import table, verdict
 from benchmarks.ground import Ground
-from benchmarks.measure import Slice, measure, middle, ratio, take, write_lines
+from benchmarks.measure import Slice, middle, take, take_together, write_lines
 from benchmarks.processes import CORES, memory_megabytes
 from benchmarks.scenarios import BY_ID, LIST, Scenario
 from benchmarks.servers import Server
@@ -79,17 +79,36 @@ def _deep_page(products: int, server: Server) -> Scenario:
 
 
 def workers(here: Ground, rounds: int, seconds: int) -> str:
-    """One worker and two, both on all cores, beside the driver and PostgreSQL."""
-    one = here.app("1 worker", set(CORES))
-    two = here.app("2 workers", set(CORES), WEB_CONCURRENCY="2")
-    results = measure(here, BY_ID, [one, two], rounds, seconds)
-    times = ratio(results[two.name], results[one.name])
-    rows = [
-        [name, f"{middle(slices, lambda each: each.rate):,.0f}", f"{middle(slices, lambda each: each.cpu_us):,.0f}"]
-        for name, slices in results.items()
-    ]
-    told = f"Two workers use × {verdict(times, WORKER_LIMIT)} of the CPU of one for a request."
+    """Two workers beside one, and beside two services at once that share nothing but the cores."""
+    one, other = here.app("one", set(CORES)), here.app("other", set(CORES))
+    two = here.app("two workers", set(CORES), WEB_CONCURRENCY="2")
+    lines = write_lines(here, BY_ID, Random(2026), seconds)
+    kinds: dict[str, Callable[[], list[Slice]]] = {
+        "1 worker": lambda: [take(one, lines, seconds)],
+        "2 services": lambda: take_together([one, other], [lines] * 2, seconds),
+        "2 workers": lambda: [take(two, lines, seconds)],
+    }
+    taken: dict[str, list[list[Slice]]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        for name, ask in kinds.items():
+            taken[name].append(ask())
+    rates = {name: median(sum(each.rate for each in slices) for slices in every) for name, every in taken.items()}
+    costs = {name: [_cost(slices) for slices in every] for name, every in taken.items()}
+    rows = [[name, f"{rates[name]:,.0f}", f"{median(costs[name]):,.0f}"] for name in kinds]
+    shared, alone, crowd = (
+        median(ours / its for ours, its in zip(costs[name], costs[floor], strict=True))
+        for name, floor in (("2 workers", "2 services"), ("2 workers", "1 worker"), ("2 services", "1 worker"))
+    )
+    told = (
+        f"Two workers use × {verdict(shared, WORKER_LIMIT)} of the CPU per request of two services of one worker each,"
+        f" which are asked at once, and × {alone:.2f} of one worker alone. Two services use × {crowd:.2f} of that:"
+        " it is the price of company on these cores, where PostgreSQL and the driver are too."
+    )
     return f"{table(['product by id', 'requests/s', 'CPU µs/request'], rows)}\n\n{told}"
+
+
+def _cost(slices: Sequence[Slice]) -> float:
+    return sum(each.cpu_seconds for each in slices) / sum(each.load.requests for each in slices) * 1e6
 
 
 def connections(here: Ground, servers: Sequence[Server], rounds: int, seconds: int) -> str:

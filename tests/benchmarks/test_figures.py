@@ -1,15 +1,23 @@
 """The arithmetic between what was measured and what is reported."""
 
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import measure, scale, servers
 from benchmarks.figures import scenario_table, table, verdict, warnings
+from benchmarks.ground import Ground
 from benchmarks.load import Load
 from benchmarks.measure import Slice, middle, ratio
 from benchmarks.plot import bars
 from benchmarks.scenarios import BY_ID, LIST
+from benchmarks.servers import Server
 from benchmarks.soak import is_flat
+from tools.process import Process
 
 
 def a_slice(cpu_us: float, requests: int = 10_000, *, errors: int = 0, seconds: float = 1, foreign: float = 0) -> Slice:
@@ -33,6 +41,36 @@ def test_a_ratio_compares_within_a_round() -> None:
     floor = [a_slice(cost) for cost in (100, 500, 110)]
     app = [a_slice(cost) for cost in (130, 650, 143)]
     assert ratio(app, floor) == pytest.approx(1.3)
+
+
+@pytest.mark.parametrize(("workers", "asked"), [([], 16), ([1], 16), ([1, 2, 3], 48)])
+def test_each_worker_is_asked_by_as_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: list[int], asked: int
+) -> None:
+    monkeypatch.setattr(servers, "family", lambda pid: [pid, *workers])
+    asked_by: list[int] = []
+
+    def load(url: str, lines: Path, connections: int, seconds: int) -> Load:
+        asked_by.append(connections)
+        return a_slice(90).load
+
+    monkeypatch.setattr(measure, "load", load)
+    measure.take(Server("app", Process("app", tmp_path, "app", signal.SIGTERM), 1, set()), tmp_path, 1)
+    assert asked_by == [asked]
+
+
+def test_two_workers_are_compared_with_two_services_under_the_same_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A service alone on the cores is cheaper than one that has company, which is no fault of the workers."""
+    ground = cast(Ground, SimpleNamespace(directory=tmp_path, products=10, app=lambda name, *_, **__: name))
+    monkeypatch.setattr(scale, "take", lambda name, *_: a_slice({"one": 100, "two workers": 180}[name]))
+    monkeypatch.setattr(scale, "take_together", lambda *_: [a_slice(140, 5000), a_slice(170, 10_000)])
+    told = scale.workers(ground, rounds=3, seconds=1)
+    assert "**1.12 > 1.1**" in told
+    assert "× 1.80 of one worker alone" in told
+    assert "Two services use × 1.60" in told
+    assert [line.split("|")[2].strip() for line in told.splitlines()[2:5]] == ["10,000", "15,000", "10,000"]
 
 
 def test_a_table_is_aligned() -> None:
