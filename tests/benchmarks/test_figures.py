@@ -14,6 +14,7 @@ from benchmarks.ground import Ground
 from benchmarks.load import Load
 from benchmarks.measure import Slice, middle, ratio
 from benchmarks.plot import bars
+from benchmarks.processes import quietest
 from benchmarks.scenarios import BY_ID, LIST
 from benchmarks.servers import Server
 from benchmarks.soak import is_flat
@@ -57,6 +58,16 @@ def test_each_worker_is_asked_by_as_many(
     monkeypatch.setattr(measure, "load", load)
     measure.take(Server("app", Process("app", tmp_path, "app", signal.SIGTERM), 1, set()), tmp_path, 1)
     assert asked_by == [asked]
+
+
+def test_a_server_runs_where_the_disk_does_not_interrupt_it() -> None:
+    def softirqs(*counts: int) -> str:
+        return f"    CPU0 CPU1 CPU2\n TIMER:   9 9 9\n BLOCK:   {' '.join(map(str, counts))}\n"
+
+    assert quietest([0, 1, 2], softirqs(7, 0, 9)) == 1
+    assert quietest([0, 2], softirqs(7, 0, 9)) == 0
+    assert quietest([0, 1, 2], softirqs(5, 5, 5)) == 2
+    assert quietest([0, 1], "    CPU0 CPU1\n") == 1
 
 
 def test_two_workers_are_compared_with_two_services_under_the_same_load(
