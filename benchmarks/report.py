@@ -41,7 +41,8 @@ Absolute figures are this machine's. What carries over to another one are ratios
   **Floor C** is FastAPI with one typed route each over asyncpg and no middleware. All read the same tables with the
   same joins, and answer byte for byte what the app answers; a test compares them.
 - **The app** is what ships: `app serve` with its defaults, all middleware, production settings, and its access log on;
-  only the cache of answers is off, so that each one is made.
+  only the cache of answers is off, so that each one is made. A ping is `/health/live`, a probe, which has no line in
+  that log: what a line costs is seen of [kept answers](#kept-answers).
 - One worker each, pinned to a core of its own, where the disk does not interrupt it; the driver and PostgreSQL have the
   others. Uvicorn on uvloop and httptools for all. Ids and words are random over {products:,} products.
 - All servers of a table are asked in turn, round after round. CPU is what the kernel charged the server's process
