@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 from httpx import ASGITransport, AsyncClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.config import DatabaseSettings
 from benchmarks.floors import bare, open_pool, typed
 from tests.factories import create_category, create_product, product_data
 
@@ -22,9 +23,9 @@ async def pool(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @asynccontextmanager
-async def floor(app: ASGIApp, pool: asyncpg.Pool) -> AsyncIterator[AsyncClient]:
+async def floor(app: ASGIApp, pool: asyncpg.Pool, changes: asyncpg.Pool | None = None) -> AsyncIterator[AsyncClient]:
     async def with_pool(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": {"pool": pool, "changes": pool}}, receive, send)
+        await app({**scope, "state": {"pool": pool, "changes": changes or pool}}, receive, send)
 
     async with AsyncClient(transport=ASGITransport(with_pool), base_url="http://floor") as client:
         yield client
@@ -73,6 +74,32 @@ async def test_the_bare_floor_updates_what_the_app_reads(catalogue: AsyncClient,
     updated = await bare_floor.patch("/api/products/7", json={"stock": 99})
     assert (updated.status_code, updated.json()["stock"], updated.json()["version"]) == (200, 99, 2)
     assert (await catalogue.get("/api/products/7")).content == updated.content
+
+
+async def test_the_bare_floor_has_the_pools_of_the_app(
+    catalogue: AsyncClient, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    shipped = DatabaseSettings()
+    state: dict[str, asyncpg.Pool] = {}
+    statuses = []
+
+    async def receive() -> Message:
+        if state:  # it is open, and waits for its end
+            sizes = [state[name].get_max_size() for name in ("pool", "changes")]
+            assert sizes == [shipped.read_pool_size, shipped.pool_size]
+            async with floor(bare.app, state["pool"], state["changes"]) as client:
+                await state["pool"].close()
+                statuses.append((await client.patch("/api/products/7", json={"stock": 99})).status_code)
+                with pytest.raises(asyncpg.InterfaceError):
+                    await client.get("/api/products/7")
+        return {"type": "lifespan"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    await bare.app({"type": "lifespan", "state": state}, receive, send)
+    assert statuses == [200]
 
 
 async def test_a_connection_comes_back_without_a_query(pool: asyncpg.Pool) -> None:
