@@ -43,7 +43,7 @@ Absolute figures are this machine's. What carries over to another one are ratios
 - **The app** is what ships: `app serve` with its defaults, all middleware, production settings, and its access log on;
   only the cache of answers is off, so that each one is made. A ping is `/health/live`, a probe, which has no line in
   that log: what a line costs is seen of [kept answers](#kept-answers).
-- One worker each, pinned to a core of its own, where the disk does not interrupt it; the driver and PostgreSQL have the
+- One worker each, pinned to a core of its own, where the disk interrupts least; the driver and PostgreSQL have the
   others. Uvicorn on uvloop and httptools for all. Ids and words are random over {products:,} products.
 - All servers of a table are asked in turn, round after round. CPU is what the kernel charged the server's process
   (user and system) during its turn, divided by the requests. Figures are medians over the rounds; a ratio is the median
