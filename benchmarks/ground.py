@@ -65,6 +65,12 @@ class Ground:
         self._stack.callback(server.process.stop)
         return server
 
+    @contextmanager
+    def anew(self) -> Iterator["Ground"]:
+        """The same, but the servers that are started on it stop where the block ends."""
+        with ExitStack() as stack:
+            yield replace(self, _stack=stack)
+
     def database(self, name: str, products: int) -> str:
         """The URL of another database on the same PostgreSQL, filled."""
         self.ask(f"CREATE DATABASE {name}")

@@ -98,6 +98,11 @@ def write_lines(ground: Ground, scenario: Scenario, random: Random, seconds: int
     return path
 
 
+def pool(results: Results, more: Results) -> None:
+    for name, slices in more.items():
+        results.setdefault(name, []).extend(slices)
+
+
 def middle(slices: Sequence[Slice], figure: Callable[[Slice], float]) -> float:
     return median(figure(each) for each in slices)
 

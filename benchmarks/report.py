@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -21,14 +21,15 @@ from benchmarks.servers import ROOT, Server
 from tools.locks import SetupError
 
 # Many short rounds: servers that are compared are asked within seconds of one another.
-ROUNDS, SECONDS = 15, 1
+LAUNCHES, ROUNDS, SECONDS = 3, 15, 1
 PING_LIMIT_US = 60.0
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOT = PAGE.with_suffix(".svg")
 
 TEXT = """# Benchmarks
 
-Written by `make bench` on {date}: {rounds} rounds of {seconds} s, {connected} connections of {driver} to each worker.
+Written by `make bench` on {date}: {rounds} rounds of {seconds} s, twice as many of writes, {connected} connections of
+{driver} to each worker.
 
 {machine}
 
@@ -48,6 +49,8 @@ Absolute figures are this machine's. What carries over to another one are ratios
 - All servers of a table are asked in turn, round after round. CPU is what the kernel charged the server's process
   (user and system) during its turn, divided by the requests. Figures are medians over the rounds; a ratio is the median
   of the ratios within each round; min–max is of the CPU over the rounds.
+- The tables of the floors and of kept answers are of {launches} launches, each with processes of its own, whose rounds
+  are counted together.
 
 ## Against the floors
 
@@ -107,25 +110,26 @@ def report() -> None:
     """In about a quarter of an hour, most of which goes into the tables."""
     PAGE.parent.mkdir(exist_ok=True)
     with ground(PRODUCTS) as here:
-        servers = here.floors() | {"app": here.app()}
-        app = servers["app"]
-        compared = list(_compared(here, servers))
+        compared = compare(here, SCENARIOS, LAUNCHES, ROUNDS // LAUNCHES, SECONDS)
+        cached = _told(caching.section(here, LAUNCHES, ROUNDS // LAUNCHES, SECONDS))
+        floors, app = here.floors(), here.app()
         sections = {
             "machine": _machine(here),
             "scenarios": "\n\n".join(map(section, compared)),
             "targets": _targets(compared),
-            "cached": _told(caching.section(here, servers["A"], ROUNDS, SECONDS)),
+            "cached": cached,
             # Long enough that it is not to connect what is measured.
-            "connections": _told(scale.connections(here, [servers["B"], servers["C"], app], ROUNDS // 3, 3 * SECONDS)),
-            "memory": _told(scale.memory(app)),
+            "connections": _told(scale.connections(here, [floors["B"], floors["C"], app], ROUNDS // 3, 3 * SECONDS)),
             "peers": _told(_peers(here, app)),
             "workers": _told(scale.workers(here, ROUNDS, SECONDS)),
             "sizes": _told(scale.sizes(here, app, ROUNDS, SECONDS)),
+            "memory": _told(scale.memory(app)),  # after all that was asked of it
         }
     PAGE.write_text(
         TEXT.format(
             date=time.strftime("%Y-%m-%d"),
             rounds=ROUNDS,
+            launches=LAUNCHES,
             seconds=SECONDS,
             connected=CONNECTIONS,
             driver=DRIVER,
@@ -136,12 +140,6 @@ def report() -> None:
     )
     PLOT.write_text(bars("CPU µs per request", [_group(*each) for each in compared]))
     say(f"Written to {PAGE.relative_to(ROOT)}.")
-
-
-def _compared(here: Ground, servers: Mapping[str, Server]) -> Iterator[Compared]:
-    for each in compare(here, servers, SCENARIOS, ROUNDS, SECONDS):
-        say(f"\n{section(each)}")
-        yield each
 
 
 def _told(text: str) -> str:

@@ -142,6 +142,5 @@ def _good(taken: Slice) -> float:
 
 
 def memory(app: Server) -> str:
-    """After all that load."""
     rss, pss = memory_megabytes(app.workers[0])
-    return f"After that, a worker holds {verdict(rss, MEMORY_LIMIT)} MB (RSS; {pss:.0f} MB without what it shares)."
+    return f"After all this, a worker holds {verdict(rss, MEMORY_LIMIT)} MB (RSS; {pss:.0f} MB without what it shares)."

@@ -1,6 +1,9 @@
 """The arithmetic between what was measured and what is reported."""
 
 import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -8,17 +11,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import measure, scale, servers
+from benchmarks import compare, ground, measure, scale, servers
 from benchmarks.figures import scenario_table, table, verdict, warnings
 from benchmarks.ground import Ground
 from benchmarks.load import Load
-from benchmarks.measure import Slice, middle, ratio
+from benchmarks.measure import Results, Slice, middle, ratio
 from benchmarks.plot import bars
 from benchmarks.processes import quietest
-from benchmarks.scenarios import BY_ID, LIST
+from benchmarks.scenarios import BY_ID, LIST, UPDATE, Scenario
 from benchmarks.servers import Server
 from benchmarks.soak import is_flat
 from tools.process import Process
+from tools.servers import Servers
 
 
 def a_slice(cpu_us: float, requests: int = 10_000, *, errors: int = 0, seconds: float = 1, foreign: float = 0) -> Slice:
@@ -68,6 +72,40 @@ def test_a_server_runs_where_the_disk_does_not_interrupt_it() -> None:
     assert quietest([0, 2], softirqs(7, 0, 9)) == 0
     assert quietest([0, 1, 2], softirqs(5, 5, 5)) == 2
     assert quietest([0, 1], "    CPU0 CPU1\n") == 1
+
+
+def test_rounds_of_several_launches_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is lucky, or meets a quiet machine, is so for all of its rounds."""
+    launches, asked = list[str](), list[tuple[Sequence[object], int]]()
+
+    @contextmanager
+    def anew() -> Iterator[SimpleNamespace]:
+        launches.append(number := str(len(launches)))
+        yield SimpleNamespace(floors=lambda: {"B": f"B{number}", "C": f"C{number}"}, app=lambda: f"app{number}")
+
+    def measured(here: object, scenario: Scenario, servers: Sequence[object], rounds: int, seconds: int) -> Results:
+        asked.append((servers, rounds))
+        return {"floor B": [a_slice(100)], "app": [a_slice(100 * len(asked))]}
+
+    monkeypatch.setattr(compare, "measure", measured)
+    here = cast(Ground, SimpleNamespace(anew=anew))
+    (_, read), (_, written) = compare.compare(here, [BY_ID, UPDATE], launches=2, rounds=5, seconds=1)
+    assert asked == [(["B0", "C0", "app0"], 5), (["B0", "app0"], 10), (["B1", "C1", "app1"], 5), (["B1", "app1"], 10)]
+    assert [each.cpu_us for each in read["app"]] == pytest.approx([100, 300])
+    assert [each.cpu_us for each in written["app"]] == pytest.approx([200, 400])
+    assert len(read["floor B"]) == 2
+
+
+def test_what_a_launch_started_stops_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ground, "APP", (sys.executable, "-c", "import time; time.sleep(600)"))
+    urls = cast(Servers, SimpleNamespace(database_url="", redis_url=""))
+    with ExitStack() as stack:
+        here = Ground(tmp_path, urls, 10, stack)
+        kept = here.launch_app("kept", {})
+        with here.anew() as fresh:
+            processes = [kept.process, fresh.launch_app("own", {}).process]
+            assert [each.exit_code for each in processes] == [None, None]
+        assert [each.exit_code for each in processes] == [None, -signal.SIGTERM]
 
 
 def test_two_workers_are_compared_with_two_services_under_the_same_load(
