@@ -30,7 +30,7 @@ check: environment ## Lint, check formats, types and the layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: environment ## Measure everything and write docs/benchmarks.md (a quarter of an hour)
+bench: environment ## Measure everything and write docs/benchmarks.md (twenty minutes)
 	@exec .venv/bin/python -m benchmarks report
 
 bench-quick: environment ## Measure the app against its floors, and print it (under two minutes)

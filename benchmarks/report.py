@@ -49,8 +49,8 @@ Absolute figures are this machine's. What carries over to another one are ratios
 - All servers of a table are asked in turn, round after round. CPU is what the kernel charged the server's process
   (user and system) during its turn, divided by the requests. Figures are medians over the rounds; a ratio is the median
   of the ratios within each round; min–max is of the CPU over the rounds.
-- The tables of the floors and of kept answers are of {launches} launches, each with processes of its own, whose rounds
-  are counted together.
+- The tables of the floors, of kept answers and of workers are of {launches} launches, each with processes of its own,
+  whose rounds are counted together.
 
 ## Against the floors
 
@@ -97,7 +97,7 @@ releases, installed when this was written. The sources are in [benchmarks/framew
 
 | command | what it does |
 |---|---|
-| `make bench` | all of this, in about a quarter of an hour; wrk is used where it is installed |
+| `make bench` | all of this, in about twenty minutes; wrk is used where it is installed |
 | `make bench-quick` | the floors and the app, printed, in under two minutes |
 | `make bench-cache` | what kept answers cost, printed, in two minutes |
 | `make bench-check` | compare ratios and wire counts with [the recorded ones](../benchmarks/recorded.json) |
@@ -107,7 +107,7 @@ releases, installed when this was written. The sources are in [benchmarks/framew
 
 
 def report() -> None:
-    """In about a quarter of an hour, most of which goes into the tables."""
+    """In about twenty minutes, most of which go into the tables."""
     PAGE.parent.mkdir(exist_ok=True)
     with ground(PRODUCTS) as here:
         compared = compare(here, SCENARIOS, LAUNCHES, ROUNDS // LAUNCHES, SECONDS)
@@ -121,7 +121,7 @@ def report() -> None:
             # Long enough that it is not to connect what is measured.
             "connections": _told(scale.connections(here, [floors["B"], floors["C"], app], ROUNDS // 3, 3 * SECONDS)),
             "peers": _told(_peers(here, app)),
-            "workers": _told(scale.workers(here, ROUNDS, SECONDS)),
+            "workers": _told(scale.workers(here, LAUNCHES, ROUNDS // LAUNCHES, SECONDS)),
             "sizes": _told(scale.sizes(here, app, ROUNDS, SECONDS)),
             "memory": _told(scale.memory(app)),  # after all that was asked of it
         }

@@ -78,8 +78,30 @@ def _deep_page(products: int, server: Server) -> Scenario:
     return Scenario("deep page", lambda *_: iter([f"GET /api/products?limit={PAGE_ROWS}{cursor}"]))
 
 
-def workers(here: Ground, rounds: int, seconds: int) -> str:
+def workers(here: Ground, launches: int, rounds: int, seconds: int) -> str:
     """Two workers beside one, and beside two services at once that share nothing but the cores."""
+    taken: dict[str, list[list[Slice]]] = {}
+    for _ in range(launches):
+        with here.anew() as fresh:
+            for name, every in _crowds(fresh, rounds, seconds).items():
+                taken.setdefault(name, []).extend(every)
+    rates = {name: median(sum(each.rate for each in slices) for slices in every) for name, every in taken.items()}
+    costs = {name: [_cost(slices) for slices in every] for name, every in taken.items()}
+    rows = [[name, f"{rates[name]:,.0f}", f"{median(costs[name]):,.0f}"] for name in taken]
+    shared, alone, crowd = (
+        median(ours / its for ours, its in zip(costs[name], costs[floor], strict=True))
+        for name, floor in (("2 workers", "2 services"), ("2 workers", "1 worker"), ("2 services", "1 worker"))
+    )
+    told = (
+        f"Two workers use × {verdict(shared, WORKER_LIMIT)} of the CPU per request of two services of one worker each,"
+        f" which are asked at once, and × {alone:.2f} of one worker alone. Two services use × {crowd:.2f} of that:"
+        " it is the price of company on these cores, where PostgreSQL and the driver are too."
+    )
+    return f"{table(['product by id', 'requests/s', 'CPU µs/request'], rows)}\n\n{told}"
+
+
+def _crowds(here: Ground, rounds: int, seconds: int) -> Mapping[str, list[list[Slice]]]:
+    """The slices of each round, one for each server that was asked at once."""
     one, other = here.app("one", set(CORES)), here.app("other", set(CORES))
     two = here.app("two workers", set(CORES), WEB_CONCURRENCY="2")
     lines = write_lines(here, BY_ID, Random(2026), seconds)
@@ -92,19 +114,7 @@ def workers(here: Ground, rounds: int, seconds: int) -> str:
     for _ in range(rounds):
         for name, ask in kinds.items():
             taken[name].append(ask())
-    rates = {name: median(sum(each.rate for each in slices) for slices in every) for name, every in taken.items()}
-    costs = {name: [_cost(slices) for slices in every] for name, every in taken.items()}
-    rows = [[name, f"{rates[name]:,.0f}", f"{median(costs[name]):,.0f}"] for name in kinds]
-    shared, alone, crowd = (
-        median(ours / its for ours, its in zip(costs[name], costs[floor], strict=True))
-        for name, floor in (("2 workers", "2 services"), ("2 workers", "1 worker"), ("2 services", "1 worker"))
-    )
-    told = (
-        f"Two workers use × {verdict(shared, WORKER_LIMIT)} of the CPU per request of two services of one worker each,"
-        f" which are asked at once, and × {alone:.2f} of one worker alone. Two services use × {crowd:.2f} of that:"
-        " it is the price of company on these cores, where PostgreSQL and the driver are too."
-    )
-    return f"{table(['product by id', 'requests/s', 'CPU µs/request'], rows)}\n\n{told}"
+    return taken
 
 
 def _cost(slices: Sequence[Slice]) -> float:

@@ -112,10 +112,16 @@ def test_two_workers_are_compared_with_two_services_under_the_same_load(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A service alone on the cores is cheaper than one that has company, which is no fault of the workers."""
-    ground = cast(Ground, SimpleNamespace(directory=tmp_path, products=10, app=lambda name, *_, **__: name))
-    monkeypatch.setattr(scale, "take", lambda name, *_: a_slice({"one": 100, "two workers": 180}[name]))
+
+    @contextmanager
+    def anew() -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(directory=tmp_path, products=10, app=lambda name, *_, **__: name)
+
+    costs = {"one": [100] * 6, "two workers": [180, 180, 300, 180, 90, 180]}
+    monkeypatch.setattr(scale, "take", lambda name, *_: a_slice(costs[name].pop()))
     monkeypatch.setattr(scale, "take_together", lambda *_: [a_slice(140, 5000), a_slice(170, 10_000)])
-    told = scale.workers(ground, rounds=3, seconds=1)
+    told = scale.workers(cast(Ground, SimpleNamespace(anew=anew)), launches=2, rounds=3, seconds=1)
+    assert costs == {"one": [], "two workers": []}
     assert "**1.12 > 1.1**" in told
     assert "× 1.80 of one worker alone" in told
     assert "Two services use × 1.60" in told
