@@ -112,14 +112,14 @@ def report() -> None:
     with ground(PRODUCTS) as here:
         compared = compare(here, SCENARIOS, LAUNCHES, ROUNDS // LAUNCHES, SECONDS)
         cached = _told(caching.section(here, LAUNCHES, ROUNDS // LAUNCHES, SECONDS))
-        floors, app = here.floors(), here.app()
+        app = here.app()
         sections = {
             "machine": _machine(here),
             "scenarios": "\n\n".join(map(section, compared)),
             "targets": _targets(compared),
             "cached": cached,
             # Long enough that it is not to connect what is measured.
-            "connections": _told(scale.connections(here, [floors["B"], floors["C"], app], ROUNDS // 3, 3 * SECONDS)),
+            "connections": _told(scale.connections(here, [here.floors()["C"], app], 12, 3 * SECONDS)),
             "peers": _told(_peers(here, app)),
             "workers": _told(scale.workers(here, LAUNCHES, ROUNDS // LAUNCHES, SECONDS)),
             "sizes": _told(scale.sizes(here, app, ROUNDS, SECONDS)),

@@ -128,6 +128,25 @@ def test_two_workers_are_compared_with_two_services_under_the_same_load(
     assert [line.split("|")[2].strip() for line in told.splitlines()[2:5]] == ["10,000", "15,000", "10,000"]
 
 
+def test_goodput_is_of_all_answers_that_are_none_but_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Over all of the time, whatever the round in the middle says."""
+    taken = {
+        ("app", 512): [a_slice(90, count, errors=100, seconds=3) for count in (7000, 4000, 4000)],
+        ("app", 64): [a_slice(90, count, seconds=3) for count in (12_000, 3000, 3000)],
+        ("floor C", 512): [a_slice(90, 1000)] * 3,
+        ("floor C", 64): [a_slice(90, 4000)] * 3,
+    }
+    monkeypatch.setattr(scale, "CONNECTIONS", (64, 512))
+    monkeypatch.setattr(scale, "take", lambda server, _lines, _seconds, count: taken[server.name, count].pop())
+    ground = cast(Ground, SimpleNamespace(directory=tmp_path, products=10))
+    servers = [Server(name, Process(name, tmp_path, name, signal.SIGTERM), 1, set()) for name in ("floor C", "app")]
+    told = scale.connections(ground, servers, rounds=3, seconds=3)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines()[2:4]]
+    assert rows[0][:3] == ["64", "4,000 (100%)", "2,000 (100%)"]
+    assert rows[1] == ["512", "1,000 (25%)", "1,633 (82%)", "1.5", "9.0", "300"]
+    assert "Goodput at 512 connections is 82% of the peak" in told
+
+
 def test_a_table_is_aligned() -> None:
     assert table(["", "a"], [["one", "1"], ["x", "1,000"]]).splitlines() == [
         "|     |     a |",
