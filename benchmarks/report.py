@@ -99,7 +99,7 @@ releases, installed when this was written. The sources are in [benchmarks/framew
 |---|---|
 | `make bench` | all of this, in about twenty minutes; wrk is used where it is installed |
 | `make bench-quick` | the floors and the app, printed, in under two minutes |
-| `make bench-cache` | what kept answers cost, printed, in two minutes |
+| `make bench-cache` | what kept answers cost, printed, in three minutes |
 | `make bench-check` | compare ratios and wire counts with [the recorded ones](../benchmarks/recorded.json) |
 | `make bench-soak MINUTES=60` | load for an hour, and whether memory stays flat |
 | `make loadtest` | users of locust, with the service objectives as pass marks |
