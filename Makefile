@@ -36,7 +36,7 @@ bench: environment ## Measure everything and write docs/benchmarks.md (twenty mi
 bench-quick: environment ## Measure the app against its floors, and print it (under two minutes)
 	@exec .venv/bin/python -m benchmarks quick
 
-bench-cache: environment ## Measure what kept answers cost, and print it (two minutes)
+bench-cache: environment ## Measure what kept answers cost, and print it (three minutes)
 	@exec .venv/bin/python -m benchmarks cache
 
 bench-check: environment ## Fail where a request costs more than is recorded (RECORD=1 to record)

@@ -1,18 +1,21 @@
 """Asks each server in turn, round after round, so that whatever else the machine does meets them all alike."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import TypeVar
 
 from benchmarks.ground import Ground
 from benchmarks.load import Load, load
 from benchmarks.processes import busy_seconds
 from benchmarks.scenarios import MARK, Scenario
 from benchmarks.servers import Server
+
+RoundT = TypeVar("RoundT")
 
 CONNECTIONS = 16
 """To each worker: with fewer, it finds fewer requests each time it looks, and pays for more looks."""
@@ -98,9 +101,9 @@ def write_lines(ground: Ground, scenario: Scenario, random: Random, seconds: int
     return path
 
 
-def pool(results: Results, more: Results) -> None:
-    for name, slices in more.items():
-        results.setdefault(name, []).extend(slices)
+def pool(results: dict[str, list[RoundT]], more: Mapping[str, list[RoundT]]) -> None:
+    for name, rounds in more.items():
+        results.setdefault(name, []).extend(rounds)
 
 
 def middle(slices: Sequence[Slice], figure: Callable[[Slice], float]) -> float:

@@ -9,7 +9,7 @@ from statistics import median
 
 from benchmarks.figures import table, verdict
 from benchmarks.ground import Ground
-from benchmarks.measure import Slice, middle, take, take_together, write_lines
+from benchmarks.measure import Slice, middle, pool, take, take_together, write_lines
 from benchmarks.processes import CORES, memory_megabytes
 from benchmarks.scenarios import BY_ID, LIST, Scenario
 from benchmarks.servers import Server
@@ -83,8 +83,7 @@ def workers(here: Ground, launches: int, rounds: int, seconds: int) -> str:
     taken: dict[str, list[list[Slice]]] = {}
     for _ in range(launches):
         with here.anew() as fresh:
-            for name, every in _crowds(fresh, rounds, seconds).items():
-                taken.setdefault(name, []).extend(every)
+            pool(taken, _crowds(fresh, rounds, seconds))
     rates = {name: median(sum(each.rate for each in slices) for slices in every) for name, every in taken.items()}
     costs = {name: [_cost(slices) for slices in every] for name, every in taken.items()}
     rows = [[name, f"{rates[name]:,.0f}", f"{median(costs[name]):,.0f}"] for name in taken]

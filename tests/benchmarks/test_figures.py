@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import compare, ground, measure, scale, servers
+from benchmarks import caching, compare, ground, measure, scale, servers
 from benchmarks.figures import scenario_table, table, verdict, warnings
 from benchmarks.ground import Ground
 from benchmarks.load import Load
@@ -96,6 +96,25 @@ def test_rounds_of_several_launches_are_counted_together(monkeypatch: pytest.Mon
     assert len(read["floor B"]) == 2
 
 
+def test_kept_answers_are_compared_with_the_ping_of_their_own_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(100, 190), (50, 120), (50, 125)]
+
+    @contextmanager
+    def anew() -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(floors=lambda: {"A": "floor A"})
+
+    def measured(_here: object, floor: object, _cases: object, rounds: int, _seconds: int) -> Results:
+        assert (floor, rounds) == ("floor A", 1)
+        ping, hit = asked.pop()
+        return {caching.FLOOR: [a_slice(ping)], "hit": [a_slice(hit)]}
+
+    monkeypatch.setattr(caching, "measure", measured)
+    told = caching.section(cast(Ground, SimpleNamespace(anew=anew)), launches=3, rounds=1, seconds=1)
+    ping, hit = ([cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines()[2:])
+    assert ping == [caching.FLOOR, "50", "1.00", ""]
+    assert hit == ["hit", "125", "2.40", "2.40 ≤ 2.5"]
+
+
 def test_what_a_launch_started_stops_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ground, "APP", (sys.executable, "-c", "import time; time.sleep(600)"))
     urls = cast(Servers, SimpleNamespace(database_url="", redis_url=""))
@@ -117,7 +136,7 @@ def test_two_workers_are_compared_with_two_services_under_the_same_load(
     def anew() -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(directory=tmp_path, products=10, app=lambda name, *_, **__: name)
 
-    costs = {"one": [100] * 6, "two workers": [180, 180, 300, 180, 90, 180]}
+    costs = {"one": [100] * 6, "two workers": [180, 300, 300, 180, 180, 180]}
     monkeypatch.setattr(scale, "take", lambda name, *_: a_slice(costs[name].pop()))
     monkeypatch.setattr(scale, "take_together", lambda *_: [a_slice(140, 5000), a_slice(170, 10_000)])
     told = scale.workers(cast(Ground, SimpleNamespace(anew=anew)), launches=2, rounds=3, seconds=1)
