@@ -93,8 +93,9 @@ def workers(here: Ground, launches: int, rounds: int, seconds: int) -> str:
     )
     told = (
         f"Two workers use × {verdict(shared, WORKER_LIMIT)} of the CPU per request of two services of one worker each,"
-        f" which are asked at once, and × {alone:.2f} of one worker alone. Two services use × {crowd:.2f} of that:"
-        " it is the price of company on these cores, where PostgreSQL and the driver are too."
+        f" which are asked at once, and × {verdict(alone, WORKER_LIMIT)} of one worker alone."
+        f" Two services use × {crowd:.2f} of that: it is the price of company on these cores,"
+        " where PostgreSQL and the driver are too."
     )
     return f"{table(['product by id', 'requests/s', 'CPU µs/request'], rows)}\n\n{told}"
 

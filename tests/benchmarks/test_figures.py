@@ -142,7 +142,7 @@ def test_two_workers_are_compared_with_two_services_under_the_same_load(
     told = scale.workers(cast(Ground, SimpleNamespace(anew=anew)), launches=2, rounds=3, seconds=1)
     assert costs == {"one": [], "two workers": []}
     assert "**1.12 > 1.1**" in told
-    assert "× 1.80 of one worker alone" in told
+    assert "× **1.80 > 1.1** of one worker alone" in told
     assert "Two services use × 1.60" in told
     assert [line.split("|")[2].strip() for line in told.splitlines()[2:5]] == ["10,000", "15,000", "10,000"]
 
