@@ -28,8 +28,8 @@ PLOT = PAGE.with_suffix(".svg")
 
 TEXT = """# Benchmarks
 
-Written by `make bench` on {date}: {rounds} rounds of {seconds} s, twice as many of writes, {connected} connections of
-{driver} to each worker.
+Written by `make bench` on {date}: {rounds} rounds of {seconds} s, twice as many of writes and of workers, {connected}
+connections of {driver} to each worker.
 
 {machine}
 
@@ -121,7 +121,7 @@ def report() -> None:
             # Long enough that it is not to connect what is measured.
             "connections": _told(scale.connections(here, [here.floors()["C"], app], 12, 3 * SECONDS)),
             "peers": _told(_peers(here, app)),
-            "workers": _told(scale.workers(here, LAUNCHES, ROUNDS // LAUNCHES, SECONDS)),
+            "workers": _told(scale.workers(here, LAUNCHES, 2 * ROUNDS // LAUNCHES, SECONDS)),
             "sizes": _told(scale.sizes(here, app, ROUNDS, SECONDS)),
             "memory": _told(scale.memory(app)),  # after all that was asked of it
         }

@@ -111,9 +111,9 @@ def _crowds(here: Ground, rounds: int, seconds: int) -> Mapping[str, list[list[S
         "2 workers": lambda: [take(two, lines, seconds)],
     }
     taken: dict[str, list[list[Slice]]] = {name: [] for name in kinds}
-    for _ in range(rounds):
-        for name, ask in kinds.items():
-            taken[name].append(ask())
+    for number in range(rounds):
+        for name in kinds if number % 2 else reversed(kinds):
+            taken[name].append(kinds[name]())
     return taken
 
 

@@ -137,10 +137,17 @@ def test_two_workers_are_compared_with_two_services_under_the_same_load(
         yield SimpleNamespace(directory=tmp_path, products=10, app=lambda name, *_, **__: name)
 
     costs = {"one": [100] * 6, "two workers": [180, 300, 300, 180, 180, 180]}
-    monkeypatch.setattr(scale, "take", lambda name, *_: a_slice(costs[name].pop()))
+    turns: list[str] = []
+
+    def taken(name: str, *_: object) -> Slice:
+        turns.append(name)
+        return a_slice(costs[name].pop())
+
+    monkeypatch.setattr(scale, "take", taken)
     monkeypatch.setattr(scale, "take_together", lambda *_: [a_slice(140, 5000), a_slice(170, 10_000)])
     told = scale.workers(cast(Ground, SimpleNamespace(anew=anew)), launches=2, rounds=3, seconds=1)
     assert costs == {"one": [], "two workers": []}
+    assert turns == ["two workers", "one", "one", "two workers", "two workers", "one"] * 2  # who is first may gain
     assert "**1.12 > 1.1**" in told
     assert "× **1.80 > 1.1** of one worker alone" in told
     assert "Two services use × 1.60" in told
