@@ -5,6 +5,8 @@ import time
 
 from app.main import app
 
+collects_while_imported = gc.isenabled()
+
 
 @app.get("/block")
 async def block(seconds: float) -> None:
@@ -12,5 +14,5 @@ async def block(seconds: float) -> None:
 
 
 @app.get("/collector")
-async def collector() -> tuple[int, int]:
-    return gc.get_threshold()[0], gc.get_freeze_count()
+async def collector() -> tuple[bool, bool, int, int]:
+    return collects_while_imported, gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count()

@@ -126,8 +126,8 @@ def test_a_worker_that_hangs_is_replaced_and_shows_where_it_was(serve: Serve) ->
 
 def test_garbage_is_not_looked_for_where_there_is_none(serve: Serve) -> None:
     with _blocking(serve) as server:
-        threshold, frozen = httpx.get(f"{server.address}/collector").json()
-        assert threshold == 10_000
+        while_imported, now, threshold, frozen = httpx.get(f"{server.address}/collector").json()
+        assert (while_imported, now, threshold) == (False, True, 10_000)
         assert frozen > 50_000  # whatever was imported
 
 
