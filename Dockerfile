@@ -17,6 +17,7 @@ FROM packages AS code
 WORKDIR /srv
 COPY alembic.ini gunicorn.conf.py ./
 COPY migrations migrations
+COPY plinth plinth
 COPY app app
 RUN python -m compileall -q .
 

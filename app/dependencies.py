@@ -8,15 +8,15 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.cache import Cache, Invalidate
-from app.database import Database, Reads, Transaction
-from app.http import Links, Validators, accepted_versions
 from app.repositories.categories import CategoryReads, CategoryRepository
 from app.repositories.products import ProductReads, ProductRepository
 from app.schemas.types import Id
 from app.services.categories import CategoryReadService, CategoryService
 from app.services.health import HealthService
 from app.services.products import ProductReadService, ProductService
+from plinth.cache import Cache, Invalidate
+from plinth.database import Database, Reads, Transaction
+from plinth.http import Links, Validators, accepted_versions
 
 
 class State(TypedDict):

@@ -8,16 +8,33 @@ from importlib.util import find_spec
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from app.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open_redis
-from app.config import Settings, get_settings
-from app.database import open_database
 from app.dependencies import State
-from app.http import add_docs, add_short_ways, document_problems, exception_handlers, middleware
 from app.routers import ROUTERS
-from app.telemetry.logs import configure_logging
+from app.settings import Settings, get_settings
+from plinth.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open_redis
+from plinth.database import open_database
+from plinth.http import (
+    BodyLimitMiddleware,
+    ConditionalMiddleware,
+    GZipMiddleware,
+    HeadMiddleware,
+    HttpsRedirectMiddleware,
+    QueryEncodingMiddleware,
+    RequestContextMiddleware,
+    SecurityHeadersMiddleware,
+    UnhandledErrorMiddleware,
+    add_docs,
+    add_short_ways,
+    cors,
+    document_problems,
+    exception_handlers,
+)
+from plinth.telemetry import configure_logging
 
 # Without its SDK nobody can be listening, and to look whether somebody is costs more than routing a request.
 OPENTELEMETRY = find_spec("opentelemetry.sdk") is not None
+# They come every few seconds and straight to the process: not logged, not redirected.
+PROBES = frozenset({"/health/live", "/health/ready"})
 
 
 @asynccontextmanager
@@ -34,19 +51,37 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         yield {"database": database, "redis": redis, "cache": cache}
 
 
-def response_cache(settings: Settings, routes: CachedRoutes) -> Iterator[Middleware]:
-    # Without Redis no worker hears of what another one changes.
-    keeps = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
-    if keeps or not settings.production:
-        http = settings.http
+def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:
+    """The middleware of the app in the order in which a request passes through it, the outermost first."""
+    http = settings.http
+    # Outermost: it times all others, and whatever they log or answer carries the request's id.
+    yield Middleware(RequestContextMiddleware, unlogged=PROBES)
+    yield Middleware(SecurityHeadersMiddleware, hsts=http.redirect_https)
+    if http.redirect_https:
+        yield Middleware(HttpsRedirectMiddleware, exempt=PROBES)
+    if settings.cors.allowed:
+        # Outside of the errors, so that a browser may read those.
+        yield cors(settings.cors)
+    yield Middleware(HeadMiddleware)
+    # Without Redis no worker learns of what another one changes.
+    keep = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
+    if keep or not settings.production:
         yield Middleware(
             ResponseCacheMiddleware,
-            routes=routes,
+            routes=cached_routes,
             gzip_level=http.gzip_level,
             gzip_minimum_bytes=http.gzip_minimum_bytes,
-            keep=keeps,
+            keep=keep,
             tell=not settings.production,
         )
+    # Outside of gzip, whose answers have an ETag of their own.
+    yield Middleware(ConditionalMiddleware)
+    if http.gzip_level:
+        yield Middleware(GZipMiddleware, level=http.gzip_level, minimum_bytes=http.gzip_minimum_bytes)
+    yield Middleware(BodyLimitMiddleware, max_bytes=http.max_body_bytes)
+    yield Middleware(QueryEncodingMiddleware)
+    # Innermost: a 500 passes through all of the above like any other answer.
+    yield Middleware(UnhandledErrorMiddleware)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -57,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title=settings.app.name,
         lifespan=partial(lifespan, settings=settings),
-        middleware=middleware(settings, *response_cache(settings, cached_routes)),
+        middleware=[*middleware(settings, cached_routes)],
         exception_handlers=exception_handlers,
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         docs_url=None,

@@ -9,7 +9,7 @@ from benchmarks.compare import quick
 from benchmarks.loadtest import loadtest
 from benchmarks.report import report
 from benchmarks.soak import soak
-from tools.locks import SetupError
+from plinth.testing.locks import SetupError
 
 
 def main() -> int:

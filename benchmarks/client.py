@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from tools.network import LOOPBACK
+from plinth.testing.network import LOOPBACK
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)

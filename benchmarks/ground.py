@@ -14,8 +14,8 @@ import asyncpg
 
 from benchmarks.processes import OTHER_CORES, SERVER_CORES, cpu_seconds, pinned
 from benchmarks.servers import Server, launch, plain_environment
-from tools.locks import SetupError, held
-from tools.servers import POSTGRES_VERSION, Servers, started
+from plinth.testing.locks import SetupError, held
+from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
 APP = (sys.executable, "-m", "app")
 UVICORN = ("-m", "uvicorn", "--loop=uvloop", "--http=httptools", "--no-access-log", "--no-server-header")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.servers import ROOT
-from tools.locks import SetupError
+from plinth.testing.locks import SetupError
 
 WRK = shutil.which("wrk")
 DRIVER = "wrk" if WRK else "the bundled client"

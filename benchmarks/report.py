@@ -18,7 +18,7 @@ from benchmarks.plot import Group, bars
 from benchmarks.processes import CORES
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.servers import ROOT, Server
-from tools.locks import SetupError
+from plinth.testing.locks import SetupError
 
 # Many short rounds: servers that are compared are asked within seconds of one another.
 LAUNCHES, ROUNDS, SECONDS = 3, 15, 1

@@ -13,7 +13,7 @@ from benchmarks.measure import Slice, middle, pool, take, take_together, write_l
 from benchmarks.processes import CORES, memory_megabytes
 from benchmarks.scenarios import BY_ID, LIST, Scenario
 from benchmarks.servers import Server
-from tools.network import LOOPBACK
+from plinth.testing.network import LOOPBACK
 
 LARGE = 1_000_000
 DEEP_PAGE = 10_000

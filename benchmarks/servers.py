@@ -9,9 +9,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from benchmarks.processes import SERVER_CORES, cpu_seconds, family, pinned
-from tools.locks import SetupError
-from tools.network import LOOPBACK, free_port
-from tools.process import Process
+from plinth.testing.locks import SetupError
+from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.process import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0

@@ -9,7 +9,7 @@ from httpx import AsyncClient, HTTPError
 from benchmarks.ground import Ground
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import Server
-from tests.wire import WirePostgres, WireRedis
+from plinth.testing.wire import WirePostgres, WireRedis
 
 # One connection of each kind, so that the second request finds what the first has prepared.
 ONE_EACH = {"DATABASE_POOL_SIZE": "1", "DATABASE_READ_POOL_SIZE": "1"}

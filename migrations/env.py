@@ -7,8 +7,8 @@ from alembic import context
 from sqlalchemy import Connection, TypeDecorator, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.config import get_settings
 from app.models import Base
+from app.settings import get_settings
 
 # The key of the advisory lock is arbitrary, but the same in every replica.
 MIGRATION_LOCK = 0x706C696E7468  # "plinth"

@@ -19,8 +19,8 @@ import asyncpg
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from tools.locks import SetupError
-from tools.postgres import binaries
+from plinth.testing.locks import SetupError
+from plinth.testing.postgres import binaries
 from tools.scratch import run
 
 # Every column counts, the order of the rows does not.

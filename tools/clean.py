@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tools.locks import SetupError, acquire, held
+from plinth.testing.locks import SetupError, acquire, held
 
 LEFTOVERS = [".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis", ".coverage"]
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.locks import SetupError
+from plinth.testing.locks import SetupError
 
 LOCK = Path("requirements/development.txt")
 PROJECT = Path("pyproject.toml")

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tools.locks import SetupError
+from plinth.testing.locks import SetupError
 from tools.scratch import SCRATCH, run, scratch_environment
 
 ROOT = Path(__file__).resolve().parent.parent

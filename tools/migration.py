@@ -12,8 +12,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import make_url
 
-from tools.locks import SetupError, held
-from tools.servers import POSTGRES_VERSION, started
+from plinth.testing.locks import SetupError, held
+from plinth.testing.servers import POSTGRES_VERSION, started
 
 
 def main(name: str) -> int:

@@ -16,10 +16,10 @@ from types import FrameType
 
 from dotenv import dotenv_values
 
-from tools.locks import SetupError, held
-from tools.network import LOOPBACK, free_port
-from tools.process import STOP_SIGNALS, Process
-from tools.servers import POSTGRES_VERSION, Servers, started
+from plinth.testing.locks import SetupError, held
+from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.process import STOP_SIGNALS, Process
+from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
 PLACES = {"API": "/api/products", "Docs": "/docs", "Health": "/health/ready"}
 

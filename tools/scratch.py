@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.locks import SetupError
+from plinth.testing.locks import SetupError
 
 SCRATCH = Path(__file__).resolve().parent.parent / ".data" / "scratch"
 

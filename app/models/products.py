@@ -4,9 +4,9 @@ from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, String, Tex
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.database.types import Money
 from app.models.base import Entity
 from app.models.categories import Category
+from plinth.database import Money
 
 # What the search looks through: a word in the name or the sku outranks one in the description.
 SEARCH_DOCUMENT = (

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 
-from app.database import Change, Keyset, KeysetPage, Query, Reads, Transaction
 from app.models import Category
 from app.repositories.versions import Versions, of_versions, only
+from plinth.database import Change, Keyset, KeysetPage, Query, Reads, Transaction
 
 
 class CategoryRow(NamedTuple):

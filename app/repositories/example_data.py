@@ -1,8 +1,8 @@
 from sqlalchemy import select, text
 
 from app import example_data
-from app.database import Transaction
 from app.models import Category, Product
+from plinth.database import Transaction
 
 
 async def load_example_data(transaction: Transaction, products: int) -> int:

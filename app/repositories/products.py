@@ -18,9 +18,9 @@ from sqlalchemy import (
     update,
 )
 
-from app.database import Change, Keyset, KeysetPage, Query, Reads, Transaction
 from app.models import Category, Product
 from app.repositories.versions import Versions, of_versions, only
+from plinth.database import Change, Keyset, KeysetPage, Query, Reads, Transaction
 
 
 class ProductRow(NamedTuple):

@@ -2,11 +2,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.cache import cached_response
 from app.dependencies import CategoryReadServiceDep, CategoryServiceDep, IfMatchDep, LinksDep, PathId, ValidatorsDep
-from app.http import problem_responses
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
+from plinth.cache import cached_response
+from plinth.http import problem_responses
 
 router = APIRouter(prefix="/api/categories", tags=["categories"])
 

@@ -2,9 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.cache import cached_response
 from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReadServiceDep, ProductServiceDep, ValidatorsDep
-from app.http import problem_responses
 from app.schemas.base import Page
 from app.schemas.products import (
     ProductCreate,
@@ -14,6 +12,8 @@ from app.schemas.products import (
     ProductSearchResult,
     ProductUpdate,
 )
+from plinth.cache import cached_response
+from plinth.http import problem_responses
 
 router = APIRouter(prefix="/api/products", tags=["products"])
 

@@ -1,10 +1,10 @@
 from collections.abc import Collection
 
-from app.cache import Invalidate
-from app.exceptions import AppError, ChangedError, NotFoundError
 from app.repositories.categories import CategoryReads, CategoryRepository, CategoryRow
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
+from plinth.cache import Invalidate
+from plinth.errors import AppError, ChangedError, NotFoundError
 
 
 class CategoryReadService:

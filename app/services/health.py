@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.database import Database
-from app.exceptions import UnavailableError
 from app.schemas.health import Check, Readiness
+from plinth.database import Database
+from plinth.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 

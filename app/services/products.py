@@ -1,7 +1,5 @@
 from collections.abc import Collection
 
-from app.cache import Invalidate
-from app.exceptions import AppError, ChangedError, InvalidError, NotFoundError
 from app.repositories.products import ProductReads, ProductRepository, ProductRow
 from app.schemas.base import Page
 from app.schemas.products import (
@@ -15,6 +13,8 @@ from app.schemas.products import (
     ProductSearchResult,
     ProductUpdate,
 )
+from plinth.cache import Invalidate
+from plinth.errors import AppError, ChangedError, InvalidError, NotFoundError
 
 
 class ProductReadService:

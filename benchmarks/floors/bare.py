@@ -7,8 +7,8 @@ import asyncpg
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from app.config import DatabaseSettings
 from benchmarks.floors import BY_ID, CREATE, FIRST_PAGE, SEARCH, UPDATE, cursor_after, open_pool, words_of
+from plinth.database.settings import DatabaseSettings
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

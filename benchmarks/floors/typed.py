@@ -10,8 +10,8 @@ import asyncpg
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel
 
-from app.config import DatabaseSettings
 from benchmarks.floors import BY_ID, FIRST_PAGE, SEARCH, cursor_after, open_pool, words_of
+from plinth.database.settings import DatabaseSettings
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 

@@ -21,8 +21,8 @@ from benchmarks.processes import quietest
 from benchmarks.scenarios import BY_ID, LIST, UPDATE, Scenario
 from benchmarks.servers import Server
 from benchmarks.soak import is_flat
-from tools.process import Process
-from tools.servers import Servers
+from plinth.testing.process import Process
+from plinth.testing.servers import Servers
 
 
 def a_slice(cpu_us: float, requests: int = 10_000, *, errors: int = 0, seconds: float = 1, foreign: float = 0) -> Slice:

@@ -8,9 +8,9 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.config import DatabaseSettings
 from benchmarks.floors import bare, open_pool, typed
-from tests.factories import create_category, create_product, product_data
+from plinth.database.settings import DatabaseSettings
+from tests.app.factories import create_category, create_product, product_data
 
 READS = ["/health/live", "/api/products", "/api/products/search?q=quiet+lap", "/api/products/7"]
 

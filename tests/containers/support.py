@@ -10,7 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.environment import variables
+from app.settings import Settings
+from plinth.testing.environment import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "plinth-test"
@@ -43,7 +44,7 @@ def attempt(argv: Sequence[str], cwd: Path = ROOT, environ: Mapping[str, str] | 
 
 def clean_environment() -> dict[str, str]:
     """Ours, without the settings of whoever runs the tests: Compose would put them into its files."""
-    return {name: value for name, value in os.environ.items() if name not in variables()}
+    return {name: value for name, value in os.environ.items() if name not in variables(Settings)}
 
 
 def container(*arguments: str) -> tuple[int, str]:

@@ -98,7 +98,7 @@ def test_a_change_of_the_code_installs_nothing_anew(image: str, checkout: Path) 
 
 def test_the_docs_come_with_a_build_argument(checkout: Path) -> None:
     docker("build", "--quiet", "--build-arg=REQUIREMENTS=docs", "--tag=plinth-test-docs", str(checkout))
-    check = "import fastapi_swagger; from app.http import add_docs"
+    check = "import fastapi_swagger; from plinth.http import add_docs"
     assert container("plinth-test-docs", "python", "-c", check) == (0, "")
 
 

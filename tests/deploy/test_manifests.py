@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from app.cli import app as commands
-from app.config import Settings, load_settings
-from app.database.engine import Database
 from app.main import create_app
-from tests.environment import variables
+from app.settings import Settings
+from plinth.database.engine import Database
+from plinth.settings import load_settings
+from plinth.testing.environment import variables
 from tools.manifests import ENVIRONMENTS, PARTS, render
 
 Manifest = dict[str, Any]
@@ -60,11 +61,11 @@ def server(everything: list[Manifest]) -> Manifest:
 def settings(everything: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in (only(everything, "ConfigMap")["data"] | SECRETS).items():
         monkeypatch.setenv(name, value)
-    return load_settings()
+    return load_settings(Settings)
 
 
 def test_the_settings_exist_and_production_starts_with_them(everything: list[Manifest], settings: Settings) -> None:
-    assert only(everything, "ConfigMap")["data"].keys() <= variables().keys() - SECRETS.keys()
+    assert only(everything, "ConfigMap")["data"].keys() <= variables(Settings).keys() - SECRETS.keys()
     assert settings.production
     assert settings.host == "0.0.0.0"
 
@@ -85,7 +86,7 @@ def test_what_is_asked_and_run_is_there(everything: list[Manifest]) -> None:
 def test_it_leaves_before_it_is_killed(everything: list[Manifest], settings: Settings) -> None:
     pod = only(everything, "Deployment")["spec"]["template"]["spec"]
     times, grace = settings.server, pod["terminationGracePeriodSeconds"]
-    for_requests = times.graceful_timeout_seconds * 3 // 4  # as app/serving/worker.py tells Uvicorn
+    for_requests = times.graceful_timeout_seconds * 3 // 4  # as plinth/serving/worker.py tells Uvicorn
     assert times.drain_seconds < for_requests < times.graceful_timeout_seconds < grace
     assert times.drain_seconds + times.graceful_timeout_seconds < grace
     # `app drain` and the server meet at a file.

@@ -1,3 +1,4 @@
-from tests.serving.conftest import serve
+from tests.app.conftest import empty_tables, settings
+from tests.plinth.serving.conftest import serve
 
-__all__ = ["serve"]
+__all__ = ["empty_tables", "serve", "settings"]

@@ -9,9 +9,9 @@ from time import monotonic
 import pytest
 from httpx import AsyncClient
 
-from tests.cache.support import Server, mortal_server, until
-from tests.factories import create_category, create_product
-from tests.workers import two_workers
+from tests.app.factories import create_category, create_product
+from tests.plinth.cache.support import Server, mortal_server, until
+from tests.plinth.workers import two_workers
 
 IDS = range(1, 7)
 OUTAGES = 3

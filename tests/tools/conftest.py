@@ -1,5 +1,9 @@
 import pytest
 
+from tests.app.conftest import client, empty_tables, service, settings
+
+__all__ = ["client", "empty_tables", "service", "settings"]
+
 
 @pytest.fixture(autouse=True)
 def no_servers_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from tools.locks import lock
-from tools.servers import Servers
+from plinth.testing.locks import lock
+from plinth.testing.servers import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from app.repositories.example_data import load_example_data
-from tests.conftest import Service
+from plinth.testing.client import Service
+from plinth.testing.postgres import binaries
 from tests.tools.support import ROOT, outcome
-from tools.postgres import binaries
 
 PROGRAMS = binaries(int(os.environ.get("PG", "18")))
 WRITE = f"""{PROGRAMS}/psql "${{1#--dbname=}}" -qc "INSERT INTO categories (name) VALUES ('Written meanwhile')" >&2"""

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import redis
 
+from plinth.testing.servers import running
 from tests.tools.support import command, pids, plain_environment, query, running_in
-from tools.servers import running
 
 RUN_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from urllib.parse import urlsplit
-from tools.servers import running
+from plinth.testing.servers import running
 
 with running(Path(sys.argv[1]), durable=True) as servers:
     print(urlsplit(servers.database_url).port, urlsplit(servers.redis_url).port, flush=True)

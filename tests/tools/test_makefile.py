@@ -29,8 +29,9 @@ def test_every_target_is_phony() -> None:
 @pytest.fixture
 def used_checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in (".venv/bin", ".data/postgres", ".pytest_cache", "app/http/__pycache__"):
+    for folder in ("tools", "plinth/testing"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (".venv/bin", ".data/postgres", ".pytest_cache", "plinth/http/__pycache__"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / ".env").touch()
     return tmp_path
@@ -43,7 +44,7 @@ def clean(checkout: Path) -> tuple[int, str, str]:
 def test_clean_removes_what_make_made_and_nothing_else(used_checkout: Path) -> None:
     assert clean(used_checkout) == (0, "", "")
     left = {path.relative_to(used_checkout).as_posix() for path in used_checkout.rglob("*") if path.is_dir()}
-    assert left == {"app", "app/http", "tools"}
+    assert left == {"plinth", "plinth/http", "plinth/testing", "tools"}
     assert (used_checkout / ".env").exists()
     assert clean(used_checkout)[0] == 0
 

@@ -110,7 +110,7 @@ def test_settings_come_from_the_file_that_the_app_reads_too(tmp_path: Path) -> N
 
 
 def test_the_real_app_answers_with_example_data_reloads_and_stops_in_the_middle_of_a_request(tmp_path: Path) -> None:
-    for name in ("app", "migrations"):  # a copy, whose code can be changed
+    for name in ("app", "plinth", "migrations"):  # a copy, whose code can be changed
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", tmp_path)
     environment = plain_environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")

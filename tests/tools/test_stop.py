@@ -109,7 +109,7 @@ def test_an_app_that_does_not_stop_is_ended_with_its_workers(tmp_path: Path) -> 
         "    print('deaf', flush=True)\n"
         "    signal.pause()\n"
     )
-    impatient = "import tools.process; tools.process.STOP_SECONDS = 0.1; " + SUPERVISOR
+    impatient = "import plinth.testing.process; plinth.testing.process.STOP_SECONDS = 0.1; " + SUPERVISOR
     env = plain_environment(**NO_SERVERS)
     with command([sys.executable, "-c", impatient, str(app)], tmp_path, env) as terminal:
         terminal.read_until("deaf")

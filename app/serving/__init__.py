@@ -1,1 +1,0 @@
-"""How Gunicorn's workers serve the app, and leave without a request failing."""

@@ -1,0 +1,135 @@
+"""The commands that every service has: serve, dev, check, migrate, drain, openapi. A service adds its own to them.
+
+Commands import what they need when they run, so that wrong settings are reported before anything slow is loaded.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import orjson
+import typer
+
+from plinth.errors import ConfigurationError, UnavailableError
+from plinth.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.Typer:
+    """Build the command-line interface of the service whose ASGI application is at `application` ("app.main:app").
+
+    Every command gets the settings as `context.obj`; faults in them end the command with exit code 1.
+    """
+    cli = typer.Typer(
+        help="Run and maintain the service.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+
+    @cli.callback()
+    def read_settings(context: typer.Context) -> None:
+        try:
+            context.obj = get_settings()
+        except ConfigurationError as error:
+            fail(str(error))
+
+    @cli.command()
+    def check(context: typer.Context) -> None:
+        """Wait for the database, and fail unless the service can start on it."""
+        _check_start(context.obj)
+
+    @cli.command()
+    def dev(context: typer.Context) -> None:
+        """Serve with one Uvicorn process that reloads when the code changes."""
+        _check_start(context.obj)
+        _serve_with_reload(context.obj, application)
+
+    @cli.command()
+    def openapi() -> None:
+        """Print the API's OpenAPI document."""
+        module, _, name = application.partition(":")
+        document = getattr(import_module(module), name).openapi()
+        sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+
+    cli.command()(serve)
+    cli.command()(drain)
+    cli.command()(migrate)
+    return cli
+
+
+def serve() -> NoReturn:
+    """Serve with Gunicorn and Uvicorn workers, as in production."""
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")])
+
+
+def drain(context: typer.Context) -> None:
+    """Let readiness answer 503, and wait until load balancers have noticed; before a stop (Kubernetes: preStop)."""
+    server = context.obj.server
+    if server.drain_file is None:
+        fail("The server would not notice; set SERVER_DRAIN_FILE to a path that it and this command can write.")
+    try:
+        server.drain_file.touch()
+    except OSError as error:
+        fail(f"SERVER_DRAIN_FILE cannot be written: {error}")
+    time.sleep(server.drain_seconds)
+
+
+def migrate(
+    context: typer.Context, revision: Annotated[str, typer.Argument(help="Revision to reach.")] = "head"
+) -> None:
+    """Wait for the database, and bring it to the newest revision, or to another one."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from plinth.database.startup import StartupError, wait_for_direct
+
+    settings: Settings = context.obj
+    try:
+        asyncio.run(wait_for_direct(settings.database))
+        command.upgrade(Config(str(ROOT / "alembic.ini")), revision)
+    except StartupError as error:
+        fail(str(error))
+    except (OSError, CommandError, SQLAlchemyError, UnavailableError) as error:
+        fail(f"The database could not be migrated: {error}")
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with exit code 1 and a sentence on standard error."""
+    print(message, file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _check_start(settings: Settings) -> None:
+    from plinth.database.startup import StartupError, check
+    from plinth.telemetry import configure_logging
+
+    configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    try:
+        asyncio.run(check(settings.database))
+    except StartupError as error:
+        fail(str(error))
+
+
+def _serve_with_reload(settings: Settings, application: str) -> None:
+    import uvicorn
+
+    uvicorn.run(
+        application,
+        host=settings.host,
+        port=settings.port,
+        reload=True,
+        reload_dirs=[str(ROOT / application.partition(".")[0]), str(ROOT / "plinth")],
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=settings.http.trusted_proxies,
+        timeout_graceful_shutdown=2,
+    )

@@ -1,0 +1,118 @@
+"""Before anything is served: the database answers, and has the tables that this version of the service knows.
+
+Whatever waiting can mend is waited for, for a while; whatever it cannot is told at once, in one sentence that says what
+to do. It is checked once, before the first worker: one that is replaced later must come up, whatever the database does.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+import asyncpg
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
+
+from plinth.database.errors import DRIVER_ERRORS, is_connection_lost
+from plinth.database.pool import connection_options
+from plinth.database.settings import DatabaseSettings
+from plinth.database.statements import DIALECT
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
+
+WHAT_TO_DO: dict[type[Exception], str] = {
+    asyncpg.InvalidPasswordError: "check the password in {url}; a Docker volume keeps the one it was first made with",
+    asyncpg.InvalidAuthorizationSpecificationError: "check the user in {url}, and whom pg_hba.conf lets in",
+    asyncpg.InvalidCatalogNameError: "check the name in {url}, or create the database",
+    ssl.SSLError: "check the certificates and the host's name in {url}",
+    asyncpg.ProtocolViolationError: "a pooler says so, whose configuration may tell",
+}
+
+
+class StartupError(Exception):
+    """Why the service cannot start, in one sentence."""
+
+
+async def check(settings: DatabaseSettings) -> None:
+    """Wait for the database, and refuse one that lacks migrations. Raises StartupError."""
+    connection = await _reach(settings, "DATABASE_URL")
+    try:
+        if settings.require_migrated:
+            await _refuse_what_lacks_migrations(connection)
+    finally:
+        await connection.close()
+
+
+async def wait_for_direct(settings: DatabaseSettings) -> None:
+    """Wait for the database that migrations run on. Raises StartupError."""
+    connection = await _reach(settings.direct, "DATABASE_DIRECT_URL" if settings.direct_url else "DATABASE_URL")
+    await connection.close()
+
+
+async def _reach(settings: DatabaseSettings, variable: str) -> asyncpg.Connection:
+    """A connection, as soon as the database accepts one. `variable` names its URL."""
+    url = make_url(settings.url)
+    _, address = DIALECT.create_connect_args(url)  # type: ignore[no-untyped-call]
+    options = address | connection_options(settings, "startup")
+    give_up_at = asyncio.get_running_loop().time() + settings.wait_seconds
+    pause = SHORTEST_PAUSE_SECONDS
+    while True:
+        try:
+            return await asyncpg.connect(**options)
+        except (*DRIVER_ERRORS, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if not _may_pass(error):
+                hint = next((hint for kind, hint in WHAT_TO_DO.items() if isinstance(error, kind)), "check {url}")
+                raise StartupError(f"The database refuses us ({reason}): {hint.format(url=variable)}.") from error
+            left = give_up_at - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise StartupError(
+                    f"The database at {url.host}:{url.port or 5432} cannot be reached ({reason}): "
+                    f"start it, or check {variable}."
+                ) from error
+        if pause == SHORTEST_PAUSE_SECONDS:
+            log.info("Waiting up to %g s for the database at %s: %s", settings.wait_seconds, url.host, reason)
+        await asyncio.sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _may_pass(error: Exception) -> bool:
+    """It is starting, restarting or full, or its name is not known yet."""
+    if type(error) is ConnectionError or isinstance(error, (ssl.SSLError, asyncpg.ProtocolViolationError)):
+        return False  # the first is asyncpg's, of a server without TLS
+    return isinstance(error, asyncpg.TooManyConnectionsError) or is_connection_lost(error)
+
+
+async def _refuse_what_lacks_migrations(connection: asyncpg.Connection) -> None:
+    try:
+        async with connection.transaction():  # which a pooler leaves to one server
+            rows = await connection.fetch("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        rows = []
+    except DRIVER_ERRORS as error:
+        raise StartupError(f"The database does not tell its migrations ({error}): check the user's rights.") from error
+    if missing := lacking([row["version_num"] for row in rows]):
+        raise StartupError(
+            f"The database lacks {missing} migration{'s' * (missing > 1)}: run `app migrate`, "
+            "or set DATABASE_REQUIRE_MIGRATED=false to start without."
+        )
+
+
+def lacking(revisions: Iterable[str], migrations: Path = MIGRATIONS) -> int:
+    """How many of our migrations a database at these revisions has not seen.
+
+    A revision that we do not know is from a newer version of the service, which is being rolled out, or was rolled back
+    again: its migrations must go with the version before them, or no rollout would be without a gap. So it lacks none.
+    """
+    directory = ScriptDirectory(str(migrations))
+    ours = {script.revision for script in directory.walk_revisions()}
+    reached = set(revisions)
+    if newer := reached - ours:
+        log.info("The database is at %s, of a newer version of the service", ", ".join(newer))
+        return 0
+    seen = {script.revision for revision in reached for script in directory.iterate_revisions(revision, "base")}
+    return len(ours - seen)

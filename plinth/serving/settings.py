@@ -1,0 +1,34 @@
+"""Settings of the server: `SERVER_KEEP_ALIVE_SECONDS` is `settings.server.keep_alive_seconds`, and so on."""
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+class ServerSettings(BaseModel):
+    timeout_seconds: int = Field(30, ge=2, description="A worker silent for this long is killed and replaced.")
+    graceful_timeout_seconds: int = Field(
+        30, ge=2, description="Time a stopping worker has to finish its requests before it is killed."
+    )
+    drain_seconds: float = Field(
+        2.0, ge=0, description="Time between being asked to stop and stopping, in which readiness answers 503."
+    )
+    drain_file: Path | None = Field(
+        None, description="While this file exists, readiness answers 503; `app drain` makes it."
+    )
+    keep_alive_seconds: int = Field(75, ge=1, description="Idle time of a connection; above the load balancer's.")
+    max_requests: int = Field(0, ge=0, description="Requests after which a worker is replaced; 0 is never.")
+    max_requests_jitter: int = Field(0, ge=0, description="Random addition, so that workers do not leave together.")
+
+
+def available_cores() -> int:
+    """The cores this process may use: its affinity, and the CPU limit of its container (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_LIMIT.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

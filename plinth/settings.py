@@ -1,0 +1,152 @@
+"""Settings: one validated group per capability, read once from the environment, `.env` and secret files.
+
+The name of a variable is its group and its field: `DATABASE_POOL_SIZE` is `settings.database.pool_size`. A secret may
+be a file of that name in /run/secrets, where Docker and Kubernetes mount them; a variable takes precedence.
+"""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
+
+from plinth.cache.settings import CacheSettings, RedisSettings
+from plinth.database.settings import DatabaseSettings
+from plinth.errors import ConfigurationError
+from plinth.http.settings import CorsSettings, HttpSettings
+from plinth.serving.settings import ServerSettings, available_cores
+from plinth.telemetry.settings import LogSettings
+
+DEVELOPMENT_SECRET_KEY = "development-only-secret-key-change-me"  # noqa: S105 - refused in production
+
+
+@runtime_checkable
+class ProductionChecked(Protocol):
+    """A group that has something to refuse in production."""
+
+    def production_faults(self) -> Iterator[str]: ...
+
+
+class AppSettings(BaseModel):
+    name: str = Field("Plinth", description="The service's name, in the API's title and in the logs.")
+    env: Literal["development", "test", "production"] = Field(
+        "development", description="`production` refuses unsafe settings and hides the docs."
+    )
+    debug: bool = Field(False, description="Log at DEBUG, SQL statements included. Refused in production.")
+    secret_key: str = Field(
+        DEVELOPMENT_SECRET_KEY, repr=False, description="Signs what the service hands out; 32 bytes or more."
+    )
+
+    def production_faults(self) -> Iterator[str]:
+        """What must not be so in production, a sentence each that begins with the variable."""
+        if self.secret_key == DEVELOPMENT_SECRET_KEY:
+            yield "APP_SECRET_KEY: is missing or the default; set it to the output of `openssl rand -hex 32`"
+        elif len(self.secret_key.encode()) < 32:
+            yield "APP_SECRET_KEY: is under 32 bytes; set it to the output of `openssl rand -hex 32`"
+        if self.debug:
+            yield "APP_DEBUG: must be off in production"
+
+
+class Settings(BaseSettings):
+    """The groups of plinth. A service derives from it and adds its own (see app/settings.py)."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        secrets_dir="/run/secrets",
+        extra="ignore",
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    web_concurrency: int | None = Field(None, ge=1, description="Worker processes. Unset: the cores available.")
+
+    app: AppSettings = Field(default_factory=AppSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    cors: CorsSettings = Field(default_factory=CorsSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        files = NestedSecretsSettingsSource(file_secret_settings, secrets_dir_missing="ok")
+        return init_settings, env_settings, dotenv_settings, files
+
+    @property
+    def production(self) -> bool:
+        return self.app.env == "production"
+
+    @property
+    def workers(self) -> int:
+        return self.web_concurrency or available_cores()
+
+    @property
+    def docs_enabled(self) -> bool:
+        return not self.production if self.http.docs is None else self.http.docs
+
+    @property
+    def log_level(self) -> str:
+        return "DEBUG" if self.app.debug else self.log.level
+
+    @property
+    def log_format(self) -> Literal["json", "text"]:
+        return self.log.format or ("json" if self.production else "text")
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_work(self) -> Self:
+        faults = [*self.production_faults()] if self.production else []
+        if self.docs_enabled and find_spec("fastapi_swagger") is None:
+            faults.append("HTTP_DOCS: /docs needs Swagger UI; install the `docs` extra, or set HTTP_DOCS=false")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def production_faults(self) -> Iterator[str]:
+        """What must not be so in production: the faults of every group that has any."""
+        for name in type(self).model_fields:
+            group = getattr(self, name)
+            if isinstance(group, ProductionChecked):
+                yield from group.production_faults()
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load_settings(settings: type[SettingsT]) -> SettingsT:
+    """Read the environment. Raises ConfigurationError, which names every fault, one a line."""
+    try:
+        return settings()
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_sentences(error))) from error
+    except UnreadableSettingsError as error:
+        raise ConfigurationError(str(error)) from error
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: cannot be read by this user ({error.strerror})") from error
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    sentences = []
+    for fault in error.errors():
+        name = "_".join(str(part) for part in fault["loc"]).upper()
+        message = fault["msg"].removeprefix("Value error, ")
+        sentences.append(f"{name}: {message}" if name else message)
+    return sentences

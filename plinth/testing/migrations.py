@@ -1,0 +1,18 @@
+"""Alembic, run on a database of the tests."""
+
+from alembic import command
+from alembic.config import Config
+
+from plinth.testing.environment import ROOT
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the database at `url` (`postgresql://…`) to a revision."""
+    command.upgrade(alembic_config(url), revision)
+
+
+def alembic_config(url: str) -> Config:
+    """The project's alembic.ini, for another database."""
+    config = Config(str(ROOT / "alembic.ini"))
+    config.set_main_option("sqlalchemy.url", url.replace("postgresql://", "postgresql+asyncpg://").replace("%", "%%"))
+    return config

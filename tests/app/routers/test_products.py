@@ -1,0 +1,243 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from httpx import AsyncClient
+
+from tests.app.factories import create_category, create_product, product_data
+
+
+@pytest.fixture
+async def category(client: AsyncClient) -> dict[str, Any]:
+    return await create_category(client)
+
+
+@pytest.fixture
+async def product(client: AsyncClient, category: dict[str, Any]) -> dict[str, Any]:
+    return await create_product(client, category["id"])
+
+
+@pytest.fixture
+async def catalogue(client: AsyncClient) -> None:
+    for name in ("Laptops", "Monitors"):
+        await create_category(client, name)
+    await create_product(client, 1, sku="L-1", name="Aurora laptop", price="900.00", stock=0)
+    await create_product(client, 1, sku="L-2", name="Borealis laptop", price="1500.50", stock=3)
+    await create_product(client, 2, sku="M-1", name="Cinema", price="300", stock=5, description="For laptops.")
+    await create_product(client, 2, sku="M-2", name="Desk monitor", price="900.00", stock=1)
+
+
+async def skus(client: AsyncClient, query: str = "") -> list[str]:
+    answer = await client.get(f"/api/products{query}")
+    assert answer.status_code == 200, answer.text
+    return [item["sku"] for item in answer.json()["items"]]
+
+
+async def test_a_created_product_is_answered_whole(client: AsyncClient, category: dict[str, Any]) -> None:
+    before = datetime.now(UTC)
+    answer = await client.post("/api/products", json=product_data(category["id"]))
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == "/api/products/1"
+    body = answer.json()
+    created_at = datetime.fromisoformat(body.pop("created_at"))
+    assert abs((created_at - before).total_seconds()) < 60
+    assert datetime.fromisoformat(body.pop("updated_at")) == created_at
+    assert body == {
+        "id": 1,
+        "sku": "LAP-000001",
+        "name": "Aurora 14 Laptop",
+        "description": "Light and quiet.",
+        "price": "1299.00",
+        "stock": 7,
+        "category": {"id": category["id"], "name": "Laptops"},
+        "version": 1,
+    }
+
+
+async def test_a_product_is_read_as_it_was_created(client: AsyncClient, product: dict[str, Any]) -> None:
+    answer = await client.get(f"/api/products/{product['id']}")
+    assert answer.status_code == 200
+    assert answer.json() == product
+
+
+async def test_description_and_stock_have_defaults(client: AsyncClient, category: dict[str, Any]) -> None:
+    data = product_data(category["id"])
+    del data["description"], data["stock"]
+    body = (await client.post("/api/products", json=data)).json()
+    assert (body["description"], body["stock"]) == ("", 0)
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("5", "5.00"), ("5.5", "5.50"), ("0.00", "0.00"), ("9999999999.99",) * 2])
+async def test_a_price_always_has_two_places(
+    client: AsyncClient, category: dict[str, Any], onlooker: asyncpg.Connection, sent: str, kept: str
+) -> None:
+    product = await create_product(client, category["id"], price=sent)
+    assert product["price"] == kept
+    assert await onlooker.fetchval("SELECT price FROM products") == int(kept.replace(".", ""))
+
+
+async def test_put_replaces_every_field(client: AsyncClient, product: dict[str, Any]) -> None:
+    monitors = await create_category(client, "Monitors")
+    data = product_data(monitors["id"], sku="MON-1", name="Cinema", price="10.00")
+    del data["description"], data["stock"]
+    answer = await client.put(f"/api/products/{product['id']}", json=data)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["category"] == {"id": monitors["id"], "name": "Monitors"}
+    assert (body["sku"], body["name"], body["price"]) == ("MON-1", "Cinema", "10.00")
+    assert (body["description"], body["stock"]) == ("", 0)
+    assert body == (await client.get(f"/api/products/{product['id']}")).json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sku": "NEW"}, {"name": "New"}, {"description": ""}, {"price": "0.01"}, {"stock": 0}, {"stock": 1, "name": "N"}],
+)
+async def test_patch_changes_only_what_is_sent(
+    client: AsyncClient, product: dict[str, Any], change: dict[str, Any]
+) -> None:
+    answer = await client.patch(f"/api/products/{product['id']}", json=change)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body == product | change | {"version": 2, "updated_at": body["updated_at"]}
+    assert body == (await client.get(f"/api/products/{product['id']}")).json()
+
+
+async def test_every_change_raises_the_version(client: AsyncClient, product: dict[str, Any]) -> None:
+    address = f"/api/products/{product['id']}"
+    assert (await client.patch(address, json={"stock": 1})).json()["version"] == 2
+    changed = (await client.put(address, json=product_data(product["category"]["id"]))).json()
+    assert changed["version"] == 3
+    assert changed["created_at"] == product["created_at"]
+    assert changed["updated_at"] > product["updated_at"]
+
+
+async def test_a_deleted_product_is_gone(client: AsyncClient, product: dict[str, Any]) -> None:
+    address = f"/api/products/{product['id']}"
+    answer = await client.delete(address)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await client.get(address)).status_code == 404
+    assert (await client.delete(address)).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+async def test_a_product_that_does_not_exist_is_404(client: AsyncClient, category: dict[str, Any], method: str) -> None:
+    body = {"PUT": product_data(category["id"]), "PATCH": {"stock": 1}}.get(method)
+    answer = await client.request(method, "/api/products/99", json=body)
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "There is no product 99."
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+async def test_a_sku_that_is_taken_is_409(client: AsyncClient, product: dict[str, Any], method: str) -> None:
+    other = await create_product(client, sku="OTHER")
+    data = product_data() if method != "PATCH" else {"sku": product["sku"]}
+    address = "/api/products" if method == "POST" else f"/api/products/{other['id']}"
+    answer = await client.request(method, address, json=data)
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "This sku is already taken."
+    assert await skus(client) == [product["sku"], "OTHER"]
+
+
+async def test_a_category_that_does_not_exist_is_409(client: AsyncClient, product: dict[str, Any]) -> None:
+    answer = await client.patch(f"/api/products/{product['id']}", json={"category_id": 99})
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "This category_id refers to something that does not exist."
+
+
+@pytest.mark.usefixtures("catalogue")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["L-1", "L-2", "M-1", "M-2"]),
+        ("?sort=-id", ["M-2", "M-1", "L-2", "L-1"]),
+        ("?sort=name", ["L-1", "L-2", "M-1", "M-2"]),
+        ("?sort=-name", ["M-2", "M-1", "L-2", "L-1"]),
+        ("?sort=price", ["M-1", "L-1", "M-2", "L-2"]),
+        ("?sort=-price", ["L-2", "M-2", "L-1", "M-1"]),
+        ("?sort=created_at", ["L-1", "L-2", "M-1", "M-2"]),
+        ("?sort=-created_at", ["M-2", "M-1", "L-2", "L-1"]),
+        ("?category=2", ["M-1", "M-2"]),
+        ("?category=99", []),
+        ("?min_price=900", ["L-1", "L-2", "M-2"]),
+        ("?max_price=900.00", ["L-1", "M-1", "M-2"]),
+        ("?min_price=900.01&max_price=1500.50", ["L-2"]),
+        ("?in_stock=true", ["L-2", "M-1", "M-2"]),
+        ("?in_stock=false", ["L-1"]),
+        ("?category=2&min_price=500&in_stock=true&sort=-price", ["M-2"]),
+    ],
+)
+async def test_a_list_is_sorted_and_filtered(client: AsyncClient, query: str, expected: list[str]) -> None:
+    assert await skus(client, query) == expected
+
+
+@pytest.mark.usefixtures("catalogue")
+async def test_a_list_is_followed_by_its_links(client: AsyncClient) -> None:
+    seen: list[str] = []
+    address = "/api/products?sort=-price&limit=1&in_stock=true"
+    while address:
+        answer = await client.get(address)
+        seen += [item["sku"] for item in answer.json()["items"]]
+        assert 'rel="first"' in answer.headers["Link"]
+        assert ("next" in answer.links) == (answer.json()["next_cursor"] is not None)
+        address = answer.links.get("next", {}).get("url", "")
+    assert seen == ["L-2", "M-2", "M-1"]
+
+
+@pytest.mark.usefixtures("catalogue")
+async def test_a_list_is_counted_only_when_asked(client: AsyncClient) -> None:
+    assert (await client.get("/api/products?limit=1")).json()["total"] is None
+    assert (await client.get("/api/products?limit=1&total=true&category=2")).json()["total"] == 2
+
+
+@pytest.mark.usefixtures("catalogue")
+async def test_a_cursor_of_another_list_is_refused(client: AsyncClient) -> None:
+    cursor = (await client.get("/api/categories?limit=1")).json()["next_cursor"]
+    answer = await client.get(f"/api/products?cursor={cursor}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "#/cursor"
+
+
+@pytest.mark.usefixtures("catalogue")
+@pytest.mark.parametrize(
+    ("q", "expected"),
+    [
+        ("laptop", ["L-1", "L-2", "M-1"]),  # in the name before in the description
+        ("laptops", ["L-1", "L-2", "M-1"]),
+        ("LAPTOP aurora", ["L-1"]),
+        ("lap", ["L-1", "L-2", "M-1"]),
+        ("aurora lap", ["L-1"]),
+        ("a", ["L-1"]),  # the beginning of a word, though a stop word by itself
+        ("lap aurora", []),  # only the last word may be a beginning
+        ("m-2", ["M-2"]),
+        ("nothing", []),
+        ("the", []),  # no word begins so
+        ("laptop'; DROP TABLE products; --", []),
+        ("' ! & |", None),
+        ("lap:*", ["L-1", "L-2", "M-1"]),
+        ("!aurora", ["L-1"]),
+        ("aurora | cinema", []),
+        ("back\\slash", []),
+    ],
+)
+async def test_a_search_finds_words_and_the_beginning_of_the_last(
+    client: AsyncClient, q: str, expected: list[str] | None
+) -> None:
+    answer = await client.get("/api/products/search", params={"q": q})
+    if expected is None:
+        assert answer.status_code == 422
+    else:
+        assert [item["sku"] for item in answer.json()["items"]] == expected
+
+
+@pytest.mark.usefixtures("catalogue")
+async def test_a_search_returns_no_more_than_its_limit(client: AsyncClient) -> None:
+    answer = await client.get("/api/products/search?q=laptop&limit=1")
+    assert [item["sku"] for item in answer.json()["items"]] == ["L-1"]
+
+
+async def test_a_search_follows_an_update(client: AsyncClient, product: dict[str, Any]) -> None:
+    await client.patch(f"/api/products/{product['id']}", json={"name": "Zephyr"})
+    answer = await client.get("/api/products/search?q=zephyr")
+    assert [item["name"] for item in answer.json()["items"]] == ["Zephyr"]

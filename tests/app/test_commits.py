@@ -1,0 +1,112 @@
+"""What has answered is committed; what failed has left nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from fastapi import APIRouter
+from httpx import AsyncClient
+from sqlalchemy import text
+
+from app.dependencies import SessionDep, TransactionDep
+from app.main import create_app
+from app.settings import Settings
+from plinth.http import add_short_ways
+from plinth.testing.client import Service, serve
+from tests.app.factories import create_category, product_data
+
+PAIRS = 1000
+
+
+async def test_a_reader_on_another_connection_sees_the_row_after_every_201(
+    client: AsyncClient, onlooker: asyncpg.Connection
+) -> None:
+    await create_category(client)
+
+    async def write_and_read(numbers: range) -> None:
+        for number in numbers:
+            answer = await client.post("/api/products", json=product_data(sku=f"SKU-{number}"))
+            assert answer.status_code == 201
+            seen = await client.get(answer.headers["Location"])  # reads have a pool of their own
+            assert seen.json() == answer.json()
+
+    async with asyncio.TaskGroup() as group:
+        for start in range(4):
+            group.create_task(write_and_read(range(start, PAIRS, 4)))
+    assert await onlooker.fetchval("SELECT count(*) FROM products") == PAIRS
+
+
+@pytest.fixture(params=[False, True], ids=["FastAPI's way", "the short way"])
+async def ledger(
+    request: pytest.FixtureRequest, settings: Settings, onlooker: asyncpg.Connection
+) -> AsyncIterator[Service]:
+    """The app with endpoints that fail in every way, on a table whose constraint is checked at COMMIT."""
+    await onlooker.execute("CREATE TABLE ledger (entry int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    async with serve(create_app(settings)) as service:
+        router = APIRouter(prefix="/entries")
+
+        @router.post("/{entry}", status_code=201)
+        async def add_entry(entry: int, transaction: TransactionDep, session: SessionDep, fail: str = "") -> int:
+            await session.execute(text("INSERT INTO ledger VALUES (:entry)"), {"entry": entry})
+            if fail == "after":
+                transaction.after_commit(_fail)
+            if fail == "answer":
+                return "not a number"  # type: ignore[return-value]
+            if fail == "raise":
+                raise LookupError("a bug")
+            if fail == "never":
+                service.app.state.waiting.set()
+                await asyncio.Event().wait()
+            return entry
+
+        service.app.include_router(router)
+        if request.param:
+            add_short_ways(service.app)
+        service.app.state.waiting = asyncio.Event()
+        yield service
+    await onlooker.execute("DROP TABLE ledger")
+
+
+async def _fail() -> None:
+    raise LookupError("cache away")
+
+
+async def entries(onlooker: asyncpg.Connection) -> list[int]:
+    return [row["entry"] for row in await onlooker.fetch("SELECT entry FROM ledger")]
+
+
+async def test_a_commit_that_fails_answers_an_error(ledger: Service, onlooker: asyncpg.Connection) -> None:
+    async with ledger.client() as client:
+        assert (await client.post("/entries/1")).status_code == 201
+        answer = await client.post("/entries/1")  # the statement is accepted, the COMMIT is not
+    assert answer.status_code == 409
+    assert await entries(onlooker) == [1]
+
+
+@pytest.mark.parametrize("fail", ["raise", "answer"])
+async def test_a_request_that_fails_leaves_nothing(ledger: Service, onlooker: asyncpg.Connection, fail: str) -> None:
+    async with ledger.client() as client:
+        answer = await client.post("/entries/1", params={"fail": fail})
+    assert answer.status_code == 500
+    assert await entries(onlooker) == []
+
+
+async def test_a_failure_after_the_commit_does_not_deny_it(ledger: Service, onlooker: asyncpg.Connection) -> None:
+    async with ledger.client() as client:
+        assert (await client.post("/entries/1?fail=after")).status_code == 201
+    assert await entries(onlooker) == [1]
+
+
+async def test_a_request_that_is_cancelled_leaves_nothing_and_no_connection_out(
+    settings: Settings, ledger: Service, onlooker: asyncpg.Connection
+) -> None:
+    async with ledger.client() as client:
+        for entry in range(settings.database.pool_size + 1):
+            ledger.app.state.waiting.clear()
+            request = asyncio.create_task(client.post(f"/entries/{entry}?fail=never"))
+            await ledger.app.state.waiting.wait()
+            request.cancel()
+            await asyncio.wait([request])
+        assert (await client.post("/entries/8")).status_code == 201
+    assert await entries(onlooker) == [8]

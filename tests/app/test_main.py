@@ -1,0 +1,47 @@
+"""What the process is made of, as its settings ask for it."""
+
+import pytest
+from httpx import AsyncClient
+
+from app.main import create_app
+from app.settings import Settings
+from plinth.testing.client import serve
+from tests.app.factories import create_category, create_product
+
+
+async def test_docs_and_schema_are_served_only_where_switched_on(settings: Settings) -> None:
+    for switched_on, status in ((True, 200), (False, 404)):
+        http = settings.http.model_copy(update={"docs": switched_on})
+        async with serve(create_app(settings.model_copy(update={"http": http}))) as service, service.client() as client:
+            for path in ("/docs", "/openapi.json"):
+                assert (await client.get(path)).status_code == status
+
+
+async def test_head_works_on_every_get(client: AsyncClient) -> None:
+    await create_category(client)
+    await create_product(client)
+    document = (await client.get("/openapi.json")).json()
+    paths = [path for path, item in document["paths"].items() if "get" in item]
+    assert len(paths) > 5
+    for path in paths:
+        get = await client.get(path.format(id=1), params={"q": "a"} if path.endswith("search") else {})
+        head = await client.request("HEAD", get.url)
+        assert (head.status_code, head.content) == (200, b""), path
+        told = [{*answer.headers} for answer in (head, get)]
+        assert told[0] == told[1]
+        assert head.headers["Content-Type"] == get.headers["Content-Type"]
+
+
+async def test_too_many_connections_are_warned_of_at_the_start(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(create_app(settings)):
+        assert "raise max_connections" not in caplog.text
+    async with serve(create_app(settings.model_copy(update={"web_concurrency": 10_000}))):
+        assert "10000 workers may open" in caplog.text
+
+
+async def test_the_name_is_the_title(settings: Settings) -> None:
+    named = settings.app.model_copy(update={"name": "Shop"})
+    async with serve(create_app(settings.model_copy(update={"app": named}))) as service, service.client() as client:
+        assert (await client.get("/openapi.json")).json()["info"]["title"] == "Shop"

@@ -1,0 +1,123 @@
+"""Migrations go up, down and up again, match the models, and may be started by every replica at once."""
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from anyio import to_thread
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+ROOT = Path(__file__).resolve().parents[2]
+REVISIONS = [script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()][::-1]
+REPLICAS = 10
+
+# Everything a migration could leave behind: tables and columns, indexes, constraints, sequences, types.
+SCHEMA = """
+SELECT format('%s.%s %s %s', table_name, column_name, data_type, is_nullable) AS part
+FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+UNION ALL SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND conrelid <> coalesce(to_regclass('alembic_version'), 0)
+UNION ALL SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'
+UNION ALL SELECT typname FROM pg_type
+    WHERE typnamespace = 'public'::regnamespace AND typname NOT LIKE '%alembic_version'
+ORDER BY part
+"""
+
+
+@pytest.fixture
+def empty_url(worker: str) -> Iterator[str]:
+    """A database with nothing in it."""
+    server = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
+    name = f"plinth_migrations_{worker}_{os.getpid()}"
+
+    async def on_server(statement: str) -> None:
+        connection = await asyncpg.connect(server.render_as_string(hide_password=False))
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(on_server(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    asyncio.run(on_server(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def config(url: str) -> Config:
+    config = Config(str(ROOT / "alembic.ini"))
+    config.set_main_option("sqlalchemy.url", url.replace("postgresql://", "postgresql+asyncpg://").replace("%", "%%"))
+    return config
+
+
+def schema(url: str) -> list[str]:
+    async def fetch() -> list[str]:
+        connection = await asyncpg.connect(url)
+        parts = [row["part"] for row in await connection.fetch(SCHEMA)]
+        await connection.close()
+        return parts
+
+    return asyncio.run(fetch())
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_every_revision_goes_up_down_and_up(empty_url: str, revision: str) -> None:
+    command.upgrade(config(empty_url), f"{revision}-1" if REVISIONS.index(revision) else "base")
+    before = schema(empty_url)
+    command.upgrade(config(empty_url), revision)
+    after = schema(empty_url)
+    command.downgrade(config(empty_url), "-1")
+    assert schema(empty_url) == before
+    command.upgrade(config(empty_url), revision)
+    assert schema(empty_url) == after != before
+
+
+def test_models_and_migrations_do_not_drift(empty_url: str) -> None:
+    command.upgrade(config(empty_url), "head")
+    command.check(config(empty_url))
+
+
+def test_there_is_one_head_and_files_go_by_date() -> None:
+    directory = ScriptDirectory.from_config(Config(str(ROOT / "alembic.ini")))
+    assert len(directory.get_heads()) == 1
+    names = [Path(script.path).name for script in directory.walk_revisions()][::-1]
+    assert names == sorted(names)
+
+
+def upgrade(url: str) -> None:
+    command.upgrade(config(url), "head")
+
+
+def test_replicas_that_migrate_at_once_all_succeed(empty_url: str) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__, "app.models"])
+    replicas = [processes.Process(target=upgrade, args=(empty_url,)) for _ in range(REPLICAS)]
+    for replica in replicas:
+        replica.start()
+    for replica in replicas:
+        replica.join()
+    assert [replica.exitcode for replica in replicas] == [0] * REPLICAS
+    assert schema(empty_url)
+
+
+async def test_a_table_in_use_stops_a_migration_soon(empty_url: str) -> None:
+    """Waiting, it would make every query of the service wait behind it."""
+    hurried = config(empty_url)
+    hurried.set_main_option("lock_timeout", "100ms")
+    await to_thread.run_sync(command.upgrade, hurried, "head")
+    user = await asyncpg.connect(empty_url)
+    async with user.transaction():
+        await user.execute("LOCK TABLE products IN ACCESS SHARE MODE")
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await to_thread.run_sync(command.downgrade, hurried, "base")
+    await user.close()
+
+
+def test_the_sql_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    command.upgrade(Config(str(ROOT / "alembic.ini")), "head", sql=True)
+    assert "CREATE TABLE products" in capsys.readouterr().out

@@ -1,0 +1,40 @@
+"""The three stores, each with a namespace of its own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+
+from plinth.cache import Cache, open_redis
+from plinth.cache.link import Link
+from plinth.cache.store import Store
+from plinth.cache.stores import Memory, MemoryStore, RedisStore, TwoLevelStore
+from plinth.settings import Settings
+
+
+@asynccontextmanager
+async def linked(settings: Settings, namespace: str) -> AsyncIterator[Link]:
+    async with open_redis(settings.redis) as redis:
+        assert redis is not None
+        link = Link(redis, namespace, timeout_seconds=5, max_names=400)
+        async with link.running():
+            assert link.trusted
+            yield link
+
+
+@pytest.fixture(params=["memory", "redis", "both"])
+async def store(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Store]:
+    memory = Memory(max_entries=100, max_bytes=2**20)
+    if request.param == "memory":
+        yield MemoryStore(memory)
+        return
+    async with linked(settings, f"test-{uuid4()}") as link:
+        yield RedisStore(link) if request.param == "redis" else TwoLevelStore(memory, link)
+
+
+@pytest.fixture
+async def cache(store: Store) -> AsyncIterator[Cache]:
+    cache = Cache(store)
+    yield cache
+    await cache.close()

@@ -1,0 +1,256 @@
+"""Cached answers: one load, the same bytes for everyone, validators, and nothing kept that is not for everyone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import Cookie, FastAPI, Header, HTTPException, Query, Response
+from fastapi.responses import StreamingResponse
+from httpx import ASGITransport
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from plinth.cache import Cache
+from plinth.cache.responses import ResponseCacheMiddleware
+from plinth.cache.routes import CachedRoutes, cached_response
+from plinth.errors import NotFoundError
+from plinth.http import add_short_ways, exception_handlers, problem
+from plinth.http.compression import GZipMiddleware
+from plinth.http.conditional import ConditionalMiddleware
+
+LARGE = "a" * 5000
+
+
+class Filters(BaseModel):
+    limit: int = 10
+    word: str = ""
+
+
+class Shop:
+    """A small app with cached routes, and how often each was asked."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.calls: dict[str, int] = {}
+        self.things: set[int] = set()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        app = FastAPI(exception_handlers=exception_handlers)
+        self.add_endpoints(app)
+        add_short_ways(app)
+        routes = CachedRoutes()
+        routes.add_all_of(app)
+        app.add_middleware(GZipMiddleware, level=4, minimum_bytes=1000)
+        app.add_middleware(ConditionalMiddleware)
+        app.add_middleware(ResponseCacheMiddleware, routes=routes, gzip_level=4, gzip_minimum_bytes=1000, tell=True)
+        self.app = app
+
+    def count(self, name: str) -> int:
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return self.calls[name]
+
+    def add_endpoints(self, app: FastAPI) -> None:
+        @app.get("/things")
+        @cached_response(ttl=60, tags=["things"])
+        async def things(query: Annotated[Filters, Query()]) -> dict[str, Any]:
+            await self.go_on.wait()
+            return {"calls": self.count("things"), **query.model_dump()}
+
+        @app.get("/things/{id}")
+        @cached_response(ttl=60, tags=["thing:{id}", "things"], max_age=5, missing_ttl=60)
+        async def thing(id: int, response: Response) -> dict[str, Any]:
+            response.headers["Link"] = "</things>; rel=up"
+            if id == 0:
+                raise HTTPException(404, str(self.count("404")))
+            return {"calls": self.count(f"thing {id}"), "text": LARGE}
+
+        @app.get("/missing/{id}", responses={404: {}})
+        @cached_response(ttl=60, tags=["thing:{id}"], missing_ttl=60)
+        async def missing(id: int) -> int:
+            self.count("missing")
+            if id not in self.things:
+                raise NotFoundError("thing", id)
+            return id
+
+        @app.get("/richer", responses={404: {}})
+        @cached_response(ttl=60, tags=[], missing_ttl=60)
+        async def richer() -> Response:
+            return problem(404, str(self.count("richer")), errors=[])
+
+        @app.get("/private")
+        @cached_response(ttl=60, tags=[])
+        async def private(response: Response) -> int:
+            response.headers["Cache-Control"] = "private"
+            return self.count("private")
+
+        @app.get("/personal")
+        @cached_response(ttl=60, tags=[])
+        async def personal(
+            authorization: Annotated[str, Header()] = "nobody", session: Annotated[str, Cookie()] = "none"
+        ) -> list[str]:
+            return [authorization, session]
+
+        @app.get("/cookie")
+        @cached_response(ttl=60, tags=[])
+        async def cookie(response: Response) -> int:
+            response.set_cookie("a", "b")
+            return self.count("cookie")
+
+        @app.get("/stream")
+        @cached_response(ttl=60, tags=[])
+        async def stream() -> Response:
+            async def rows() -> AsyncIterator[bytes]:
+                for row in range(3):
+                    yield b"%d\n" % row
+
+            self.count("stream")
+            return StreamingResponse(rows(), media_type="text/plain")
+
+        @app.get("/plain")
+        async def plain() -> int:
+            return self.count("plain")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, "state": {"cache": self.cache}}, receive, send)
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=ASGITransport(self), base_url="http://test") as client:
+            return await client.get(path, headers={"Accept-Encoding": "identity", **headers})
+
+
+@pytest.fixture
+def shop(cache: Cache) -> Shop:
+    return Shop(cache)
+
+
+async def test_an_answer_is_made_once(shop: Shop) -> None:
+    first, second = await shop.get("/things"), await shop.get("/things")
+    assert first.json() == second.json() == {"calls": 1, "limit": 10, "word": ""}
+    assert (first.headers["X-Cache"], second.headers["X-Cache"]) == ("miss", "hit")
+    assert first.headers["ETag"] == second.headers["ETag"]
+    assert second.headers["Age"] == "0"
+    assert second.headers["Cache-Control"] == "public, no-cache"
+
+
+async def test_many_at_once_make_it_once(shop: Shop) -> None:
+    shop.go_on.clear()
+    asked = [asyncio.create_task(shop.get("/things")) for _ in range(100)]
+    await asyncio.sleep(0)
+    shop.go_on.set()
+    assert {answer.json()["calls"] for answer in await asyncio.gather(*asked)} == {1}
+
+
+@pytest.mark.parametrize("name", ["things", "thing:7"])
+async def test_it_is_made_anew_after_an_invalidation(shop: Shop, name: str) -> None:
+    assert (await shop.get("/things/7")).json()["calls"] == 1
+    await shop.cache.invalidate("thing:8")
+    assert (await shop.get("/things/7")).json()["calls"] == 1
+    await shop.cache.invalidate(name)
+    assert (await shop.get("/things/7")).json()["calls"] == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("/things?limit=5&word=a", "/things?word=a&limit=5", True),
+        ("/things?word=a+b", "/things?word=a%20b", True),
+        ("/things?word=a", "/things?word=b", False),
+        ("/things/7", "/things/8", False),
+    ],
+)
+async def test_what_means_the_same_is_the_same(shop: Shop, one: str, other: str, same: bool) -> None:
+    assert (await shop.get(one)).headers["X-Cache"] == "miss"
+    assert (await shop.get(other)).headers["X-Cache"] == ("hit" if same else "miss")
+
+
+@pytest.mark.parametrize(
+    "path", ["/things?junk=1", "/things?limit=1&limit=2", "/things?word=%FF", "/things?&&", "/things/007", "/plain"]
+)
+async def test_what_is_not_declared_is_not_asked_of_the_cache(shop: Shop, path: str) -> None:
+    answers = [await shop.get(path) for _ in range(2)]
+    assert sum(shop.calls.values()) == 2
+    assert {answer.headers.get("X-Cache") for answer in answers} == {None if path == "/plain" else "bypass"}
+
+
+async def test_a_404_that_the_route_declares_is_kept_until_there_is_something(shop: Shop) -> None:
+    first, second = [await shop.get("/missing/7") for _ in range(2)]
+    assert (first.status_code, second.status_code, shop.calls) == (404, 404, {"missing": 1})
+    assert [answer.headers["X-Cache"] for answer in (first, second)] == ["miss", "hit"]
+    assert first.json() == second.json() | {"request_id": first.json()["request_id"], "detail": "There is no thing 7."}
+    assert (second.headers["Cache-Control"], "ETag" in second.headers) == ("no-cache", False)
+    shop.things.add(7)
+    await shop.cache.invalidate("thing:7")
+    found = await shop.get("/missing/7")
+    assert (found.status_code, found.json(), found.headers["X-Cache"]) == (200, 7, "miss")
+
+
+async def test_one_answer_is_for_everyone(shop: Shop) -> None:
+    first = await shop.get("/personal", Authorization="Bearer me", Cookie="session=mine")
+    assert first.json() == ["nobody", "none"]
+    assert (await shop.get("/personal", Authorization="Bearer you")).headers["X-Cache"] == "hit"
+
+
+async def test_each_encoding_is_made_once_and_has_its_etag(shop: Shop) -> None:
+    plain = await shop.get("/things/7")
+    zipped = await shop.get("/things/7", **{"Accept-Encoding": "gzip"})
+    assert shop.calls == {"thing 7": 1}
+    assert "Content-Encoding" not in plain.headers
+    assert (zipped.headers["Content-Encoding"], zipped.headers["X-Cache"]) == ("gzip", "hit")
+    assert int(zipped.headers["Content-Length"]) < 1000 < int(plain.headers["Content-Length"])
+    assert zipped.content == plain.content
+    assert zipped.headers["ETag"] != plain.headers["ETag"]
+    for answer in (plain, zipped):
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        assert answer.headers["Cache-Control"] == "public, max-age=5"
+        assert answer.headers["Link"] == "</things>; rel=up"
+
+
+async def test_what_the_client_has_is_not_sent_again(shop: Shop) -> None:
+    plain = (await shop.get("/things/7")).headers["ETag"]
+    zipped = (await shop.get("/things/7", **{"Accept-Encoding": "gzip"})).headers["ETag"]
+    for has in (plain, zipped, f"W/{plain}", f'"other", {plain}', "*"):
+        answer = await shop.get("/things/7", **{"If-None-Match": has})
+        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", plain)
+        assert {"cache-control", "vary", "age"} <= answer.headers.keys()
+        assert not {"content-length", "content-type"} & answer.headers.keys()
+    assert (await shop.get("/things/7", **{"If-None-Match": '"other"'})).status_code == 200
+    await shop.cache.invalidate("things")
+    assert (await shop.get("/things/7", **{"If-None-Match": plain})).status_code == 200
+    assert shop.calls == {"thing 7": 2}
+
+
+@pytest.mark.parametrize("path", ["/personal", "/personal?junk=1", "/private", "/plain", "/things/0"])
+async def test_it_makes_no_difference_to_a_condition_what_is_kept(shop: Shop, path: str) -> None:
+    first = await shop.get(path, **{"If-None-Match": "*"})
+    shown = await shop.get(path)
+    again = await shop.get(path, **{"If-None-Match": "*"})
+    kept = {"etag", "vary", "cache-control"} & shown.headers.keys()
+    for answer in (first, again):
+        if "ETag" in shown.headers:
+            assert (answer.status_code, answer.content) == (304, b"")
+            assert kept <= answer.headers.keys() <= kept | {"age", "x-cache"}
+        else:
+            assert answer.status_code == shown.status_code
+        assert ("X-Cache" in answer.headers) is ("X-Cache" in shown.headers)
+
+
+async def test_a_condition_is_not_part_of_what_is_made(shop: Shop) -> None:
+    assert (await shop.get("/things", **{"If-None-Match": "*"})).status_code == 304
+    assert (await shop.get("/things")).json()["calls"] == 1
+
+
+@pytest.mark.parametrize("path", ["/things/0", "/cookie", "/private", "/richer", "/stream", "/things?limit=x"])
+async def test_what_is_not_for_everyone_is_not_kept(shop: Shop, path: str) -> None:
+    answers = await asyncio.gather(*(shop.get(path) for _ in range(3)))
+    answers += [await shop.get(path)]
+    assert {answer.headers["X-Cache"] for answer in answers} == {"bypass"}
+    assert path == "/private" or not any("ETag" in answer.headers for answer in answers)
+    if path == "/things?limit=x":
+        assert {answer.status_code for answer in answers} == {422}
+    elif path == "/stream":
+        assert {answer.text for answer in answers} == {"0\n1\n2\n"}
+    else:
+        bodies = [answer.text for answer in answers]
+        assert len({*bodies}) == 4  # nobody was given another's

@@ -1,0 +1,5 @@
+"""Some tests of plinth are of it in the service."""
+
+from tests.app.conftest import client, empty_tables, service, settings
+
+__all__ = ["client", "empty_tables", "service", "settings"]

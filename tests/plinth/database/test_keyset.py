@@ -1,0 +1,206 @@
+import json
+from base64 import urlsafe_b64encode
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import bindparam, func, insert, select
+
+from plinth.database import Database, Keyset, KeysetPage
+from plinth.errors import InvalidError
+from tests.plinth.database.tables import Thing, ThingRow
+
+COLUMNS = select(Thing.id, Thing.label, Thing.amount, Thing.made_at)
+PAGES = Keyset(
+    "things",
+    ThingRow,
+    COLUMNS,
+    sorts={"id": Thing.id, "label": Thing.label, "amount": Thing.amount, "made_at": Thing.made_at},
+    filters={"least": Thing.amount >= bindparam("least"), "starts": func.starts_with(Thing.label, bindparam("starts"))},
+)
+OTHERS = Keyset("others", ThingRow, COLUMNS, sorts={"id": Thing.id, "label": Thing.label}, filters={})
+SORTS = ["id", "-id", "label", "-label", "amount", "-amount", "made_at", "-made_at"]
+
+
+async def page(database: Database, pages: Keyset[ThingRow] = PAGES, **query: Any) -> KeysetPage[ThingRow]:
+    return await pages.page(database.reads, **{"sort": "id", "limit": 3, "cursor": None, "total": False, **query})
+
+
+async def walk(database: Database, **query: Any) -> list[ThingRow]:
+    rows: list[ThingRow] = []
+    cursor: str | None = None
+    while True:
+        found = await page(database, cursor=cursor, **query)
+        rows += found.rows
+        cursor = found.next_cursor
+        if cursor is None:
+            return rows
+
+
+@pytest.fixture
+async def filled(database: Database) -> Database:
+    """Ten things; labels and amounts in orders of their own, amounts and instants with ties."""
+    rows = [
+        {
+            "label": f"{'ab'[number % 2]}{9 - number} 'é\"",
+            "amount": Decimal(number % 3),
+            "made_at": datetime(2026, 1, 1 + number // 4, tzinfo=UTC),
+        }
+        for number in range(10)
+    ]
+    async with database.transaction() as transaction:
+        session = transaction.session
+        await session.execute(insert(Thing), rows)
+    return database
+
+
+@pytest.mark.parametrize("limit", [1, 3, 9, 10, 11])
+@pytest.mark.parametrize("sort", SORTS)
+async def test_pages_hold_every_row_once_in_order(filled: Database, sort: str, limit: int) -> None:
+    rows = await walk(filled, sort=sort, limit=limit)
+    field = sort.removeprefix("-")
+    expected = sorted(rows, key=lambda row: (getattr(row, field), row.id), reverse=sort.startswith("-"))
+    assert rows == expected
+    assert len({row.id for row in rows}) == 10
+
+
+@pytest.mark.parametrize("filters", [{"least": Decimal(1)}, {"starts": "a"}, {"least": Decimal(2), "starts": "b"}])
+@pytest.mark.parametrize("sort", SORTS)
+async def test_filters_hold_on_every_page(filled: Database, sort: str, filters: dict[str, Any]) -> None:
+    rows = await walk(filled, sort=sort, limit=2, **filters)
+    everything = await walk(filled, sort=sort)
+    assert rows == [
+        row
+        for row in everything
+        if row.amount >= filters.get("least", 0) and row.label.startswith(filters.get("starts", ""))
+    ]
+
+
+async def test_rows_that_come_and_go_meanwhile_shift_nothing(filled: Database, onlooker: asyncpg.Connection) -> None:
+    first = await page(filled, sort="-id")
+    await onlooker.execute("DELETE FROM things WHERE id = 8; INSERT INTO things (label) VALUES ('new')")
+    second = await page(filled, sort="-id", cursor=first.next_cursor)
+    assert [row.id for row in first.rows + second.rows] == [10, 9, 8, 7, 6, 5]
+
+
+async def test_the_total_is_counted_only_when_asked_for(filled: Database) -> None:
+    assert (await page(filled)).total is None
+    assert (await page(filled, total=True)).total == 10
+    assert (await page(filled, total=True, least=Decimal(1))).total == 6
+
+
+async def test_a_page_with_total_holds_what_it_holds_without(filled: Database) -> None:
+    for sort in SORTS:
+        first = await page(filled, sort=sort)
+        counted = await page(filled, sort=sort, total=True)
+        assert (counted.rows, counted.next_cursor) == (first.rows, first.next_cursor)
+        second = await page(filled, sort=sort, cursor=first.next_cursor)
+        counted = await page(filled, sort=sort, cursor=first.next_cursor, total=True)
+        assert (counted.rows, counted.total) == (second.rows, 10)
+
+
+async def test_the_total_is_known_on_an_empty_page(filled: Database, onlooker: asyncpg.Connection) -> None:
+    first = await page(filled, limit=9)
+    await onlooker.execute("DELETE FROM things WHERE id = 10")
+    last = await page(filled, cursor=first.next_cursor, total=True)
+    assert (last.rows, last.total, last.next_cursor) == ([], 9, None)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "nonsense",
+        "!!!!",
+        "ümlaut",
+        "W10",
+        urlsafe_b64encode(b'["things","id"]').decode(),
+        urlsafe_b64encode(b'["things","id","x",1]').decode(),
+        urlsafe_b64encode(b'["things","id",1,%d]' % 10**30).decode(),
+        urlsafe_b64encode(b'["things","id",%d,1]' % 10**30).decode(),
+        urlsafe_b64encode(b'["others","id",1,1]').decode(),
+        urlsafe_b64encode(b"[" * 100_000).decode(),
+        urlsafe_b64encode(b"\xff\xfe").decode(),
+    ],
+)
+async def test_a_broken_cursor_is_refused(database: Database, cursor: str) -> None:
+    with pytest.raises(InvalidError, match="not a cursor of this list") as refused:
+        await page(database, cursor=cursor)
+    assert refused.value.field == "cursor"
+
+
+@pytest.mark.parametrize(
+    ("sort", "value"),
+    [
+        ("label", '"\\u0000"'),
+        ("label", '"\\ud800"'),
+        ("label", "1"),
+        ("amount", '"1e400"'),
+        ("amount", '"NaN"'),
+        ("amount", '"1.001"'),
+        ("made_at", '"2026-01-01T00:00:00"'),
+        ("made_at", '"-infinity"'),
+    ],
+)
+async def test_a_cursor_that_holds_what_the_column_cannot_is_refused(database: Database, sort: str, value: str) -> None:
+    cursor = urlsafe_b64encode(f'["things","{sort}",{value},1]'.encode()).decode()
+    with pytest.raises(InvalidError, match="not a cursor of this list"):
+        await page(database, sort=sort, cursor=cursor)
+
+
+async def test_a_cursor_of_another_list_or_order_is_refused(filled: Database) -> None:
+    cursor = (await page(filled, sort="label")).next_cursor
+    assert (await page(filled, sort="label", cursor=cursor)).rows
+    for pages, sort in ((OTHERS, "label"), (PAGES, "-label"), (PAGES, "id")):
+        with pytest.raises(InvalidError, match="not a cursor of this list"):
+            await page(filled, pages, sort=sort, cursor=cursor)
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.integers(),
+    "label": st.text(),
+    "amount": st.decimals().map(str) | st.decimals(allow_nan=False, allow_infinity=False, places=2).map(str),
+    "made_at": st.datetimes(timezones=st.timezones()).map(str)
+    | st.sampled_from(["9999-12-31T23:59:59-23:00", "0001-01-01T00:00:00+23:00", "infinity"]),
+}
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sort=st.sampled_from(SORTS), id=st.integers(), data=st.data())
+async def test_no_well_made_cursor_makes_the_database_fail(
+    database: Database, sort: str, id: int, data: st.DataObject
+) -> None:
+    value = data.draw(VALUES[sort.removeprefix("-")])
+    cursor = urlsafe_b64encode(json.dumps(["things", sort, value, id]).encode()).decode()
+    with suppress(InvalidError):
+        await page(database, sort=sort, cursor=cursor)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sort=st.sampled_from(SORTS), junk=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+async def test_no_cursor_makes_the_database_fail(database: Database, sort: str, junk: bytes) -> None:
+    for cursor in (urlsafe_b64encode(junk).decode(), junk.decode("latin-1")):
+        with pytest.raises(InvalidError):
+            await page(database, sort=sort, cursor=cursor)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    labels=st.sets(
+        st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20), max_size=8
+    ),
+    limit=st.integers(1, 4),
+    sort=st.sampled_from(["label", "-label"]),
+)
+async def test_whatever_the_text_a_cursor_leads_on(
+    database: Database, onlooker: asyncpg.Connection, labels: set[str], limit: int, sort: str
+) -> None:
+    await onlooker.execute("TRUNCATE things")
+    await onlooker.executemany("INSERT INTO things (label) VALUES ($1)", [(label,) for label in labels])
+    rows = await walk(database, sort=sort, limit=limit)
+    assert sorted(row.label for row in rows) == sorted(labels)

@@ -1,0 +1,146 @@
+import asyncio
+
+import asyncpg
+import pytest
+from sqlalchemy import Integer, bindparam, func, insert, literal, select, text
+from sqlalchemy.engine import make_url
+
+from plinth.database import Database, Query, open_database
+from plinth.errors import UnavailableError
+from plinth.settings import Settings
+from plinth.testing.wire import WirePostgres
+from tests.plinth.database.tables import Thing, ThingRow
+
+THINGS = Query(ThingRow, select(Thing.id, Thing.label, Thing.amount, Thing.made_at).order_by(Thing.id))
+BY_LABEL = Query(ThingRow, THINGS.statement.where(Thing.label == bindparam("label")))
+BACKEND = Query(int, select(func.pg_backend_pid()))
+SLEEP = Query(str, select(func.pg_sleep(bindparam("seconds"))))
+
+
+@pytest.fixture
+async def filled(database: Database) -> Database:
+    async with database.transaction() as transaction:
+        session = transaction.session
+        await session.execute(insert(Thing), [{"label": "one"}, {"label": "two"}])
+    return database
+
+
+async def test_rows_have_their_type(filled: Database) -> None:
+    rows = await filled.reads.all(THINGS)
+    assert [type(row) for row in rows] == [ThingRow, ThingRow]
+    assert [row.label for row in rows] == ["one", "two"]
+
+
+async def test_first_is_a_row_or_none(filled: Database) -> None:
+    row = await filled.reads.first(BY_LABEL, label="two")
+    assert row is not None
+    assert row.id == 2
+    assert await filled.reads.first(BY_LABEL, label="three") is None
+
+
+async def test_a_read_is_one_round_trip(settings: Settings, things: None) -> None:
+    server = make_url(settings.database.url)
+    async with WirePostgres(server.host or "", server.port or 5432) as wire:
+        through = settings.database.model_copy(update={"url": wire.through(settings.database.url)})
+        async with open_database(through, "wired") as database:
+            await database.reads.all(THINGS)
+            with wire.counting() as count:
+                await database.reads.all(THINGS)
+            assert count.round_trips == 1
+
+
+async def test_a_read_holds_no_connection_afterwards(settings: Settings, things: None) -> None:
+    narrow = settings.database.model_copy(update={"read_pool_size": 1, "pool_timeout_seconds": 0.05})
+    async with open_database(narrow, "narrow") as database:
+        backends = [await database.reads.first(BACKEND) for _ in range(3)]
+        assert len(set(backends)) == 1
+
+
+async def test_reads_may_be_gathered(database: Database) -> None:
+    backends = await asyncio.gather(*(database.reads.first(BACKEND) for _ in range(20)))
+    assert len(backends) == 20
+
+
+async def test_a_read_that_meets_a_dead_connection_is_asked_again(
+    settings: Settings, things: None, onlooker: asyncpg.Connection
+) -> None:
+    async with open_database(settings.database.model_copy(update={"read_pool_size": 1}), "cut") as database:
+        # Asked twice, it sleeps twice: the second time in a connection that nobody cuts.
+        reading = asyncio.create_task(database.reads.first(SLEEP, seconds=0.3))
+        victim = None
+        while victim is None:
+            victim = await onlooker.fetchval(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'cut' AND wait_event = 'PgSleep'"
+            )
+        assert await onlooker.fetchval("SELECT pg_terminate_backend($1, 5000)", victim)
+        await reading
+        assert await database.reads.first(BACKEND) != victim
+
+
+async def test_a_cancelled_read_returns_its_connection(
+    settings: Settings, things: None, onlooker: asyncpg.Connection
+) -> None:
+    narrow = settings.database.model_copy(update={"read_pool_size": 1})
+    async with open_database(narrow, "cancelled-read") as database:
+        reading = asyncio.create_task(database.reads.first(SLEEP, seconds=30))
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'"
+        while not await onlooker.fetchval(query, "cancelled-read"):
+            pass
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert await database.reads.first(Query(int, select(literal(1, Integer)))) == 1
+
+
+async def test_a_slow_read_is_ended_and_told(settings: Settings, things: None) -> None:
+    impatient = settings.database.model_copy(update={"statement_timeout_seconds": 0.05})
+    async with open_database(impatient, "impatient") as database:
+        with pytest.raises(UnavailableError, match="too long"):
+            await database.reads.first(SLEEP, seconds=30)
+
+
+async def test_reads_are_counted_and_slow_ones_logged_with_their_sql(
+    settings: Settings, things: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_database(settings.database.model_copy(update={"slow_statement_seconds": 0.05}), "slow") as database:
+        await database.reads.first(BACKEND)
+        assert "took" not in caplog.text
+        await database.reads.first(SLEEP, seconds=0.06)
+        assert "took 0." in caplog.text
+        assert "pg_sleep" in caplog.text
+        assert database.reads.statements == 2
+
+
+async def test_a_read_outlives_a_change_of_its_table(filled: Database, onlooker: asyncpg.Connection) -> None:
+    before = await filled.reads.all(THINGS)
+    await onlooker.execute("ALTER TABLE things ADD COLUMN more int DEFAULT 7, ALTER COLUMN label TYPE varchar(50)")
+    try:
+        assert await filled.reads.all(THINGS) == before
+    finally:
+        await onlooker.execute("ALTER TABLE things DROP COLUMN more, ALTER COLUMN label TYPE varchar")
+    assert await filled.reads.all(THINGS) == before
+
+
+async def test_a_parameter_that_is_missing_is_an_error(database: Database) -> None:
+    with pytest.raises(KeyError, match="label"):
+        await database.reads.first(BY_LABEL)
+
+
+async def test_a_mistake_in_a_statement_is_not_hidden(database: Database) -> None:
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await database.reads.first(Query(int, select(literal(1) / func.length(""))))
+    await database.ping()
+
+
+async def test_without_prepared_statements_nothing_is_left_on_the_server(settings: Settings, things: None) -> None:
+    """So that PgBouncer may give each transaction another server."""
+    named = "SELECT count(*) FROM pg_prepared_statements"
+    for prepared, expected in ((True, 2), (False, 0)):
+        bounced = settings.database.model_copy(update={"prepared_statements": prepared, "read_pool_size": 1})
+        async with open_database(bounced, "bounced") as database:
+            await database.reads.first(BACKEND)
+            count = Query(int, select(func.count()).select_from(text("pg_prepared_statements")))
+            assert await database.reads.first(count) == expected
+            async with database.transaction() as transaction:
+                session = transaction.session
+                await session.execute(insert(Thing).values(label=f"prepared {prepared}"))
+                assert (await session.scalar(text(named)) > 0) == prepared

@@ -1,0 +1,194 @@
+"""Reads on a replica that streams from the primary, and that is made to lag."""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import time
+
+import asyncpg
+import pytest
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.engine import URL, make_url
+
+from app.main import create_app
+from app.settings import Settings
+from plinth.cache import open_cache
+from plinth.cache.settings import CacheSettings
+from plinth.database import Database, Query, Reads, open_database
+from plinth.database.settings import DatabaseSettings
+from plinth.testing.client import serve
+from plinth.testing.wire import WirePostgres
+from tests.plinth.database.tables import Thing
+from tests.plinth.standby import Standby
+
+ON_REPLICA = Query(bool, select(func.pg_is_in_recovery()))
+LABELS = Query(str, select(Thing.label).order_by(Thing.id))
+SHORT, LONG = 0.3, 60.0
+
+
+def shown(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+async def standby(settings: Settings, onlooker: asyncpg.Connection) -> AsyncIterator[Standby]:
+    """A replica of the tests' server, which is told to be quick: it answers before a replica could find a commit."""
+    server = make_url(settings.database.url)
+    await onlooker.execute(f"ALTER DATABASE {server.database} SET synchronous_commit = on")
+    with tempfile.TemporaryDirectory(prefix="plinth-standby-") as directory:
+        primary = shown(server.set(drivername="postgresql"))
+        standby = Standby(Path(directory), onlooker.get_server_version().major, primary)
+        try:
+            standby.start()
+            yield standby
+        finally:
+            standby.process.stop()
+
+
+@pytest.fixture
+async def followed(settings: Settings, standby: Standby, things: None) -> DatabaseSettings:
+    there = shown(make_url(settings.database.url).set(host="127.0.0.1", port=standby.port))
+    return settings.database.model_copy(update={"replica_url": there, "replica_lag_seconds": LONG})
+
+
+@asynccontextmanager
+async def paused(settings: DatabaseSettings) -> AsyncIterator[None]:
+    """What is committed meanwhile does not arrive at the replica."""
+    connection = await asyncpg.connect(shown(make_url(settings.replica_url or "").set(drivername="postgresql")))
+    await connection.execute("SELECT pg_wal_replay_pause()")
+    while await connection.fetchval("SELECT pg_get_wal_replay_pause_state()") != "paused":
+        pass
+    try:
+        yield
+    finally:
+        await connection.execute("SELECT pg_wal_replay_resume()")
+        await connection.close()
+
+
+@asynccontextmanager
+async def opened(settings: DatabaseSettings, **changes: object) -> AsyncIterator[Database]:
+    async with open_database(settings.model_copy(update=changes), "tests") as database:
+        await until_on_replica(database)
+        yield database
+
+
+async def until_on_replica(database: Database) -> None:
+    async with asyncio.timeout(20):
+        while not await database.reads.first(ON_REPLICA):  # noqa: ASYNC110 - the server tells of no event
+            await asyncio.sleep(0.001)
+
+
+async def write(database: Database, label: str) -> None:
+    async with database.transaction() as transaction:
+        session = transaction.session
+        await session.execute(insert(Thing), [{"label": label}])
+
+
+async def test_a_read_is_one_round_trip_to_the_replica_and_after_a_write_one_to_the_primary(
+    followed: DatabaseSettings, standby: Standby
+) -> None:
+    server = make_url(followed.url)
+    async with (
+        WirePostgres(server.host or "", server.port or 5432) as primary,
+        WirePostgres("127.0.0.1", standby.port) as replica,
+        opened(
+            followed, url=primary.through(followed.url), replica_url=replica.through(followed.replica_url or "")
+        ) as database,
+    ):
+        for label, here, there in (("one", replica, primary), ("two", primary, replica)):
+            await database.reads.all(LABELS)  # prepares it
+            with here.counting() as asked, there.counting() as idle:
+                await database.reads.all(LABELS)
+            assert (asked.round_trips, idle.round_trips) == (1, 0)
+            await write(database, label)
+
+
+async def test_a_write_is_seen_however_late_the_replica_is(
+    followed: DatabaseSettings, onlooker: asyncpg.Connection
+) -> None:
+    async with opened(followed, replica_lag_seconds=SHORT) as database:
+        async with paused(followed), asyncio.timeout(20):
+            await write(database, "one")
+            wrote_at = time()
+            while time() < wrote_at + 4 * SHORT:
+                assert await database.reads.all(LABELS) == ["one"]
+        await until_on_replica(database)
+        async with paused(followed), asyncio.timeout(20):
+            await onlooker.execute("INSERT INTO things (label) VALUES ('two')")  # of which nobody tells us
+            while await database.reads.all(LABELS) != ["one", "two"]:  # noqa: ASYNC110 - the server tells of no event
+                await asyncio.sleep(0.001)
+
+
+async def test_what_a_late_replica_lacks_is_asked_of_the_primary(
+    followed: DatabaseSettings, onlooker: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(followed) as database, paused(followed):
+        await onlooker.execute("CREATE TABLE brand_new AS SELECT 1 AS one")
+        try:
+            assert await database.reads.first(Query(int, select(text("one")).select_from(text("brand_new")))) == 1
+        finally:
+            await onlooker.execute("DROP TABLE brand_new")
+        assert await database.reads.first(ON_REPLICA)
+        assert caplog.text == ""
+
+
+async def test_the_cache_is_not_filled_from_a_late_replica(followed: DatabaseSettings) -> None:
+    """But from one that has all that the key's own names ask for, while other writes go on."""
+
+    async def load() -> tuple[bool, list[str]]:
+        return bool(await database.reads.first(ON_REPLICA)), await database.reads.all(LABELS)
+
+    async def remember() -> tuple[bool, list[str]]:  # it is kept no longer than we wait for it
+        return await cache.remember("labels", 0, load, schema=tuple[bool, list[str]], tags=["things"])
+
+    async with (
+        opened(followed, replica_lag_seconds=SHORT) as database,
+        open_cache(CacheSettings(), None, 0.1) as cache,
+    ):
+        async with asyncio.timeout(20):
+            is_from_replica = False
+            while not is_from_replica:
+                async with database.transaction() as transaction:
+                    session = transaction.session
+                    await session.execute(text("SELECT 1"))
+                assert not await database.reads.first(ON_REPLICA)
+                is_from_replica, _ = await remember()
+        async with paused(followed):
+            await write(database, "one")
+            await cache.invalidate("things")
+            wrote_at = time()
+            while time() < wrote_at + 4 * SHORT:
+                assert await remember() == (False, ["one"])
+
+
+async def test_reads_outlive_the_replica_and_return_to_it(
+    followed: DatabaseSettings, standby: Standby, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "plinth.database")
+    async with opened(followed, replica_lag_seconds=2.0) as database:
+        standby.process.stop()
+        assert await asyncio.gather(*(database.reads.first(ON_REPLICA) for _ in range(50))) == [False] * 50
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        monkeypatch.setattr("plinth.testing.postgres.free_port", lambda: standby.port)
+        standby.start()
+        await until_on_replica(database)
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_another_process_that_writes_is_heard(followed: DatabaseSettings, settings: Settings) -> None:
+    changed = settings.model_copy(update={"database": followed.model_copy(update={"replica_lag_seconds": SHORT})})
+    async with serve(create_app(changed)) as ours, serve(create_app(settings)) as other:
+        database = ours.state["database"]
+        await until_on_replica(database)
+        assert database.replica
+        wrote_at = time()
+        await other.state["cache"].invalidate("things")
+        async with asyncio.timeout(20):
+            while database.replica.heard_at() < wrote_at:  # noqa: ASYNC110 - it has no event, and needs none
+                await asyncio.sleep(0)
+        assert not await database.reads.first(ON_REPLICA)
+        assert type(other.state["database"].reads) is Reads
+        assert other.state["database"].replica is None

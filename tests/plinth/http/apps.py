@@ -1,0 +1,116 @@
+"""Small apps, asked directly or over a real socket."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.main import middleware
+from app.settings import Settings
+from plinth.cache import CachedRoutes
+from plinth.http import exception_handlers
+
+JSON = {"Content-Type": "application/json"}
+
+
+def build(http: dict[str, Any] | None = None, cors: dict[str, Any] | None = None) -> FastAPI:
+    """An app with everything that plinth.http offers, and no routes."""
+    settings = Settings(_env_file=None, http=http or {}, cors=cors or {})
+    stack = [*middleware(settings, CachedRoutes())]
+    return FastAPI(middleware=stack, exception_handlers=exception_handlers, docs_url=None, redoc_url=None)
+
+
+def client(app: ASGIApp, base_url: str = "http://test") -> AsyncClient:
+    return AsyncClient(transport=ASGITransport(app), base_url=base_url)
+
+
+def http_scope(path: str = "/", method: str = "GET", **headers: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
+    }
+
+
+async def no_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def messages(app: ASGIApp, scope: Scope, receive: Receive = no_body) -> list[Message]:
+    """What an app sends, as it sends it."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+def answering(
+    *bodies: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]:
+    """An ASGI app that always gives the same answer, in as many messages as there are bodies."""
+    raw = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        for position, body in enumerate(bodies, start=1):
+            await send({"type": "http.response.body", "body": body, "more_body": position < len(bodies)})
+
+    return app
+
+
+@asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[int]:
+    """Serve an app as production does; gives the port."""
+    config = uvicorn.Config(app, http="httptools", lifespan="off", access_log=False, log_config=None)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HttpToolsProtocol(config, state, app_state={}), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for connection in list(state.connections):
+            connection.shutdown()
+        await asyncio.gather(*state.tasks)
+
+
+@contextmanager
+def recorded(name: str = "app.access", formatter: logging.Formatter | None = None) -> Iterator[list[logging.LogRecord]]:
+    """What a logger is given from INFO on; with a formatter, each record's `text` is what that makes of it."""
+    records: list[logging.LogRecord] = []
+
+    def emit(record: logging.LogRecord) -> None:
+        record.text = formatter.format(record) if formatter else ""
+        records.append(record)
+
+    handler, logger = logging.Handler(), logging.getLogger(name)
+    handler.emit = emit  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def fields(record: logging.LogRecord) -> dict[str, object]:
+    assert isinstance(record.args, dict)
+    return record.args

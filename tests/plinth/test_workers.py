@@ -1,0 +1,64 @@
+"""What the app promises where several processes serve it: they are seen as one."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from httpx import AsyncClient
+
+from plinth.testing.wire import WirePostgres
+from tests.app.factories import create_category, create_product
+from tests.plinth.workers import two_workers
+
+PATH = "/api/products/1"
+
+
+@pytest.fixture
+async def workers(
+    tmp_path: Path, wire: WirePostgres, database_url: str, redis_url: str, empty_tables: None
+) -> AsyncIterator[list[AsyncClient]]:
+    patience = {"REDIS_TIMEOUT_SECONDS": "2"}  # a busy machine is no outage
+    async with two_workers(tmp_path, wire.through(database_url), redis_url, **patience) as workers:
+        await create_category(workers[0])
+        await create_product(workers[0])
+        yield workers
+
+
+async def test_a_write_through_one_is_seen_through_the_other(workers: list[AsyncClient]) -> None:
+    for stock, (writer, reader) in enumerate([(*workers,), (*workers[::-1],)] * 10, 100):
+        while (await reader.get(PATH)).headers["X-Cache"] != "hit":
+            pass
+        assert (await writer.patch(PATH, json={"stock": stock})).is_success
+        assert (await writer.get(PATH)).json()["stock"] == stock
+        seen = [(await reader.get(PATH)).json()["stock"]]  # of 600, one was late: by 7 ms
+        while seen[-1] != stock and len(seen) < 1000:
+            seen.append((await reader.get(PATH)).json()["stock"])
+        assert seen[-1] == stock
+        assert {(await reader.get(PATH)).json()["stock"] for _ in range(10)} == {stock}
+
+
+async def test_a_thousand_requests_at_once_ask_the_database_once(
+    workers: list[AsyncClient], wire: WirePostgres, onlooker: asyncpg.Connection
+) -> None:
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(files, 4096), most), most))
+    ports = [worker.base_url.port for worker in workers]
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(500) for port in ports]
+    with wire.counting() as count:
+        async with onlooker.transaction():
+            await onlooker.execute("LOCK TABLE products")  # holds the answer back until all have asked
+            for _, writer in connections:
+                writer.write(f"GET {PATH} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+            for worker in workers:
+                await worker.get("/health/live")
+        answers = await asyncio.gather(*(reader.read() for reader, _ in connections))
+    for _, writer in connections:
+        writer.close()
+    heads, bodies = zip(*(answer.split(b"\r\n\r\n") for answer in answers), strict=True)
+    assert {head.split(b"\r\n")[0] for head in heads} == {b"HTTP/1.1 200 OK"}
+    assert sum(b"x-cache: miss" in head for head in heads) == 1
+    assert len({*bodies}) == 1
+    assert len([statement for statement in count.statements if "products" in statement]) == 1

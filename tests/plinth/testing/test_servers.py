@@ -1,0 +1,133 @@
+"""Embedded PostgreSQL and Valkey: real ones, found again after any crash, and never two on one directory."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import redis
+
+import plinth.testing.postgres
+import plinth.testing.valkey
+from plinth.testing.locks import SetupError
+from plinth.testing.servers import running
+from tests.tools.support import query, running_in
+
+
+@pytest.mark.parametrize("version", [16, 18])
+def test_both_servers_answer_and_listen_on_loopback_alone(tmp_path: Path, version: int) -> None:
+    with running(tmp_path, postgres_version=version) as servers:
+        assert query(servers, "SHOW server_version").startswith(f"{version}.")
+        assert query(servers, "SELECT current_database()") == "plinth"
+        assert query(servers, "SHOW listen_addresses") == "127.0.0.1"
+        assert query(servers, "SHOW unix_socket_directories") == ""
+        assert query(servers, "SHOW fsync") == "off"
+        with redis.Redis.from_url(servers.redis_url, decode_responses=True) as cache:
+            assert cache.ping()
+            assert cache.config_get("bind") == {"bind": "127.0.0.1"}
+            assert cache.config_get("unixsocket") == {"unixsocket": ""}
+        assert running_in(tmp_path) == {"postgres", "valkey"}
+    assert not running_in(tmp_path)
+
+
+@pytest.fixture
+def no_unshare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in most containers, root can't make namespaces; so PostgreSQL would have to run as nobody."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_without_namespaces_root_needs_folders_open_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_unshare: None
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(plinth.testing.postgres, "_is_root", lambda: True)
+    monkeypatch.setattr("os.chown", lambda *arguments, **options: None)
+    with (
+        pytest.raises(SetupError, match="run make as an ordinary user, or move the checkout"),
+        running(closed / "data"),
+    ):
+        pass
+
+
+def test_without_namespaces_postgres_runs_in_open_folders(no_unshare: None) -> None:
+    programs_are_open = all(folder.stat().st_mode & 0o001 for folder in Path(sys.prefix).resolve().parents)
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        expectation = nullcontext() if programs_are_open or os.geteuid() else pytest.raises(SetupError)
+        with expectation, running(Path(directory)) as servers:
+            assert query(servers, "SELECT 1") == "1"
+
+
+def test_two_directories_do_not_meet(tmp_path: Path) -> None:
+    with running(tmp_path / "one") as one, running(tmp_path / "two") as two:
+        query(one, "CREATE TABLE only_here ()", "SELECT 1")
+        assert query(two, "SELECT to_regclass('only_here') IS NULL") == "True"
+        with redis.Redis.from_url(one.redis_url) as cache, redis.Redis.from_url(two.redis_url) as other:
+            cache.set("only_here", 1)
+            assert other.get("only_here") is None
+
+
+def test_one_directory_has_one_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/one")
+    with running(tmp_path), pytest.raises(SetupError, match=r"A run in this checkout is using .*: stop it first"):
+        running(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "ours"),
+    [("DATABASE_URL", "postgresql://elsewhere/one", "valkey"), ("REDIS_URL", "redis://elsewhere/1", "postgres")],
+)
+def test_a_server_that_is_given_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, ours: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with running(tmp_path) as servers:
+        assert value in {servers.database_url, servers.redis_url}
+        assert running_in(tmp_path) == {ours}
+
+
+def other_version(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / "postgres").mkdir()
+    (directory / "postgres" / "PG_VERSION").write_text("16\n")
+
+
+def other_owner(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: directory.stat().st_uid + 1)
+
+
+def no_postgres(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plinth.testing.postgres, "find_spec", lambda name: None)
+
+
+def no_valkey(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plinth.testing.valkey, "find_spec", lambda name: None)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "sentence"),
+    [
+        (other_version, r"was made by PostgreSQL 16, not 18: keep to PG=16, or run `make clean` to start anew\.$"),
+        (other_owner, r"belongs to \w+: run make as \w+, or have \w+ run `make clean` first\.$"),
+        (no_postgres, r"no embedded PostgreSQL .*: set DATABASE_URL .*, or use `docker compose up`\.$"),
+        (no_valkey, r"no embedded Valkey .*: set REDIS_URL .*, or use `docker compose up`\.$"),
+    ],
+)
+def test_what_is_in_the_way_is_told_in_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arrange: Callable[[Path, pytest.MonkeyPatch], None],
+    sentence: str,
+) -> None:
+    arrange(tmp_path, monkeypatch)
+    with pytest.raises(SetupError, match=sentence), running(tmp_path):
+        pass
+    assert not running_in(tmp_path)
+
+
+def test_an_unknown_version_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="comes in 16 and 18, not 17"), running(tmp_path, postgres_version=17):
+        pass

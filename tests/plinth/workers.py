@@ -1,0 +1,47 @@
+"""Two processes that serve the app, as two workers do."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from httpx import AsyncClient, HTTPError
+
+from plinth.testing.environment import child_environment
+from plinth.testing.network import free_port
+
+
+@asynccontextmanager
+async def two_workers(
+    directory: Path, database_url: str, redis_url: str, **environment: str
+) -> AsyncIterator[list[AsyncClient]]:
+    """A client of each. What they say is in `directory`, and printed in the end."""
+    told = child_environment(DATABASE_URL=database_url, REDIS_URL=redis_url, LOG_LEVEL="WARNING", **environment)
+    async with AsyncExitStack() as stack:
+        clients = []
+        for number in (1, 2):
+            port = free_port()
+            argv = [sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}", "--no-access-log"]
+            log = stack.enter_context((directory / f"{number}.log").open("wb"))
+            stack.callback(show, Path(log.name))
+            process = await asyncio.create_subprocess_exec(*argv, cwd=directory, env=told, stdout=log, stderr=log)
+            stack.push_async_callback(process.wait)
+            stack.callback(process.kill)
+            client = AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+            clients.append(await stack.enter_async_context(client))
+            while not await is_ready(client):
+                assert process.returncode is None, (directory / f"{number}.log").read_text()
+        yield clients
+
+
+def show(log: Path) -> None:
+    """To pytest, which passes it on if the test fails."""
+    print(log.name, log.read_text(), sep="\n")  # noqa: T201
+
+
+async def is_ready(client: AsyncClient) -> bool:
+    with suppress(HTTPError):
+        return (await client.get("/health/ready")).is_success
+    await asyncio.sleep(0.01)
+    return False
