@@ -1,9 +1,6 @@
-"""What we write ourselves leaves through orjson; everything else is FastAPI's own fast path.
+"""A JSON response for bodies that are built by hand, and links in response headers."""
 
-Setting `ORJSONResponse` as an app's default response class would switch that fast path off.
-"""
-
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote_plus
 
 import orjson
@@ -11,65 +8,53 @@ from fastapi import Request, Response
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-# What may stand in a path and a query (RFC 3986), "%" included: what the client encoded stays as it was sent.
+# The characters of a path and a query string (RFC 3986). "%" is among them: what the client encoded is not changed.
 _URI = "%!$&'()*+,;=:@/?-._~"
 
 
 class ORJSONResponse(JSONResponse):
+    """Serializes with orjson. Not for endpoints with a return type, which Pydantic serializes faster by itself."""
+
     def render(self, content: Any) -> bytes:
         return orjson.dumps(content, option=orjson.OPT_UTC_Z)
 
 
-class _Page(Protocol):
-    next_cursor: str | None
-
-
-class _Resource(Protocol):
-    id: Any
-
-
-_PageT = TypeVar("_PageT", bound=_Page)
-_ResourceT = TypeVar("_ResourceT", bound=_Resource)
-
-
 class Links:
-    """Says in headers where other things are, relative to this address: only the client knows by which name it came."""
+    """Sets `Link` and `Location`. Targets are relative, because a proxy may serve the API under another host name."""
 
     def __init__(self, request: Request, response: Response) -> None:
         self._scope = request.scope
         self._headers = response.headers
 
-    def page(self, page: _PageT) -> _PageT:
-        """Link the first page and, unless this is the last, the next one (`Link`, RFC 8288).
+    def page(self, next_cursor: str | None) -> None:
+        """Set `Link` (RFC 8288) to the first page and, unless `next_cursor` is None, to the next page.
 
-        They are asked for with the same query parameters, but for `cursor`.
+        Both keep the query parameters of this request, except `cursor`.
         """
-        links = [f'<{self._list(cursor=None)}>; rel="first"']
-        if page.next_cursor is not None:
-            links.append(f'<{self._list(page.next_cursor)}>; rel="next"')
+        links = [f'<{self._page_url(cursor=None)}>; rel="first"']
+        if next_cursor is not None:
+            links.append(f'<{self._page_url(next_cursor)}>; rel="next"')
         self._headers.append("Link", ", ".join(links))
-        return page
 
-    def created(self, resource: _ResourceT) -> _ResourceT:
-        """Name the address of what was posted to this one (`Location`, RFC 9110 §10.2.2)."""
-        self._headers["Location"] = f"{sent_path(self._scope)}/{quote(str(resource.id), '')}"
-        return resource
+    def created(self, id: int | str) -> None:
+        """Set `Location` (RFC 9110 §10.2.2) to the resource with this id below the URL of the request."""
+        self._headers["Location"] = f"{raw_path(self._scope)}/{quote(str(id), '')}"
 
-    def _list(self, cursor: str | None) -> str:
-        query = [pair for pair in sent_query(self._scope).split("&") if pair and _name(pair) != "cursor"]
+    def _page_url(self, cursor: str | None) -> str:
+        query = [pair for pair in raw_query(self._scope).split("&") if pair and _name(pair) != "cursor"]
         if cursor is not None:
             query.append(f"cursor={quote(cursor, '')}")
-        path = sent_path(self._scope)
+        path = raw_path(self._scope)
         return f"{path}?{'&'.join(query)}" if query else path
 
 
-def sent_path(scope: Scope) -> str:
-    """The path with the percent-encoding it was sent with, fit for a header."""
+def raw_path(scope: Scope) -> str:
+    """Return the path as the client percent-encoded it, safe to use in a header."""
     return quote(scope.get("raw_path") or quote(scope["path"]).encode(), _URI)
 
 
-def sent_query(scope: Scope) -> str:
-    """The query string with the percent-encoding it was sent with, fit for a header."""
+def raw_query(scope: Scope) -> str:
+    """Return the query string as the client percent-encoded it, safe to use in a header."""
     return quote(scope["query_string"], _URI)
 
 

@@ -19,8 +19,8 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Message, Receive, Scope, Send
 
-from plinth.http.conditional import is_success, validating, validators
 from plinth.http.plan import Plan, Unusual
+from plinth.http.validators import is_success, validating, validators
 
 
 class Digits(Convertor[str]):

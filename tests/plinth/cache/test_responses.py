@@ -19,6 +19,7 @@ from plinth.errors import NotFoundError
 from plinth.http import add_short_ways, exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware
+from plinth.http.validators import ValidatorsMiddleware
 
 LARGE = "a" * 5000
 
@@ -42,7 +43,8 @@ class Shop:
         add_short_ways(app)
         routes = CachedRoutes()
         routes.add_all_of(app)
-        app.add_middleware(GZipMiddleware, level=4, minimum_bytes=1000)
+        app.add_middleware(ValidatorsMiddleware)
+        app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
         app.add_middleware(ConditionalMiddleware)
         app.add_middleware(ResponseCacheMiddleware, routes=routes, gzip_level=4, gzip_minimum_bytes=1000, tell=True)
         self.app = app
