@@ -6,10 +6,9 @@ from plinth.http.docs import add_docs, openapi
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.problems import problem, problem_responses
 from plinth.http.requests import HeadMiddleware, QueryEncodingMiddleware, RequestContextMiddleware
-from plinth.http.responses import Links, ORJSONResponse
+from plinth.http.responses import Links, ORJSONResponse, Validators, ValidatorsMiddleware
 from plinth.http.routing import add_short_ways
 from plinth.http.security import HttpsRedirectMiddleware, SecurityHeadersMiddleware, cors
-from plinth.http.validators import Validators, ValidatorsMiddleware
 
 __all__ = [
     "ConditionalMiddleware",

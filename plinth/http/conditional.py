@@ -1,6 +1,6 @@
 """Conditional requests (RFC 9110 §13): 304 for a GET of an unchanged representation, `If-Match` against lost updates.
 
-`If-None-Match` compares the whole ETag (see `plinth.http.validators`), `If-Match` only the version in it.
+`If-None-Match` compares the whole ETag (see `plinth.http.responses`), `If-Match` only the version in it.
 """
 
 import re

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -18,11 +17,7 @@ from plinth.http.problems import Problem, documented_problem
 from plinth.http.responses import ORJSONResponse
 
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
-_ASSETS = {
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-    "favicon-32x32.png": "image/png",
-}
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 # Swagger UI's icons are data URLs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -44,6 +39,12 @@ _PAGE = """<!doctype html>
 <script src="docs/start.js"></script>
 </body>
 </html>
+"""
+# `validatorUrl` is null because the default sends the document to a server on the internet.
+_SCRIPT = b"""window.ui = SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, displayRequestDuration: true, tryItOutEnabled: true,
+  validatorUrl: null,
+});
 """
 
 
@@ -121,14 +122,3 @@ def _swagger_ui() -> tuple[Path, str]:
     if found is None or not found.submodule_search_locations:
         raise ConfigurationError("HTTP_DOCS: /docs needs Swagger UI; install the `docs` extra, or set HTTP_DOCS=false")
     return Path(found.submodule_search_locations[0]) / "resources", version("fastapi-swagger")
-
-
-_OPTIONS = {
-    "url": "openapi.json",
-    "dom_id": "#swagger-ui",
-    "deepLinking": True,
-    "displayRequestDuration": True,
-    "tryItOutEnabled": True,
-    "validatorUrl": None,  # the default sends the document to a server on the internet
-}
-_SCRIPT = b"window.ui = SwaggerUIBundle(" + orjson.dumps(_OPTIONS) + b");\n"

@@ -12,9 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plinth.http.problems import problem
 from plinth.telemetry.context import request_id
-from plinth.telemetry.logs import ACCESS_LOG
 
-_access_log = logging.getLogger(ACCESS_LOG)
+_access_log = logging.getLogger("app.access")
 
 # Other characters could end the header, or look like another field in a log line.
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")

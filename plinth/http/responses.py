@@ -1,15 +1,26 @@
-"""A JSON response for bodies that are built by hand, and links in response headers."""
+"""What endpoints set on their responses: JSON that they built themselves, links, and validators (RFC 9110 §8.8).
 
+The ETag of a response that shows one row is `"<version>.<hash>"`, that of any other cacheable response is `"<hash>"`.
+The hash is of the uncompressed body, which can change while the row does not: a product shows its category's name.
+"""
+
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
 import orjson
 from fastapi import Request, Response
 from starlette.responses import JSONResponse
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from plinth.http.conditional import Headers
 
 # The characters of a path and a query string (RFC 3986). "%" is among them: what the client encoded is not changed.
 _URI = "%!$&'()*+,;=:@/?-._~"
+_SCOPE_KEY = "plinth.validators"
 
 
 class ORJSONResponse(JSONResponse):
@@ -41,11 +52,57 @@ class Links:
         self._headers["Location"] = f"{raw_path(self._scope)}/{quote(str(id), '')}"
 
     def _page_url(self, cursor: str | None) -> str:
-        query = [pair for pair in raw_query(self._scope).split("&") if pair and _name(pair) != "cursor"]
+        pairs = raw_query(self._scope).split("&")
+        query = [pair for pair in pairs if pair and unquote_plus(pair.partition("=")[0]) != "cursor"]
         if cursor is not None:
             query.append(f"cursor={quote(cursor, '')}")
         path = raw_path(self._scope)
         return f"{path}?{'&'.join(query)}" if query else path
+
+
+class Validators:
+    """Sets which version of a row the response shows: `validators.set(product.version, product.last_modified_at)`."""
+
+    def __init__(self, request: Request) -> None:
+        self._scope = request.scope
+
+    def set(self, version: int, last_modified_at: datetime) -> None:
+        """Make `ValidatorsMiddleware` add `ETag` and `Last-Modified`. `last_modified_at` must have a time zone."""
+        self._scope[_SCOPE_KEY] = version, last_modified_at
+
+
+class ValidatorsMiddleware:
+    """Adds validators to complete 200 and 201 responses, whichever kind of route sent them.
+
+    `ETag` and `Last-Modified` come from `Validators.set`. `Cache-Control` is the attribute `cache_control` (bytes) of
+    the endpoint, which routing stores in the scope; `@cached_response` sets it, and its responses get an ETag without
+    `Validators.set` too. Streams and responses with an `ETag` or `Set-Cookie` of their own pass unchanged. Add it
+    inside of `GZipMiddleware`, so that it hashes the uncompressed body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http":
+            return self.app(scope, receive, send)
+        held: Message | None = None
+
+        async def validating_send(message: Message) -> None:
+            nonlocal held
+            if message["type"] == "http.response.start":
+                if _awaits_validators(scope, message):
+                    held = message
+                    return
+            elif held is not None:
+                start, held = held, None
+                if message["type"] == "http.response.body" and not message.get("more_body"):
+                    added = _validators(scope, start["headers"], message.get("body", b""))
+                    start = {**start, "headers": [*start["headers"], *added]}
+                await send(start)
+            await send(message)
+
+        return self.app(scope, receive, validating_send)
 
 
 def raw_path(scope: Scope) -> str:
@@ -58,5 +115,27 @@ def raw_query(scope: Scope) -> str:
     return quote(scope["query_string"], _URI)
 
 
-def _name(pair: str) -> str:
-    return unquote_plus(pair.partition("=")[0])
+def _awaits_validators(scope: Scope, start: Message) -> bool:
+    """Return whether to hold the start back until the body is there. The start of a stream must not wait."""
+    if start["status"] not in {200, 201} or (_SCOPE_KEY not in scope and _cache_control(scope) is None):
+        return False
+    names = {name for name, _ in start.get("headers", ())}
+    return b"content-length" in names and names.isdisjoint({b"etag", b"set-cookie"})
+
+
+def _validators(scope: Scope, headers: Headers, body: bytes) -> Headers:
+    digest = blake2b(body, digest_size=8).hexdigest()
+    if _SCOPE_KEY in scope:
+        version, last_modified_at = scope[_SCOPE_KEY]
+        modified = format_datetime(last_modified_at.astimezone(UTC), usegmt=True)
+        added = [(b"etag", f'"{version}.{digest}"'.encode()), (b"last-modified", modified.encode())]
+    else:
+        added = [(b"etag", f'"{digest}"'.encode())]
+    cache_control = _cache_control(scope)
+    if cache_control is not None and not any(name == b"cache-control" for name, _ in headers):
+        added.append((b"cache-control", cache_control))
+    return added
+
+
+def _cache_control(scope: Scope) -> bytes | None:
+    return getattr(scope.get("endpoint"), "cache_control", None)

@@ -31,15 +31,8 @@ _NAMES = frozenset(name for name, _ in [*_HEADERS, _HSTS])
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_CORS_REQUEST_HEADERS = (
-    "Authorization",
-    "Content-Type",
-    "Idempotency-Key",
-    "If-Match",
-    "If-Modified-Since",
-    "If-None-Match",
-    "X-Request-ID",
-)
+_CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID")
+_CORS_CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match")
 # Cache-Control and Last-Modified are readable in any case.
 _CORS_RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Process-Time", "X-Request-ID")
 
@@ -97,7 +90,7 @@ def cors(settings: CorsSettings) -> Middleware:
         allow_origins=settings.allowed,
         allow_credentials=settings.credentials,
         allow_methods=_CORS_METHODS,
-        allow_headers=_CORS_REQUEST_HEADERS,
+        allow_headers=[*_CORS_REQUEST_HEADERS, *_CORS_CONDITIONS],
         expose_headers=_CORS_RESPONSE_HEADERS,
     )
 

@@ -16,10 +16,9 @@ from plinth.cache import Cache
 from plinth.cache.responses import ResponseCacheMiddleware
 from plinth.cache.routes import CachedRoutes, cached_response
 from plinth.errors import NotFoundError
-from plinth.http import add_short_ways, exception_handlers, problem
+from plinth.http import ValidatorsMiddleware, add_short_ways, exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware
-from plinth.http.validators import ValidatorsMiddleware
 
 LARGE = "a" * 5000
 
