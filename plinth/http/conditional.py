@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
-from typing import Protocol, TypeVar
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -42,25 +41,14 @@ IF_MATCH = {
 }
 
 
-class _Row(Protocol):
-    version: int
-
-    @property
-    def last_modified_at(self) -> datetime: ...
-
-
-_RowT = TypeVar("_RowT", bound=_Row)
-
-
 class Validators:
     """Says which row an answer shows; the route adds `ETag` and `Last-Modified` once there are bytes."""
 
     def __init__(self, request: Request) -> None:
         self._scope = request.scope
 
-    def of(self, row: _RowT) -> _RowT:
-        self._scope[_KEY] = row.version, row.last_modified_at
-        return row
+    def set(self, version: int, last_modified_at: datetime) -> None:
+        self._scope[_KEY] = version, last_modified_at
 
 
 def validators(scope: Scope, headers: Headers, body: bytes) -> Headers:

@@ -3,7 +3,7 @@
 Setting `ORJSONResponse` as an app's default response class would switch that fast path off.
 """
 
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote_plus
 
 import orjson
@@ -20,18 +20,6 @@ class ORJSONResponse(JSONResponse):
         return orjson.dumps(content, option=orjson.OPT_UTC_Z)
 
 
-class _Page(Protocol):
-    next_cursor: str | None
-
-
-class _Resource(Protocol):
-    id: Any
-
-
-_PageT = TypeVar("_PageT", bound=_Page)
-_ResourceT = TypeVar("_ResourceT", bound=_Resource)
-
-
 class Links:
     """Says in headers where other things are, relative to this address: only the client knows by which name it came."""
 
@@ -39,21 +27,16 @@ class Links:
         self._scope = request.scope
         self._headers = response.headers
 
-    def page(self, page: _PageT) -> _PageT:
-        """Link the first page and, unless this is the last, the next one (`Link`, RFC 8288).
-
-        They are asked for with the same query parameters, but for `cursor`.
-        """
+    def page(self, next_cursor: str | None) -> None:
+        """Link the first page and, unless this is the last, the next one (`Link`, RFC 8288)."""
         links = [f'<{self._list(cursor=None)}>; rel="first"']
-        if page.next_cursor is not None:
-            links.append(f'<{self._list(page.next_cursor)}>; rel="next"')
+        if next_cursor is not None:
+            links.append(f'<{self._list(next_cursor)}>; rel="next"')
         self._headers.append("Link", ", ".join(links))
-        return page
 
-    def created(self, resource: _ResourceT) -> _ResourceT:
+    def created(self, id: object) -> None:
         """Name the address of what was posted to this one (`Location`, RFC 9110 §10.2.2)."""
-        self._headers["Location"] = f"{sent_path(self._scope)}/{quote(str(resource.id), '')}"
-        return resource
+        self._headers["Location"] = f"{sent_path(self._scope)}/{quote(str(id), '')}"
 
     def _list(self, cursor: str | None) -> str:
         query = [pair for pair in sent_query(self._scope).split("&") if pair and _name(pair) != "cursor"]

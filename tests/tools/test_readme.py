@@ -87,8 +87,8 @@ def test_its_app_commands_are_all_there_are() -> None:
 
 async def test_the_examples_of_caching_answer_as_they_show(service: Service, empty_tables: None) -> None:
     page = (ROOT / "docs" / "caching.md").read_text()
-    async with service.state["database"].transaction() as transaction:
-        await load_example_data(transaction, 10)
+    async with service.state["database"].sessions.begin() as session:
+        await load_example_data(session, 10)
     await service.state["cache"].invalidate("products", "product:7", "product:8", "categories")
     examples = re.findall(r"\$ curl (.+)\nHTTP/1.1 (\d+)", page)
     etag = ""
@@ -110,8 +110,8 @@ async def test_the_examples_of_caching_answer_as_they_show(service: Service, emp
 async def test_its_example_answers_as_it_shows(service: Service, empty_tables: None) -> None:
     example = re.search(r"\$ curl (\S+)\n(.*)\n", README)
     assert example
-    async with service.state["database"].transaction() as transaction:
-        await load_example_data(transaction, 10_000)
+    async with service.state["database"].sessions.begin() as session:
+        await load_example_data(session, 10_000)
     url = shlex.split(example[1])[0].removeprefix("http://127.0.0.1:8000")
     async with service.client() as client:
         answered = (await client.get(url)).json()

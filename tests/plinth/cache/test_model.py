@@ -17,19 +17,20 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import plinth.cache.cache
 import plinth.cache.link
 import plinth.cache.stores
 from plinth.cache import Cache
 from plinth.cache.link import Link
-from plinth.database import Transaction
+from plinth.database.sessions import Sessions
 from tests.plinth.cache.support import Road, link_of, opened
 
 KEYS = ["a", "b", "c"]  # and room for two of them
 TTL = 10.0
-NO_DATABASE: Any = None
-"""Of no database: their transactions begin and end as any, and what is committed is the model's."""
+# No statement is executed, so that nothing connects: what is committed is the model's.
+NO_DATABASE = Sessions(create_async_engine("postgresql+asyncpg://"))
 
 
 @dataclass
@@ -88,8 +89,8 @@ class World:
         return version
 
     async def write(self, at: int, key: str, name: str | None = None) -> None:
-        async with Transaction(NO_DATABASE, slow_seconds=1) as transaction:
-            transaction.after_commit(partial(self.nodes[at].cache.invalidate, name or key))
+        async with NO_DATABASE.begin() as session:
+            session.after_commit(partial(self.nodes[at].cache.invalidate, name or key))
             self.versions[key] += 1
             committed = {key: self.versions[key]} if name is None else {**self.versions}
         self.promise(self.nodes[at], committed)
@@ -97,8 +98,8 @@ class World:
     async def roll_back(self, at: int, key: str) -> None:
         marker = f"rolled back {uuid4()}"
         with suppress(FailedError):
-            async with Transaction(NO_DATABASE, slow_seconds=1) as transaction:
-                transaction.after_commit(partial(self.nodes[at].cache.invalidate, key, marker))
+            async with NO_DATABASE.begin() as session:
+                session.after_commit(partial(self.nodes[at].cache.invalidate, key, marker))
                 raise FailedError(self.step)
         assert not await self.redis.exists(f"{self.namespace}:generation:name:{marker}")
 
