@@ -19,7 +19,6 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Message, Receive, Scope, Send
 
-from plinth.http.conditional import is_success, validating, validators
 from plinth.http.plan import Plan, Unusual
 
 
@@ -150,12 +149,9 @@ class _Routes:
                 if short_way.reads_body:
                     receive = _again(await request.body(), receive)
             else:
-                if is_success(response.status_code) and type(response) is Response:
-                    headers = response.raw_headers
-                    headers += validators(scope, headers, bytes(response.body))
                 await response(scope, receive, send)
                 return
-        await self._long_way(scope, receive, validating(scope, send))
+        await self._long_way(scope, receive, send)
 
     def _add(self, found: _Found) -> None:
         path = found.context.path or ""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, Header, 
 from pydantic import BaseModel, ConfigDict, Field
 
 from plinth.errors import NotFoundError
-from plinth.http import add_short_ways, body_limit
+from plinth.http import add_short_ways
 from tests.plinth.http.apps import build, client
 
 SHORT, LONG = "the short way", "FastAPI's way"
@@ -82,8 +82,7 @@ def add_endpoints(router: APIRouter) -> None:
             response.status_code = 202
         return thing
 
-    @router.post("/small")
-    @body_limit(20)
+    @router.post("/small", max_body_size=20)
     async def small(thing: Thing) -> Thing:
         return thing
 
