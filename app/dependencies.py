@@ -14,7 +14,7 @@ from app.schemas.types import Id
 from app.services.categories import CategoryReadService, CategoryService
 from app.services.health import HealthService
 from app.services.products import ProductReadService, ProductService
-from plinth.cache import Cache, Invalidate
+from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Reads, Transaction
 from plinth.http import Links, Validators, accepted_versions
 
@@ -73,7 +73,8 @@ async def get_session(transaction: TransactionDep) -> AsyncSession:
 
 
 async def get_invalidate(transaction: TransactionDep, cache: CacheDep) -> Invalidate:
-    def invalidate(*names: str) -> None:
+    def invalidate(*tags: Tag) -> None:
+        names = [tag.name for tag in tags]  # a tag that lacks a value raises here, before the commit
         transaction.after_commit(partial(cache.invalidate, *names))
 
     return invalidate

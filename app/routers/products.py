@@ -2,6 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
+from app import tags
 from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReadServiceDep, ProductServiceDep, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.products import (
@@ -22,7 +23,7 @@ MISSING_TTL = 5.0
 
 
 @router.get("")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def list_products(
     query: Annotated[ProductListQuery, Query()], products: ProductReadServiceDep, links: LinksDep
 ) -> Page[ProductRead]:
@@ -31,7 +32,7 @@ async def list_products(
 
 
 @router.get("/search")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def search_products(
     query: Annotated[ProductSearchQuery, Query()], products: ProductReadServiceDep
 ) -> ProductSearchResult:
@@ -40,7 +41,7 @@ async def search_products(
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["product:{id}", "categories"], missing_ttl=MISSING_TTL)
+@cached_response(ttl=TTL, tags=[tags.PRODUCT, tags.CATEGORIES], missing_ttl=MISSING_TTL)
 async def get_product(id: PathId, products: ProductReadServiceDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
     return validators.of(await products.get(id))

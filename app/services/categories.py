@@ -1,5 +1,6 @@
 from collections.abc import Collection
 
+from app import tags
 from app.repositories.categories import CategoryReads, CategoryRepository, CategoryRow
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
@@ -34,7 +35,7 @@ class CategoryService:
 
     async def create(self, data: CategoryCreate) -> CategoryRead:
         """Raises ConflictError for a name that is taken."""
-        self._invalidate("categories")
+        self._invalidate(tags.CATEGORIES)
         return _read(await self._categories.create(**data.model_dump()))
 
     async def update(
@@ -44,7 +45,7 @@ class CategoryService:
 
         Raises NotFoundError, ChangedError for another version, and ConflictError for a name that is taken.
         """
-        self._invalidate("categories")
+        self._invalidate(tags.CATEGORIES)
         row = await self._categories.update(id, versions, **data.model_dump())
         if row is None:
             raise await self._missed(id, versions)
@@ -52,7 +53,7 @@ class CategoryService:
 
     async def delete(self, id: int, versions: Collection[int] | None = None) -> None:
         """Raises as `update` does, and ConflictError while products are in the category."""
-        self._invalidate("categories")
+        self._invalidate(tags.CATEGORIES)
         if not await self._categories.delete(id, versions):
             raise await self._missed(id, versions)
 

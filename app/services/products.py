@@ -1,5 +1,6 @@
 from collections.abc import Collection
 
+from app import tags
 from app.repositories.products import ProductReads, ProductRepository, ProductRow
 from app.schemas.base import Page
 from app.schemas.products import (
@@ -53,7 +54,7 @@ class ProductService:
     async def create(self, data: ProductCreate) -> ProductDetail:
         """Raises ConflictError for a sku that is taken and a category that does not exist."""
         row = await self._products.create(**data.model_dump())
-        self._invalidate("products", f"product:{row.id}")  # somebody may have been told that there is none
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(row.id))  # its absence may be cached
         return _detail(row)
 
     async def update(
@@ -63,7 +64,7 @@ class ProductService:
 
         Raises NotFoundError, ChangedError for another version, and ConflictError as `create` does.
         """
-        self._invalidate("products", f"product:{id}")
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))
         row = await self._products.update(id, versions, **data.model_dump())
         if row is None:
             raise await self._missed(id, versions)
@@ -71,7 +72,7 @@ class ProductService:
 
     async def delete(self, id: int, versions: Collection[int] | None = None) -> None:
         """Raises NotFoundError, and ChangedError if it is none of `versions`."""
-        self._invalidate("products", f"product:{id}")
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))
         if not await self._products.delete(id, versions):
             raise await self._missed(id, versions)
 
