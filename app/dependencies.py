@@ -13,7 +13,7 @@ from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
 from app.services.products import ProductReader, ProductService
-from plinth.cache import Cache, Invalidate
+from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
 
@@ -69,7 +69,8 @@ IfMatchDep = Annotated[Versions, Depends(get_if_match)]
 
 
 async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:
-    def invalidate(*names: str) -> None:
+    def invalidate(*tags: Tag) -> None:
+        names = [tag.name for tag in tags]  # a tag that lacks a value raises here, before the commit
         session.after_commit(partial(cache.invalidate, *names))
 
     return invalidate

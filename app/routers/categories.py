@@ -2,6 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
+from app import tags
 from app.dependencies import CategoryReaderDep, CategoryServiceDep, IfMatchDep, LinksDep, PathId, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
@@ -15,7 +16,7 @@ MISSING_TTL = 5.0
 
 
 @router.get("")
-@cached_response(ttl=TTL, tags=["categories"])
+@cached_response(ttl=TTL, tags=[tags.CATEGORIES])
 async def list_categories(
     query: Annotated[CategoryListQuery, Query()], categories: CategoryReaderDep, links: LinksDep
 ) -> Page[CategoryRead]:
@@ -26,7 +27,7 @@ async def list_categories(
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["categories"], missing_ttl=MISSING_TTL)
+@cached_response(ttl=TTL, tags=[tags.CATEGORIES], missing_ttl=MISSING_TTL)
 async def get_category(id: PathId, categories: CategoryReaderDep, validators: ValidatorsDep) -> CategoryRead:
     """Return a category."""
     category = await categories.get(id)

@@ -2,6 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
+from app import tags
 from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReaderDep, ProductServiceDep, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.products import (
@@ -23,7 +24,7 @@ MISSING_TTL = 5.0
 
 
 @router.get("")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def list_products(
     query: Annotated[ProductListQuery, Query()], products: ProductReaderDep, links: LinksDep
 ) -> Page[ProductRead]:
@@ -34,7 +35,7 @@ async def list_products(
 
 
 @router.get("/search")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def search_products(
     query: Annotated[ProductSearchQuery, Query()], products: ProductReaderDep
 ) -> ProductSearchResult:
@@ -49,7 +50,7 @@ async def get_product_facets(products: ProductReaderDep) -> ProductFacets:
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["product:{id}", "categories"], missing_ttl=MISSING_TTL)
+@cached_response(ttl=TTL, tags=[tags.PRODUCT, tags.CATEGORIES], missing_ttl=MISSING_TTL)
 async def get_product(id: PathId, products: ProductReaderDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
     product = await products.get(id)

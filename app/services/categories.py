@@ -1,3 +1,4 @@
+from app import tags
 from app.repositories.categories import PAGES, CategoryQueries, CategoryRepository, CategoryRow
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
@@ -37,7 +38,7 @@ class CategoryService(CategoryReader):
     async def create(self, data: CategoryCreate) -> CategoryRead:
         """Raises ConflictError for a name that is taken."""
         category = await self._categories.add(**data.model_dump())
-        self._invalidate("categories")
+        self._invalidate(tags.CATEGORIES)
         return await self.get(category.id)
 
     async def update(self, id: int, data: CategoryCreate | CategoryUpdate, versions: Versions = None) -> CategoryRead:
@@ -48,7 +49,7 @@ class CategoryService(CategoryReader):
         check_version(category, versions)
         category.update(data.changes())
         await self._categories.flush()
-        self._invalidate("categories")
+        self._invalidate(tags.CATEGORIES)
         return await self.get(id)
 
     async def delete(self, id: int, versions: Versions = None) -> None:
@@ -58,7 +59,7 @@ class CategoryService(CategoryReader):
             raise NotFoundError("category", id)
         check_version(category, versions)
         await self._categories.delete(category)
-        self._invalidate("categories")
+        self._invalidate(tags.CATEGORIES)
 
 
 def _read(row: CategoryRow) -> CategoryRead:

@@ -1,3 +1,4 @@
+from app import tags
 from app.repositories.products import PAGES, ProductQueries, ProductRepository, ProductRow
 from app.schemas.base import Page
 from app.schemas.products import (
@@ -43,7 +44,7 @@ class ProductReader:
     async def facets(self) -> ProductFacets:
         """Counted once for all requests, and again when a product or a category changes."""
         return await self._cache.remember(
-            "facets", FACETS_TTL, self._count_facets, schema=ProductFacets, tags=("products", "categories")
+            "facets", FACETS_TTL, self._count_facets, schema=ProductFacets, tags=(tags.PRODUCTS, tags.CATEGORIES)
         )
 
     async def get(self, id: int) -> ProductDetail:
@@ -69,7 +70,7 @@ class ProductService(ProductReader):
     async def create(self, data: ProductCreate) -> ProductDetail:
         """Raises ConflictError for a sku that is taken and for a category that does not exist."""
         product = await self._products.add(**data.model_dump())
-        self._invalidate("products", f"product:{product.id}")  # the 404 of this id may be cached
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(product.id))  # the 404 of this id may be cached
         return await self.get(product.id)
 
     async def update(self, id: int, data: ProductCreate | ProductUpdate, versions: Versions = None) -> ProductDetail:
@@ -80,7 +81,7 @@ class ProductService(ProductReader):
         check_version(product, versions)
         product.update(data.changes())
         await self._products.flush()
-        self._invalidate("products", f"product:{id}")
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))
         return await self.get(id)
 
     async def delete(self, id: int, versions: Versions = None) -> None:
@@ -90,7 +91,7 @@ class ProductService(ProductReader):
             raise NotFoundError("product", id)
         check_version(product, versions)
         await self._products.delete(product)
-        self._invalidate("products", f"product:{id}")
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))
 
 
 def _read(row: ProductRow) -> ProductRead:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app import tags
 from app.repositories.example_data import load_example_data
 from app.settings import Settings
 from plinth.database.settings import DatabaseSettings
@@ -89,7 +90,7 @@ async def test_the_examples_of_caching_answer_as_they_show(service: Service, emp
     page = (ROOT / "docs" / "caching.md").read_text()
     async with service.state["database"].sessions.begin() as session:
         await load_example_data(session, 10)
-    await service.state["cache"].invalidate("products", "product:7", "product:8", "categories")
+    await service.state["cache"].invalidate(tags.PRODUCTS, tags.PRODUCT(7), tags.PRODUCT(8), tags.CATEGORIES)
     examples = re.findall(r"\$ curl (.+)\nHTTP/1.1 (\d+)", page)
     etag = ""
     async with service.client() as client:

@@ -27,7 +27,7 @@ VALUES = {
     "lasted": st.timedeltas(timedelta(days=-1000), timedelta(days=1000)),
 }
 COLUMNS = [getattr(Everything, name) for name in VALUES]
-Row = NamedTuple("Row", [(name, Any) for name in VALUES])  # type: ignore[misc]
+Row: Any = NamedTuple("Row", [(name, Any) for name in VALUES])  # type: ignore[misc]
 EVERYTHING = Query(Row, select(*COLUMNS))
 
 
