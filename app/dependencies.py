@@ -17,6 +17,7 @@ from app.services.products import ProductReadService, ProductService
 from plinth.cache import Cache, Invalidate
 from plinth.database import Database, Reads, Transaction
 from plinth.http import Links, Validators, accepted_versions
+from plinth.serving import is_draining
 
 
 class State(TypedDict):
@@ -101,7 +102,7 @@ async def get_products(transaction: TransactionDep, invalidate: InvalidateDep) -
 
 
 async def get_health(request: Request) -> HealthService:
-    return HealthService(_state(request)["database"], _state(request)["redis"], draining=request.app.state.draining)
+    return HealthService(_state(request)["database"], _state(request)["redis"], draining=is_draining())
 
 
 CategoryReadServiceDep = Annotated[CategoryReadService, Depends(get_category_reads)]

@@ -1,29 +1,29 @@
-"""Every request has an id and one line in the log; the id is in the answer and in all that is logged meanwhile."""
+"""Request ids, the access log, and HEAD requests."""
 
 import logging
 import re
 from collections.abc import Awaitable, Collection
 from random import getrandbits
-from time import perf_counter, time
+from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plinth.telemetry.context import request_id
-from plinth.telemetry.logs import ACCESS_LOG
 
-_access_log = logging.getLogger(ACCESS_LOG)
+access_log = logging.getLogger("app.access")
 
-# Anything else a client may send could break out of a header, or of a query on the log.
+# Other characters could break out of a header, or of a query on the log.
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# What nginx calls a request whose client left before the answer.
-_NO_ANSWER = 499
+# Nginx's status for a request whose client disconnected before the response.
+_NO_RESPONSE = 499
 
 
 class RequestContextMiddleware:
-    """Takes the request's id from `X-Request-ID` or makes one, times the request and logs it.
+    """Sets the request's id, from `X-Request-ID` or a random one, measures the request and writes the access log.
 
-    A well-formed id has 1 to 128 letters, digits, `.`, `_` or `-`; any other is replaced. `X-Process-Time` is the
-    seconds until the answer begins; `duration_ms` in the log runs to its last byte. Paths in `unlogged` are not logged.
+    A well-formed id has 1 to 128 letters, digits, `.`, `_` or `-`; any other is replaced. It is a header of the
+    response and a field of everything that is logged meanwhile. `X-Process-Time` is the time to the start of the
+    response in seconds, `duration_ms` in the log the time to its last byte. Paths in `unlogged` are not logged.
     """
 
     def __init__(self, app: ASGIApp, unlogged: Collection[str] = ()) -> None:
@@ -36,10 +36,10 @@ class RequestContextMiddleware:
             return
         started_at = perf_counter()
         ended_at = 0.0
-        status, bytes_sent = _NO_ANSWER, 0
+        status, bytes_sent = _NO_RESPONSE, 0
         id = _sent_id(scope) or f"{getrandbits(64):016x}"
 
-        async def noting_send(message: Message) -> None:
+        async def observed_send(message: Message) -> None:
             nonlocal ended_at, status, bytes_sent
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -54,16 +54,32 @@ class RequestContextMiddleware:
 
         token = request_id.set(id)
         try:
-            await self.app(scope, receive, noting_send)
+            await self.app(scope, receive, observed_send)
         finally:
-            if scope["path"] not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
-                _access_log.handle(_AccessRecord(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at))
-        # Not after an error: the server logs that, outside of all middleware, and should name the request too.
+            if scope["path"] not in self.unlogged and access_log.isEnabledFor(logging.INFO):
+                _log_access(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at)
+        # Not after an error: the server logs it outside of all middleware, with the id that is still set.
         request_id.reset(token)
 
 
+def _log_access(scope: Scope, status: int, bytes_sent: int, seconds: float) -> None:
+    path, client = scope["path"], scope.get("client")
+    access_log.info(
+        "%(method)s %(path)s %(status)d",
+        {
+            "method": scope["method"],
+            # A path may contain line breaks. The query is left out: it is where people put tokens.
+            "path": path if path.isprintable() else repr(path)[1:-1],
+            "status": status,
+            "duration_ms": int(seconds * 1e6) / 1e3,
+            "bytes_sent": bytes_sent,
+            "client": client[0] if client else None,
+        },
+    )
+
+
 class HeadMiddleware:
-    """Answers HEAD as GET would be answered, but for the body (RFC 9110 §9.3.2)."""
+    """Answers HEAD requests as GET requests, without the body (RFC 9110 §9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -79,7 +95,7 @@ class HeadMiddleware:
                 await send(message)
                 return
             if ended:
-                raise OSError("Nobody reads on")  # which ends a stream, as a client that left does
+                raise OSError("The response to a HEAD request has no body")  # ends a stream, as a disconnect would
             ended = True
             await send({"type": "http.response.body", "body": b""})
 
@@ -91,32 +107,3 @@ def _sent_id(scope: Scope) -> str | None:
         if name == b"x-request-id":
             return value.decode() if _WELL_FORMED_ID.fullmatch(value) else None
     return None
-
-
-class _AccessRecord(logging.LogRecord):
-    """What `info()` would make, but for thread, process and source line: looking them up costs more than the rest."""
-
-    _blank = vars(
-        logging.makeLogRecord(
-            {
-                "name": _access_log.name,
-                "levelno": logging.INFO,
-                "levelname": "INFO",
-                "msg": "%(method)s %(path)s %(status)d",
-            }
-        )
-    )
-
-    def __init__(self, scope: Scope, status: int, bytes_sent: int, seconds: float) -> None:
-        path, client = scope["path"], scope.get("client")
-        self.__dict__ = self._blank.copy()
-        self.created = time()
-        self.args = {
-            "method": scope["method"],
-            # A path may hold anything, line breaks too. The query is left out: it is where people put tokens.
-            "path": path if path.isprintable() else repr(path)[1:-1],
-            "status": status,
-            "duration_ms": int(seconds * 1e6) / 1e3,
-            "bytes_sent": bytes_sent,
-            "client": client[0] if client else None,
-        }
