@@ -16,6 +16,7 @@ from app.services.products import ProductReader, ProductService
 from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
+from plinth.serving import is_draining
 
 
 class State(TypedDict):
@@ -98,7 +99,7 @@ async def get_product_service(session: SessionDep, cache: CacheDep, invalidate: 
 
 async def get_health_service(request: Request) -> HealthService:
     state = _state(request)
-    return HealthService(state["database"], state["redis"], draining=request.app.state.draining)
+    return HealthService(state["database"], state["redis"], draining=is_draining())
 
 
 CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]

@@ -102,7 +102,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": OPENTELEMETRY, "metrics": OPENTELEMETRY, "logs": OPENTELEMETRY},
     )
-    app.state.draining = False
     app.state.require_if_match = settings.http.require_if_match
     for router in ROUTERS:
         app.include_router(router)

@@ -43,8 +43,8 @@ async def test_a_row_is_what_the_orm_makes_of_it(
         inside = await session.first(EVERYTHING)
     read = await database.reads.first(EVERYTHING)
     assert read == inside == loaded == tuple(row[name] for name in VALUES)
-    assert [type(value) for value in read] == [type(value) for value in loaded]
-    assert [str(value) for value in read] == [str(value) for value in loaded]
+    assert [*map(type, read)] == [*map(type, loaded)]
+    assert [*map(str, read)] == [*map(str, loaded)]
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
