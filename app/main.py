@@ -24,7 +24,6 @@ from plinth.http import (
     SecurityHeadersMiddleware,
     UnhandledErrorMiddleware,
     add_docs,
-    add_short_ways,
     cors,
     document_problems,
     exception_handlers,
@@ -105,7 +104,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     cached_routes.add_all_of(app)
-    add_short_ways(app)
     document_problems(app)
     if settings.docs_enabled:
         add_docs(app)

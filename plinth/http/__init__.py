@@ -9,7 +9,7 @@ from plinth.http.errors import QueryEncodingMiddleware, UnhandledErrorMiddleware
 from plinth.http.problems import document_problems, problem, problem_responses
 from plinth.http.requests import HeadMiddleware, RequestContextMiddleware
 from plinth.http.responses import Links, ORJSONResponse
-from plinth.http.routing import add_short_ways
+from plinth.http.routing import FastRoute
 from plinth.http.security_headers import HttpsRedirectMiddleware, SecurityHeadersMiddleware
 from plinth.http.settings import CorsSettings, HttpSettings
 
@@ -17,6 +17,7 @@ __all__ = [
     "BodyLimitMiddleware",
     "ConditionalMiddleware",
     "CorsSettings",
+    "FastRoute",
     "GZipMiddleware",
     "HeadMiddleware",
     "HttpSettings",
@@ -30,7 +31,6 @@ __all__ = [
     "Validators",
     "accepted_versions",
     "add_docs",
-    "add_short_ways",
     "body_limit",
     "cors",
     "document_problems",

@@ -16,7 +16,7 @@ from plinth.cache import Cache
 from plinth.cache.responses import ResponseCacheMiddleware
 from plinth.cache.routes import CachedRoutes, cached_response
 from plinth.errors import NotFoundError
-from plinth.http import add_short_ways, exception_handlers, problem
+from plinth.http import exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware
 
@@ -39,7 +39,6 @@ class Shop:
         self.go_on.set()
         app = FastAPI(exception_handlers=exception_handlers)
         self.add_endpoints(app)
-        add_short_ways(app)
         routes = CachedRoutes()
         routes.add_all_of(app)
         app.add_middleware(GZipMiddleware, level=4, minimum_bytes=1000)

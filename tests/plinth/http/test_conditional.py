@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message
 
 from plinth.cache import cached_response
-from plinth.http import Validators, accepted_versions, add_short_ways
+from plinth.http import Validators, accepted_versions
 from plinth.http.conditional import IF_MATCH, http_date, is_unchanged, validating
 from tests.plinth.http.apps import build, client, http_scope, messages
 
@@ -124,7 +124,6 @@ def app_with_rows() -> FastAPI:
     async def etagged_stream() -> Response:
         return StreamingResponse(iter([b"1", b"2"]), headers={"ETag": '"s"'})
 
-    add_short_ways(app)
     return app
 
 
