@@ -20,14 +20,18 @@ async def list_categories(
     query: Annotated[CategoryListQuery, Query()], categories: CategoryReadServiceDep, links: LinksDep
 ) -> Page[CategoryRead]:
     """List categories, page by page."""
-    return links.page(await categories.page(query))
+    page = await categories.page(query)
+    links.page(page.next_cursor)
+    return page
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
 @cached_response(ttl=TTL, tags=["categories"], missing_ttl=MISSING_TTL)
 async def get_category(id: PathId, categories: CategoryReadServiceDep, validators: ValidatorsDep) -> CategoryRead:
     """Return a category."""
-    return validators.of(await categories.get(id))
+    category = await categories.get(id)
+    validators.set(category.version, category.last_modified_at)
+    return category
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
@@ -35,7 +39,10 @@ async def create_category(
     data: CategoryCreate, categories: CategoryServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> CategoryRead:
     """Create a category."""
-    return validators.of(links.created(await categories.create(data)))
+    category = await categories.create(data)
+    links.created(category.id)
+    validators.set(category.version, category.last_modified_at)
+    return category
 
 
 # No validators here: the answer to a PUT has none unless what was sent is stored as it came (RFC 9110 §9.3.4).
@@ -52,7 +59,9 @@ async def update_category(
     id: PathId, data: CategoryUpdate, categories: CategoryServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> CategoryRead:
     """Change some fields of a category."""
-    return validators.of(await categories.update(id, data, if_match))
+    category = await categories.update(id, data, if_match)
+    validators.set(category.version, category.last_modified_at)
+    return category
 
 
 @router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 409, 412))

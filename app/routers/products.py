@@ -27,7 +27,9 @@ async def list_products(
     query: Annotated[ProductListQuery, Query()], products: ProductReadServiceDep, links: LinksDep
 ) -> Page[ProductRead]:
     """List products, page by page."""
-    return links.page(await products.page(query))
+    page = await products.page(query)
+    links.page(page.next_cursor)
+    return page
 
 
 @router.get("/search")
@@ -43,7 +45,9 @@ async def search_products(
 @cached_response(ttl=TTL, tags=["product:{id}", "categories"], missing_ttl=MISSING_TTL)
 async def get_product(id: PathId, products: ProductReadServiceDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
-    return validators.of(await products.get(id))
+    product = await products.get(id)
+    validators.set(product.version, product.last_modified_at)
+    return product
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
@@ -51,7 +55,10 @@ async def create_product(
     data: ProductCreate, products: ProductServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> ProductRead:
     """Create a product."""
-    return validators.of(links.created(await products.create(data)))
+    product = await products.create(data)
+    links.created(product.id)
+    validators.set(product.version, product.last_modified_at)
+    return product
 
 
 # No validators here: the answer to a PUT has none unless what was sent is stored as it came (RFC 9110 §9.3.4).
@@ -68,7 +75,9 @@ async def update_product(
     id: PathId, data: ProductUpdate, products: ProductServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> ProductRead:
     """Change some fields of a product."""
-    return validators.of(await products.update(id, data, if_match))
+    product = await products.update(id, data, if_match)
+    validators.set(product.version, product.last_modified_at)
+    return product
 
 
 @router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))

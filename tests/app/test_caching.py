@@ -10,6 +10,7 @@ from httpx import AsyncClient, Limits
 
 from app.main import create_app
 from app.settings import Settings
+from plinth.http import openapi
 from plinth.testing.client import serve
 from plinth.testing.wire import WirePostgres
 from tests.app.factories import create_category, create_product, product_data
@@ -214,7 +215,7 @@ async def test_changes_may_have_to_say_of_which_version(settings: Settings, empt
 
 
 def test_every_change_documents_its_condition(settings: Settings) -> None:
-    for path in create_app(settings).openapi()["paths"].values():
+    for path in openapi(create_app(settings))["paths"].values():
         for method in path.keys() & {"put", "patch", "delete"}:
             assert "If-Match" in {parameter["name"] for parameter in path[method]["parameters"]}
             assert {"400", "412", "428"} <= path[method]["responses"].keys()

@@ -16,7 +16,7 @@ from plinth.cache import Cache
 from plinth.cache.responses import ResponseCacheMiddleware
 from plinth.cache.routes import CachedRoutes, cached_response
 from plinth.errors import NotFoundError
-from plinth.http import exception_handlers, problem
+from plinth.http import ValidatorsMiddleware, exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware
 
@@ -41,7 +41,8 @@ class Shop:
         self.add_endpoints(app)
         routes = CachedRoutes()
         routes.add_all_of(app)
-        app.add_middleware(GZipMiddleware, level=4, minimum_bytes=1000)
+        app.add_middleware(ValidatorsMiddleware)
+        app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
         app.add_middleware(ConditionalMiddleware)
         app.add_middleware(ResponseCacheMiddleware, routes=routes, gzip_level=4, gzip_minimum_bytes=1000, tell=True)
         self.app = app
