@@ -24,7 +24,7 @@ from plinth.http.dependants import Plan, plan_for
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class DigitsConvertor(Convertor[str]):
+class DigitsConvertor(Convertor[str | int]):
     """`{id:digits}` in a path matches digits only, so that `/search` is not an id. The value stays a string."""
 
     regex = "[0-9]+"
@@ -32,8 +32,8 @@ class DigitsConvertor(Convertor[str]):
     def convert(self, value: str) -> str:
         return value
 
-    def to_string(self, value: str) -> str:
-        return value
+    def to_string(self, value: str | int) -> str:
+        return str(value)
 
 
 register_url_convertor("digits", DigitsConvertor())

@@ -258,7 +258,7 @@ async def test_digits_are_digits() -> None:
     assert await answer(app, "/007") == (200, "7")
     for path in ("/7a", "/-7", "/%D9%A7", "/search"):
         assert (await answer(app, path))[0] == 404
-    assert app.url_path_for("get", id="7") == "/7"
+    assert app.url_path_for("get", id="7") == app.url_path_for("get", id=7) == "/7"
 
 
 [MORE] = fields(make_dataclass("More", ["more"]))
