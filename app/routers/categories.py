@@ -7,9 +7,9 @@ from app.dependencies import CategoryReaderDep, CategoryServiceDep, IfMatchDep, 
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
 from plinth.cache import cached_response
-from plinth.http import problem_responses
+from plinth.http import FastRoute, problem_responses
 
-router = APIRouter(prefix="/api/categories", tags=["categories"])
+router = APIRouter(prefix="/api/categories", tags=["categories"], route_class=FastRoute)
 
 TTL = 60.0
 MISSING_TTL = 5.0

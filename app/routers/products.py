@@ -15,9 +15,9 @@ from app.schemas.products import (
     ProductUpdate,
 )
 from plinth.cache import cached_response
-from plinth.http import problem_responses
+from plinth.http import FastRoute, problem_responses
 
-router = APIRouter(prefix="/api/products", tags=["products"])
+router = APIRouter(prefix="/api/products", tags=["products"], route_class=FastRoute)
 
 TTL = 60.0
 MISSING_TTL = 5.0

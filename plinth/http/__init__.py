@@ -7,11 +7,12 @@ from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.problems import problem, problem_responses
 from plinth.http.requests import HeadMiddleware, QueryEncodingMiddleware, RequestContextMiddleware
 from plinth.http.responses import Links, ORJSONResponse, Validators, ValidatorsMiddleware
-from plinth.http.routing import add_short_ways
+from plinth.http.routing import FastRoute
 from plinth.http.security import HttpsRedirectMiddleware, SecurityHeadersMiddleware, cors
 
 __all__ = [
     "ConditionalMiddleware",
+    "FastRoute",
     "GZipMiddleware",
     "HeadMiddleware",
     "HttpsRedirectMiddleware",
@@ -25,7 +26,6 @@ __all__ = [
     "ValidatorsMiddleware",
     "accepted_versions",
     "add_docs",
-    "add_short_ways",
     "cors",
     "exception_handlers",
     "openapi",

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from plinth.cache import Cache, CachedRoutes, ResponseCacheMiddleware, Tag, cached_response
 from plinth.errors import NotFoundError
-from plinth.http import ValidatorsMiddleware, add_short_ways, exception_handlers, problem
+from plinth.http import ValidatorsMiddleware, exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware
 
@@ -40,7 +40,6 @@ class Shop:
         self.go_on.set()
         app = FastAPI(exception_handlers=exception_handlers)
         self.add_endpoints(app)
-        add_short_ways(app)
         self.routes = CachedRoutes()
         self.routes.add_all_of(app)
         app.add_middleware(ValidatorsMiddleware)
