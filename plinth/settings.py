@@ -5,6 +5,7 @@ be a file of that name in /run/secrets, where Docker and Kubernetes mount them; 
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -48,7 +49,8 @@ class AppSettings(BaseModel):
     @property
     def identifier(self) -> str:
         """The name as other programs take it: `billing_api` for "Billing API"."""
-        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_") or "service"
+        latin = unicodedata.normalize("NFKD", self.name.casefold()).encode("ascii", "ignore").decode()
+        return re.sub(r"[^a-z0-9]+", "_", latin).strip("_") or "service"
 
     def production_faults(self) -> Iterator[str]:
         """What must not be so in production, a sentence each that begins with the variable."""

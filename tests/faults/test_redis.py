@@ -10,8 +10,8 @@ import pytest
 from httpx import AsyncClient
 
 from tests.app.factories import create_category, create_product
-from tests.plinth.cache.support import Server, mortal_server, until
-from tests.plinth.workers import two_workers
+from tests.faults.valkey import Server, mortal_server, until
+from tests.faults.workers import two_workers
 
 IDS = range(1, 7)
 OUTAGES = 3

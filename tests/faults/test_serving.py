@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.plinth.serving.conftest import STARTED, Serve, Served, load_on
+from tests.faults.serving import STARTED, Serve, Served, load_on
 
 ROUNDS = 10
 ENOUGH = 200_000

@@ -200,7 +200,7 @@ def test_workers_follow_the_cores_of_the_container(
 
 @pytest.mark.parametrize(
     ("name", "identifier"),
-    [("Billing API", "billing_api"), (" 2nd  Try! ", "2nd_try"), ("Über", "ber"), ("東京", "service")],
+    [("Billing API", "billing_api"), (" 2nd  Try! ", "2nd_try"), ("Über", "uber"), ("東京", "service")],
 )
 def test_the_database_and_the_namespace_are_named_after_the_service(
     environment: pytest.MonkeyPatch, name: str, identifier: str

@@ -11,7 +11,7 @@ from httpx import AsyncClient
 
 from plinth.testing.wire import WirePostgres
 from tests.app.factories import create_category, create_product
-from tests.plinth.workers import two_workers
+from tests.faults.workers import two_workers
 
 PATH = "/api/products/1"
 

@@ -1,23 +1,18 @@
 """Caches on a Redis that can be killed and paused, and on a way to it that can be slow, silent and cut."""
 
-import asyncio
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
-
-from redis.asyncio import Redis
 
 from plinth.cache import Cache, open_cache, open_redis
 from plinth.cache.link import Link
 from plinth.cache.settings import CacheSettings, RedisSettings
 from plinth.cache.stores import RedisStore
-from plinth.testing.locks import held
-from plinth.testing.valkey import Valkey
 from plinth.testing.wire import End, WireRedis
+from tests.faults.valkey import Server, mortal_server, until
+
+__all__ = ["Road", "Server", "link_of", "mortal_server", "opened", "until"]
 
 
 @asynccontextmanager
@@ -34,61 +29,7 @@ def link_of(cache: Cache) -> Link:
     return cache._store._link
 
 
-async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not (met if isinstance(met := condition(), bool) else await met):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.005)
-
-
 PONG = b"+PONG\r\n"
-
-
-class Server:
-    """A Valkey that can be killed and paused; it comes back at the same address."""
-
-    def __init__(self, valkey: Valkey) -> None:
-        self._valkey = valkey
-        self.url = valkey.start()
-        self.port = int(self.url.removesuffix("/0").rpartition(":")[2])
-
-    def kill(self) -> None:
-        self._send(signal.SIGKILL)
-        self._valkey.process.stop()
-
-    def start(self) -> None:
-        assert self._valkey.start() == self.url
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        self._send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._send(signal.SIGCONT)
-
-    def client(self) -> Any:
-        return Redis.from_url(self.url)
-
-    async def save(self) -> None:
-        """From now on, start with what is there now."""
-        async with self.client() as client:
-            await client.save()
-
-    def _send(self, number: signal.Signals) -> None:
-        assert self._valkey.process.pid
-        os.kill(self._valkey.process.pid, number)
-
-
-@contextmanager
-def mortal_server(directory: Path, patch: Any) -> Iterator[Server]:
-    valkey = Valkey(directory, durable=False)
-    with held(directory):
-        try:
-            server = Server(valkey)
-            patch.setattr("plinth.testing.valkey.free_port", lambda: server.port)
-            yield server
-        finally:
-            valkey.process.stop()
 
 
 class Road(WireRedis):

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from starlette.types import Message
 
 from plinth.http.body_limit import BodyLimitMiddleware, body_limit
-from tests.plinth.http.apps import JSON, build, client, http_scope, messages, served
+from plinth.testing.client import served
+from tests.plinth.http.apps import JSON, build, client, http_scope, messages
 
 GIBIBYTE = 1024**3
 
