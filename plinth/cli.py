@@ -18,6 +18,8 @@ import typer
 from plinth.errors import ConfigurationError, UnavailableError
 from plinth.settings import Settings
 
+__all__ = ["create_cli", "fail"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

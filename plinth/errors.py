@@ -8,6 +8,16 @@ AppError
 └── UnavailableError    something this service stands on is away; trying again may help
 """
 
+__all__ = [
+    "AppError",
+    "ChangedError",
+    "ConfigurationError",
+    "ConflictError",
+    "InvalidError",
+    "NotFoundError",
+    "UnavailableError",
+]
+
 
 class AppError(Exception):
     """Its text is shown to the client: one clear sentence, never a secret."""

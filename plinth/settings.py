@@ -26,6 +26,8 @@ from plinth.http.settings import CorsSettings, HttpSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
 
+__all__ = ["AppSettings", "Settings", "load_settings"]
+
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-change-me"  # noqa: S105 - refused in production
 
 
