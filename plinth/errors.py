@@ -10,6 +10,16 @@ AppError
 ConfigurationError      the settings cannot be used; the process does not start
 """
 
+__all__ = [
+    "AppError",
+    "ChangedError",
+    "ConfigurationError",
+    "ConflictError",
+    "InvalidError",
+    "NotFoundError",
+    "UnavailableError",
+]
+
 
 class AppError(Exception):
     """Its text is sent to the client: one clear sentence, never a secret."""

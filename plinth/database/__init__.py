@@ -2,16 +2,14 @@
 
 from plinth.database.engine import Database, open_database
 from plinth.database.keyset import Keyset, KeysetPage
-from plinth.database.query import AnySelect, Query, Readable
+from plinth.database.query import Query, Readable
 from plinth.database.reads import Reads
-from plinth.database.replica import must_see
 from plinth.database.sessions import Session
 from plinth.database.settings import DatabaseSettings
 from plinth.database.types import Money
 from plinth.database.versions import Versions, check_version
 
 __all__ = [
-    "AnySelect",
     "Database",
     "DatabaseSettings",
     "Keyset",
@@ -23,6 +21,5 @@ __all__ = [
     "Session",
     "Versions",
     "check_version",
-    "must_see",
     "open_database",
 ]

@@ -6,8 +6,9 @@ driver; a `Session` runs the statement itself, inside its transaction.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import asyncpg
@@ -163,13 +164,10 @@ def _changes_rows(statement: SelectBase) -> bool:
 
 def _fields(row: Any) -> tuple[list[str] | None, int]:
     """The names of a row's fields and how many of them have no default; None where it has no named fields."""
-    if is_dataclass(row):
-        every = fields(row)
-        required = [each for each in every if each.default is MISSING and each.default_factory is MISSING]
-        return [each.name for each in every], len(required)
-    if isinstance(row, type) and issubclass(row, tuple) and hasattr(row, "_fields"):
-        return [*row._fields], len(row._fields) - len(row._field_defaults)  # type: ignore[attr-defined]
-    return None, 0
+    if not (is_dataclass(row) or (isinstance(row, type) and issubclass(row, tuple) and hasattr(row, "_fields"))):
+        return None, 0
+    parameters = signature(row).parameters.values()
+    return [each.name for each in parameters], sum(each.default is each.empty for each in parameters)
 
 
 def _bind_processor(type_: Any) -> Processor | None:

@@ -72,11 +72,11 @@ class Reads:
         started = perf_counter()
         try:
             try:
-                return await self._fetch_once(sql, arguments)
+                return await self.fetch_once(sql, arguments)
             except DRIVER_ERRORS as error:
                 if not _is_safe_to_retry(error):
                     raise
-                return await self._fetch_once(sql, arguments)
+                return await self.fetch_once(sql, arguments)
         except DRIVER_ERRORS as error:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 raise  # a function that writes, which is a mistake in the service
@@ -85,7 +85,7 @@ class Reads:
             self.statements += 1
             log_statement(sql, perf_counter() - started, self._settings.slow_statement_seconds)
 
-    async def _fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
+    async def fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
         connection = await self._acquire()
         try:
             # PgBouncer in transaction mode ignores the startup parameter that makes a connection read-only, and without

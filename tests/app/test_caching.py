@@ -10,11 +10,10 @@ from httpx import AsyncClient, Limits
 
 from app.main import create_app
 from app.settings import Settings
-from plinth.http import openapi
-from plinth.testing.client import serve
+from plinth.http.docs import openapi
+from plinth.testing.client import serve, served
 from plinth.testing.wire import WirePostgres
 from tests.app.factories import create_category, create_product, product_data
-from tests.plinth.http.apps import served
 
 CACHED = ("/api/products", "/api/products/1", "/api/products/search?q=aurora", "/api/categories", "/api/categories/1")
 

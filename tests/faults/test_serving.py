@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plinth.serving.conftest import STARTED, Serve, Served, load_on
+from tests.faults.serving import STARTED, Serve, Served, load_on
 
 ROUNDS = 10
 REQUESTS = 200_000
