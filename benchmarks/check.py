@@ -50,7 +50,7 @@ def checks(bed: Testbed) -> Iterator[Check]:
     without, behind = (Subject(each.name, bed.secured_app(each.name), each) for each in bearer.SCENARIOS)
     yield Check("HTTPBearer", "CPU × without it", behind, without)
     usual = Subject(USUAL, bed.usual_template(), BY_ID)
-    yield Check(f"{BY_ID.name} beside the {USUAL}", f"CPU × {USUAL}", Subject("app", app, BY_ID), usual)
+    yield Check(f"{USUAL}, by id", f"CPU × {USUAL}", Subject("app", app, BY_ID), usual)
 
 
 def check(record: bool) -> int:
@@ -64,7 +64,7 @@ def check(record: bool) -> int:
             if recorded and verdicts({each.name: figures}, recorded):
                 figures[each.key] = min(figures[each.key], _ratio(bed, each))  # to rule out noise
             shown = ", ".join(f"{name} {value:g}" for name, value in figures.items() if value)
-            show(f"{each.name:14} {shown}")
+            show(f"{each.name:21} {shown}")
             costs[each.name] = figures
     if record:
         RECORDED.write_text(json.dumps(costs, indent=2, ensure_ascii=False) + "\n")

@@ -27,7 +27,7 @@ def compare(
     """Measure each scenario on its floors, the app and the usual template; prints the tables as they grow.
 
     Each launch has processes of its own, because the layout of a process in memory can favour it in all of its rounds.
-    Writes get twice the rounds, since they depend on the disk and vary more.
+    Writes get one round more, since they depend on the disk and vary more.
     """
     compared: list[Compared] = [(scenario, {}) for scenario in scenarios]
     for _ in range(launches):
@@ -36,7 +36,7 @@ def compare(
             for scenario, results in compared:
                 measured = [*scenario.floors, "app", *(["usual"] if scenario.in_usual else [])]
                 subjects = [Subject(servers[each].name, servers[each], scenario) for each in measured]
-                merge(results, measure(bed, subjects, rounds * (2 if scenario.writes else 1), seconds))
+                merge(results, measure(bed, subjects, rounds + 1 if scenario.writes else rounds, seconds))
                 show(f"\n{section((scenario, results))}")
     return compared
 

@@ -30,7 +30,7 @@ SECONDS = 1
 class Effort:
     launches: int
     rounds: int
-    """For each launch; writes get twice as many."""
+    """For each launch; writes get one more."""
     goodput_rounds: int
     goodput_seconds: int
     other_rounds: int
@@ -40,7 +40,7 @@ class Effort:
 
 
 # Many short rounds: the servers that are compared are measured within seconds of each other.
-FULL = Effort(launches=3, rounds=3, goodput_rounds=4, goodput_seconds=3, other_rounds=4, large=scale.LARGE)
+FULL = Effort(launches=3, rounds=3, goodput_rounds=4, goodput_seconds=3, other_rounds=3, large=scale.LARGE)
 SMOKE = Effort(launches=1, rounds=1, goodput_rounds=1, goodput_seconds=1, other_rounds=1, large=2 * PRODUCTS)
 
 
@@ -65,7 +65,7 @@ def _measure(effort: Effort) -> tuple[str, str]:
             "scenarios": "\n\n".join(map(section, compared)),
             "targets": _shown(targets(compared)),
             "cached": _shown(caching.section(bed, launches, rounds, SECONDS)),
-            "bearer": _shown(bearer.section(bed, launches, 2 * rounds, SECONDS)),
+            "bearer": _shown(bearer.section(bed, launches, rounds, SECONDS)),
         }
         app, floor = bed.app(), bed.floors()["C"]
         sections |= {

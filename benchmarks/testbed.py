@@ -4,7 +4,8 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, chdir, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ import asyncpg
 from benchmarks.processes import OTHER_CORES, SERVER_CORES, cpu_seconds, pinned
 from benchmarks.servers import Server, launch, plain_environment
 from plinth.testing.locks import SetupError, held
+from plinth.testing.process import Process
 from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
 APP = (sys.executable, "-m", "app")
@@ -34,7 +36,7 @@ class Testbed:
     directory: Path
     servers: Servers
     products: int
-    _stack: ExitStack = field(repr=False)
+    _started: list[Process] = field(default_factory=list, repr=False)
 
     def app(self, name: str = "app", cores: Set[int] = SERVER_CORES, **env: str) -> Server:
         """The app with its defaults: `app serve`, all middleware, the access log. Waits until it answers."""
@@ -75,14 +77,22 @@ class Testbed:
 
     def _launch(self, name: str, argv: Sequence[str], env: Mapping[str, str], cores: Set[int]) -> Server:
         server = launch(name, argv, env, self.directory / f"{name.replace(' ', '-')}.log", cores)
-        self._stack.callback(server.process.stop)
+        self._started.append(server.process)
         return server
 
     @contextmanager
     def scope(self) -> Iterator["Testbed"]:
         """The same testbed, which stops the servers that are started on it when the block ends."""
-        with ExitStack() as stack:
-            yield replace(self, _stack=stack)
+        scope = replace(self, _started=[])
+        try:
+            yield scope
+        finally:
+            scope.stop()
+
+    def stop(self) -> None:
+        """Stop all servers that were started on it, at the same time: each takes a while to leave gracefully."""
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Process.stop, self._started))
 
     def create_database(self, name: str, products: int) -> str:
         """Create and fill another database on the same PostgreSQL; returns its URL."""
@@ -108,10 +118,10 @@ def testbed(products: int) -> Iterator[Testbed]:
         pinned(OTHER_CORES),
         held(Path(folder)),
         started(Path(folder), POSTGRES_VERSION, True, {}) as servers,
-        ExitStack() as stack,
     ):
         fill(servers.database_url, products)
-        yield Testbed(Path(folder), servers, products, stack)
+        with Testbed(Path(folder), servers, products).scope() as bed:
+            yield bed
 
 
 def fill(database_url: str, products: int) -> None:

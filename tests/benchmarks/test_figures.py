@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -126,7 +126,7 @@ def test_rounds_of_several_launches_are_merged(monkeypatch: pytest.MonkeyPatch) 
         for names, rounds in (
             (["floor B", "floor C", "app", "usual template"], 5),
             (["floor B", "floor C", "app"], 5),
-            (["floor B", "app", "usual template"], 10),
+            (["floor B", "app", "usual template"], 6),
         )
     ]
     assert [each.cpu_us for each in read["app"]] == pytest.approx([100, 400])
@@ -199,13 +199,13 @@ def test_the_secured_endpoint_is_compared_with_the_open_one(monkeypatch: pytest.
 def test_the_servers_of_a_launch_stop_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(testbed, "APP", (sys.executable, "-c", "import time; time.sleep(600)"))
     urls = cast(Servers, SimpleNamespace(database_url="", redis_url=""))
-    with ExitStack() as stack:
-        bed = testbed.Testbed(tmp_path, urls, 10, stack)
+    with testbed.Testbed(tmp_path, urls, 10).scope() as bed:
         kept = bed.launch_app("kept", {})
         with bed.scope() as scope:
             processes = [kept.process, scope.launch_app("own", {}).process]
             assert [each.exit_code for each in processes] == [None, None]
         assert [each.exit_code for each in processes] == [None, -signal.SIGTERM]
+    assert kept.process.exit_code == -signal.SIGTERM
 
 
 def test_two_workers_are_compared_with_two_services_under_the_same_load(

@@ -1,10 +1,11 @@
-"""README's section "How fast" has the figures of docs/benchmarks.md."""
+"""`make bench` writes docs/benchmarks.md, and its figures to README's section "How fast"."""
 
 from pathlib import Path
 
 from benchmarks.figures import scenario_table, table
 from benchmarks.readme import README, how_fast, section, update_readme
 from benchmarks.report import PAGE as PAGE_FILE
+from benchmarks.report import TEMPLATE
 from benchmarks.scenarios import BY_ID, CREATE
 from benchmarks.testbed import USUAL
 from tests.benchmarks.test_figures import a_slice
@@ -43,8 +44,13 @@ def test_ratios_are_rounded_and_missing_ones_are_a_dash() -> None:
     assert how_fast(PAGE) == EXPECTED
 
 
-def test_it_shows_what_was_measured_last() -> None:
-    """`make bench` writes both files."""
+def test_the_page_has_the_text_of_its_template() -> None:
+    """An edit belongs in benchmarks/page.md: the next `make bench` overwrites the page."""
+    fixed = {line for line in TEMPLATE.read_text().splitlines() if "{" not in line}
+    assert fixed - set(PAGE_FILE.read_text().splitlines()) == set()
+
+
+def test_readme_has_the_figures_of_the_page() -> None:
     assert section(README.read_text()) == how_fast(PAGE_FILE.read_text())
 
 
