@@ -86,8 +86,8 @@ def measure(bed: Testbed, subjects: Sequence[Subject], rounds: int, seconds: int
             results[name].append(measure_slice(subject.server, lines[name], seconds))
             if scenario.writes:
                 bed.execute(*REMOVE_CREATED)
-                # New lines, because a request still in progress may create one of the last after the removal.
-                lines[name] = write_lines(bed, scenario, random, seconds, name)
+                # New lines in the same file: a request still in progress may create a product after the removal.
+                write_lines(bed, scenario, random, seconds, name)
     return results
 
 
