@@ -166,7 +166,8 @@ def _fields(row: Any) -> tuple[list[str] | None, int]:
     """The names of a row's fields and how many of them have no default; None where it has no named fields."""
     if not (is_dataclass(row) or (isinstance(row, type) and issubclass(row, tuple) and hasattr(row, "_fields"))):
         return None, 0
-    parameters = signature(row).parameters.values()
+    constructor: Callable[..., Any] = row
+    parameters = signature(constructor).parameters.values()
     return [each.name for each in parameters], sum(each.default is each.empty for each in parameters)
 
 

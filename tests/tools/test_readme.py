@@ -117,23 +117,3 @@ async def test_its_example_answers_as_it_shows(service: Service, empty_tables: N
 
 def without_instants(answer: dict[str, list[dict[str, object]]]) -> list[dict[str, object]]:
     return [{key: value for key, value in item.items() if not key.endswith("_at")} for item in answer["items"]]
-
-
-def test_its_ratios_are_those_that_were_measured() -> None:
-    measured = (ROOT / "docs" / "benchmarks.md").read_text()
-    section = README.partition("## How fast")[2].partition("\n## ")[0]
-    heads, _, *rows = map(cells, re.findall(r"^\|.*", section, re.MULTILINE))
-    stated = [(head, row[0], ratio) for row in rows for head, ratio in zip(heads[1:], row[1:], strict=True) if ratio]
-    found = []
-    for head, floor, _ in stated:
-        app = re.search(rf"(?ims)^### {head}$.*?(^\| app .*?)$", measured)
-        assert app
-        found.append((head, floor, f"{float(cells(app[1])[-1 if 'FastAPI' in floor else -2]):.1f}"))
-    assert stated == found != []
-    hit = re.search(r"^\| hit .*", measured, re.MULTILINE)
-    assert hit
-    assert f"cache costs {float(cells(hit[0])[2]):.1f} times" in section
-
-
-def cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|").split("|")]
