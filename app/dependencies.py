@@ -12,7 +12,7 @@ from app.repositories.products import ProductQueries, ProductRepository
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
-from app.services.products import ProductReader, ProductService
+from app.services.products import FacetReader, ProductReader, ProductService
 from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
@@ -89,12 +89,16 @@ async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -
     return CategoryService(CategoryRepository(session), invalidate)
 
 
-async def get_product_reader(reads: ReadsDep, cache: CacheDep) -> ProductReader:
-    return ProductReader(ProductQueries(reads), cache)
+async def get_product_reader(reads: ReadsDep) -> ProductReader:
+    return ProductReader(ProductQueries(reads))
 
 
-async def get_product_service(session: SessionDep, cache: CacheDep, invalidate: InvalidateDep) -> ProductService:
-    return ProductService(ProductRepository(session), cache, invalidate)
+async def get_product_service(session: SessionDep, invalidate: InvalidateDep) -> ProductService:
+    return ProductService(ProductRepository(session), invalidate)
+
+
+async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
+    return FacetReader(ProductQueries(reads), cache)
 
 
 async def get_health_service(request: Request) -> HealthService:
@@ -106,4 +110,5 @@ CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
+FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 HealthServiceDep = Annotated[HealthService, Depends(get_health_service)]

@@ -3,7 +3,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app import tags
-from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReaderDep, ProductServiceDep, ValidatorsDep
+from app.dependencies import (
+    FacetReaderDep,
+    IfMatchDep,
+    LinksDep,
+    PathId,
+    ProductReaderDep,
+    ProductServiceDep,
+    ValidatorsDep,
+)
 from app.schemas.base import Page
 from app.schemas.products import (
     ProductCreate,
@@ -44,9 +52,9 @@ async def search_products(
 
 
 @router.get("/facets")
-async def get_product_facets(products: ProductReaderDep) -> ProductFacets:
+async def get_product_facets(facets: FacetReaderDep) -> ProductFacets:
     """Count products and compare prices by category."""
-    return await products.facets()
+    return await facets.get()
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))

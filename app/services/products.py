@@ -23,9 +23,8 @@ FACETS_TTL = 60.0
 
 
 class ProductReader:
-    def __init__(self, products: ProductQueries, cache: Cache) -> None:
+    def __init__(self, products: ProductQueries) -> None:
         self._products = products
-        self._cache = cache
 
     async def page(self, query: ProductListQuery) -> Page[ProductRead]:
         page = await self._products.page(**query.model_dump())
@@ -41,12 +40,6 @@ class ProductReader:
         rows = await self._products.search(words, query.limit)
         return ProductSearchResult(items=[_read(row) for row in rows])
 
-    async def facets(self) -> ProductFacets:
-        """Counted once for all requests, and again when a product or a category changes."""
-        return await self._cache.remember(
-            "facets", FACETS_TTL, self._count_facets, schema=ProductFacets, tags=(tags.PRODUCTS, tags.CATEGORIES)
-        )
-
     async def get(self, id: int) -> ProductDetail:
         """Raises NotFoundError."""
         row = await self._products.get(id)
@@ -54,7 +47,21 @@ class ProductReader:
             raise NotFoundError("product", id)
         return _detail(row)
 
-    async def _count_facets(self) -> ProductFacets:
+
+class FacetReader:
+    """Not part of `ProductService`: in a transaction it would cache counts that are not committed."""
+
+    def __init__(self, products: ProductQueries, cache: Cache) -> None:
+        self._products = products
+        self._cache = cache
+
+    async def get(self) -> ProductFacets:
+        """Counted once for all requests, and again when a product or a category changes."""
+        return await self._cache.remember(
+            "facets", FACETS_TTL, self._count, schema=ProductFacets, tags=(tags.PRODUCTS, tags.CATEGORIES)
+        )
+
+    async def _count(self) -> ProductFacets:
         rows = await self._products.facets()
         return ProductFacets(categories=[CategoryFacet(**row._asdict()) for row in rows])
 
@@ -62,8 +69,8 @@ class ProductReader:
 class ProductService(ProductReader):
     """Changes products in the transaction of the request."""
 
-    def __init__(self, products: ProductRepository, cache: Cache, invalidate: Invalidate) -> None:
-        super().__init__(products, cache)
+    def __init__(self, products: ProductRepository, invalidate: Invalidate) -> None:
+        super().__init__(products)
         self._products: ProductRepository = products
         self._invalidate = invalidate
 

@@ -30,7 +30,8 @@ max_client_conn = ${CLIENT_CONNECTIONS:-1000}
 max_prepared_statements = ${PREPARED_STATEMENTS:-500}
 ; Not for ever: a server keeps a statement as it was before a migration changed its columns.
 server_lifetime = ${SERVER_LIFETIME_SECONDS:-600}
-ignore_startup_parameters = statement_timeout,jit,extra_float_digits
+; Reads ask for read-only connections; where that is ignored, each one is a read-only transaction.
+ignore_startup_parameters = statement_timeout,jit,extra_float_digits,default_transaction_read_only
 
 ; A client hears within seconds that PostgreSQL is away, and why.
 query_wait_timeout = 5

@@ -90,6 +90,23 @@ async def test_a_cancelled_read_returns_its_connection(
         assert await database.reads.first(Query(int, select(literal(1, Integer)))) == 1
 
 
+@pytest.mark.parametrize("prepared", [True, False])
+@pytest.mark.parametrize("startup_parameter", [True, False], ids=["a server", "a pooler that ignores it"])
+async def test_a_function_that_writes_is_refused(
+    settings: Settings, filled: Database, monkeypatch: pytest.MonkeyPatch, prepared: bool, startup_parameter: bool
+) -> None:
+    if not startup_parameter:
+        monkeypatch.setattr("plinth.database.reads.READ_ONLY", {})
+    writing = Query(int, select(func.nextval("things_id_seq")))
+    changed = settings.database.model_copy(update={"prepared_statements": prepared})
+    async with open_database(changed, "reading") as database:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await database.reads.first(writing)
+        assert [row.id for row in await database.reads.all(THINGS)] == [1, 2]
+    async with filled.sessions.begin() as session:
+        assert await session.first(writing) == 3
+
+
 async def test_a_slow_read_is_ended_and_told(settings: Settings, things: None) -> None:
     impatient = settings.database.model_copy(update={"statement_timeout_seconds": 0.05})
     async with open_database(impatient, "impatient") as database:
