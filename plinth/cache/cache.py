@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from plinth.cache.generations import newest
 from plinth.cache.store import Entry, Lookup, Store
 from plinth.cache.tags import Tag, names_of
-from plinth.database import must_see
+from plinth.database.replica import must_see
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from plinth.cache import Cache, CachedRoutes, ResponseCacheMiddleware, Tag, cached_response
 from plinth.errors import NotFoundError
-from plinth.http import add_short_ways, exception_handlers, problem
+from plinth.http import ValidatorsMiddleware, exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware
 
@@ -40,10 +40,10 @@ class Shop:
         self.go_on.set()
         app = FastAPI(exception_handlers=exception_handlers)
         self.add_endpoints(app)
-        add_short_ways(app)
         self.routes = CachedRoutes()
         self.routes.add_all_of(app)
-        app.add_middleware(GZipMiddleware, level=4, minimum_bytes=1000)
+        app.add_middleware(ValidatorsMiddleware)
+        app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
         app.add_middleware(ConditionalMiddleware)
         app.add_middleware(ResponseCacheMiddleware, self.routes, 4, 1000, debug_header=True)
         self.app = app
@@ -215,7 +215,7 @@ async def test_a_declared_404_is_cached_until_the_resource_is_created(shop: Shop
     first, second = [await shop.get("/missing/7") for _ in range(2)]
     assert (first.status_code, second.status_code, shop.calls) == (404, 404, {"missing": 1})
     assert [answer.headers["X-Cache"] for answer in (first, second)] == ["miss", "hit"]
-    assert first.json() == second.json() | {"request_id": first.json()["request_id"], "detail": "There is no thing 7."}
+    assert first.json() == second.json() | {"request_id": first.json()["request_id"], "detail": "Thing 7 does not exist."}
     assert (second.headers["Cache-Control"], "ETag" in second.headers) == ("no-cache", False)
     shop.things.add(7)
     await shop.cache.invalidate("thing:7")

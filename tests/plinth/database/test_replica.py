@@ -81,8 +81,7 @@ async def until_on_replica(database: Database) -> None:
 
 
 async def write(database: Database, label: str) -> None:
-    async with database.transaction() as transaction:
-        session = transaction.session
+    async with database.sessions.begin() as session:
         await session.execute(insert(Thing), [{"label": label}])
 
 
@@ -150,8 +149,7 @@ async def test_the_cache_is_not_filled_from_a_late_replica(followed: DatabaseSet
         async with asyncio.timeout(20):
             is_from_replica = False
             while not is_from_replica:
-                async with database.transaction() as transaction:
-                    session = transaction.session
+                async with database.sessions.begin() as session:
                     await session.execute(text("SELECT 1"))
                 assert not await database.reads.first(ON_REPLICA)
                 is_from_replica, _ = await remember()
