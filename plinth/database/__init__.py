@@ -4,10 +4,9 @@ from plinth.database.engine import Database, open_database
 from plinth.database.keyset import Keyset, KeysetPage
 from plinth.database.query import Query, Readable
 from plinth.database.reads import Reads
-from plinth.database.sessions import Session
+from plinth.database.sessions import Session, Versions, check_version
 from plinth.database.settings import DatabaseSettings
 from plinth.database.types import Money
-from plinth.database.versions import Versions, check_version
 
 __all__ = [
     "Database",

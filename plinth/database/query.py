@@ -164,10 +164,10 @@ def _changes_rows(statement: SelectBase) -> bool:
 
 def _fields(row: Any) -> tuple[list[str] | None, int]:
     """The names of a row's fields and how many of them have no default; None where it has no named fields."""
-    if not (is_dataclass(row) or (isinstance(row, type) and issubclass(row, tuple) and hasattr(row, "_fields"))):
+    is_named_tuple = isinstance(row, type) and issubclass(row, tuple) and hasattr(row, "_fields")
+    if not (is_named_tuple or is_dataclass(row)):
         return None, 0
-    constructor: Callable[..., Any] = row
-    parameters = signature(constructor).parameters.values()
+    parameters = signature(row).parameters.values()
     return [each.name for each in parameters], sum(each.default is each.empty for each in parameters)
 
 

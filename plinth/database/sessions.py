@@ -8,9 +8,9 @@ Nothing else in a service commits: repositories flush.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
@@ -18,10 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from plinth.database.errors import is_connection_lost, raise_translated
 from plinth.database.query import Query
+from plinth.errors import ChangedError
 
 log = logging.getLogger(__name__)
 
 RowT = TypeVar("RowT")
+Versions: TypeAlias = Collection[int] | None
+"""The versions that a change may be made to; None is any."""
 
 ROLLBACK_SECONDS = 2.0
 BUSY_SECONDS = 0.01
@@ -124,3 +127,23 @@ async def _invalidate(session: Session) -> None:
             if error.code != CONCURRENT_USE:
                 raise
             await asyncio.sleep(BUSY_SECONDS)
+
+
+class Versioned(Protocol):
+    """An entity whose mapper has a `version_id_col`."""
+
+    @property
+    def id(self) -> object: ...
+
+    @property
+    def version(self) -> int: ...
+
+
+def check_version(entity: Versioned, versions: Versions) -> None:
+    """Raise ChangedError unless the version of the entity is one of `versions`.
+
+    Read the entity with a lock (`session.get(…, with_for_update=True)`): of two changes at once, the second then waits
+    and reads the version that the first has made.
+    """
+    if versions is not None and entity.version not in versions:
+        raise ChangedError(type(entity).__name__.lower(), str(entity.id))
