@@ -1,8 +1,8 @@
 """The invalidation bus: publishes invalidations to all processes, and decides when data in Redis may be trusted.
 
 Cached values may be served only while this process is certain to receive every invalidation, which heartbeats on both
-connections show. A process that has lost a connection cannot know which messages of others it missed, nor whether its
-own last one arrived: others may still serve what it changed. So on its return it publishes a new *epoch*, a generation
+connections show. A process that has lost a connection cannot determine which messages it missed, nor whether its own
+last one arrived: others may still serve what it changed. So on its return it publishes a new *epoch*, a generation
 on which every entry depends. Since the others are wrong until then, it reconnects at once, and tries continuously.
 """
 

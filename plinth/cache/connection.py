@@ -8,8 +8,8 @@ half of what it costs through the client.
 This is the module that looks inside redis-py. It uses the connection class and the arguments that the client's pool
 would use (`connection_class`, `connection_kwargs`), and `connect`, `send_packed_command`, `read_response` and
 `disconnect` of a connection, which are public names without a promise of stability. Hence redis-py is pinned below its
-next minor version. The module fails closed: whatever a connection raises ends it, and while there is none the cache
-serves nothing and every request reads the database. A test compares its replies with those of the client.
+next minor version. The module fails closed: any exception ends the connection, and without one the cache serves nothing
+and requests read the database. Tests compare its replies with those of the client, and break its assumptions.
 """
 
 import asyncio

@@ -32,7 +32,7 @@ class Tag:
 
     @property
     def name(self) -> str:
-        """What the store knows the tag by. Raises TypeError while a parameter has no value."""
+        """The name in the store. Raises TypeError while a parameter has no value."""
         if parameters := self.parameters:
             raise TypeError(f"{self!r} has parameters: call it with {', '.join(parameters)} to get one tag.")
         return self.pattern

@@ -20,7 +20,7 @@ async def trusting_cache(url: str, timeout_seconds: float = 0.1, **settings: Any
     redis_settings = RedisSettings(url=url, timeout_seconds=timeout_seconds)
     async with (
         open_redis(redis_settings) as redis,
-        open_cache(CacheSettings(**settings), redis, timeout_seconds) as cache,
+        open_cache(CacheSettings(**{"namespace": "test", **settings}), redis, timeout_seconds) as cache,
     ):
         await wait_until(lambda: bus_of(cache).trusted)
         yield cache

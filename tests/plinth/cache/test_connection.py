@@ -22,7 +22,7 @@ LARGE = b"." * 20_000_000
 @asynccontextmanager
 async def connected(url: str, lost: asyncio.Event | None = None) -> AsyncIterator[tuple[SharedConnection, list[Any]]]:
     messages: list[Any] = []
-    async with open_redis(RedisSettings(url=url)) as redis:
+    async with asyncio.timeout(30), open_redis(RedisSettings(url=url)) as redis:
         assert redis
         async with SharedConnection(redis, messages.append).open(lost or asyncio.Event(), 5) as connection:
             yield connection, messages

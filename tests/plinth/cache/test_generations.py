@@ -1,4 +1,4 @@
-"""What a process knows of generations, whatever the order in which replies and messages arrive."""
+"""Which generations a process may rely on, for each order in which replies and messages arrive."""
 
 import pytest
 

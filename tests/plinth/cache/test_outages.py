@@ -262,7 +262,7 @@ async def test_a_claim_from_before_an_outage_delays_no_load(
 async def test_a_foreign_value_is_a_miss(server: RestartableServer, source: Source, foreign: str) -> None:
     async with trusting_cache(server.url) as a, trusting_cache(server.url) as b, server.client() as client:
         await wait_until(lambda: source.hits(a))
-        (key,) = await client.keys("plinth:entry:*")
+        (key,) = await client.keys("test:entry:*")
         entry = unpack(await client.get(key))
         assert entry
         await client.delete(key)
@@ -285,7 +285,7 @@ async def test_a_foreign_generation_is_a_failure_and_nothing_is_cached(
     server: RestartableServer, source: Source
 ) -> None:
     async with trusting_cache(server.url) as cache, server.client() as client:
-        await client.lpush("plinth:generation:name:answers", "foreign")
+        await client.lpush("test:generation:name:answers", "foreign")
         for times in (1, 2):
             before = bus_of(cache).failures
             assert await source.get(cache) == 0
@@ -311,7 +311,7 @@ async def test_a_redis_py_that_has_changed_inside_switches_the_cache_off(
 ) -> None:
     pool = BlockingConnectionPool.from_url(redis_url, connection_class=ChangedConnection)
     with caplog.at_level(logging.INFO, "plinth.cache"):
-        async with Redis.from_pool(pool) as redis, open_cache(CacheSettings(), redis, 0.5) as cache:
+        async with Redis.from_pool(pool) as redis, open_cache(CacheSettings(namespace="test"), redis, 0.5) as cache:
             for _ in range(3):
                 await source.write(cache)
                 await source.is_right(cache, times=3)
