@@ -120,11 +120,12 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
     # FastAPI's detail for any exception while it read a body.
     if error.detail == "There was an error parsing the body":
         return problem(status, _unreadable(error.__cause__))
-    if status == 413 and error.detail == "Content Too Large" and MAX_BODY_SIZE_SCOPE_KEY in request.scope:
-        return content_too_large(request.scope[MAX_BODY_SIZE_SCOPE_KEY])
     if status == 405:
         headers["Allow"] = _allow(request, headers.get("Allow", ""))
-    worded = isinstance(error.detail, str) and error.detail != responses.get(status, "")
+    # Python 3.11 has another phrase for 413 than the body limit, whose detail is always that of Python 3.13.
+    worded = isinstance(error.detail, str) and error.detail not in {responses.get(status, ""), "Content Too Large"}
+    if status == 413 and not worded and MAX_BODY_SIZE_SCOPE_KEY in request.scope:
+        return content_too_large(request.scope[MAX_BODY_SIZE_SCOPE_KEY])
     return problem(status, error.detail if worded else _SENTENCES.get(status, f"{title(status)}."), headers=headers)
 
 

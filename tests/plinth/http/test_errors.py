@@ -21,6 +21,7 @@ from plinth.http.problems import pointer
 from tests.plinth.http.apps import JSON, build, client, http_scope, messages
 
 SECRET = "hunter2"
+TOO_LARGE = "The request body is too large. At most 1048576 bytes are allowed here."
 
 
 def validated(text: str) -> str:
@@ -97,6 +98,7 @@ def make_app() -> FastAPI:
             "unauthorized": HTTPException(401, "Log in first.", {"WWW-Authenticate": "Bearer"}),
             "teapot": HTTPException(418),
             "large": HTTPException(413),
+            "long": HTTPException(414),
             "unnamed": HTTPException(499),
             "detail": HTTPException(403, {"reason": SECRET}),
             "unchanged": HTTPException(304, headers={"ETag": '"1"'}),
@@ -158,7 +160,8 @@ def fault(location: str, pointer: str, detail: str) -> dict[str, str]:
         ("app", (400, "bad-request", "Bad request", "Not like this.")),
         ("unauthorized", (401, "unauthorized", "Unauthorized", "Log in first.")),
         ("teapot", (418, "i-m-a-teapot", "I'm a teapot", "I'm a teapot.")),
-        ("large", (413, "content-too-large", "Content too large", "Content too large.")),
+        ("large", (413, "content-too-large", "Content too large", TOO_LARGE)),
+        ("long", (414, "uri-too-long", "URI too long", "URI too long.")),
         ("unnamed", (499, "error", "Error", "Error.")),
         ("detail", (403, "forbidden", "Forbidden", "Forbidden.")),
         ("half", (409, "conflict", "Conflict", "Half a ?.")),
