@@ -22,7 +22,7 @@ COPY app app
 RUN python -m compileall -q .
 
 FROM python:${PYTHON_VERSION}-slim
-# Nothing is installed at run time, by us or by whoever breaks in.
+# Nothing is installed at run time, so neither the app nor an intruder can.
 RUN python -c 'import pip, shutil; shutil.rmtree(pip.__path__[0])' \
  && rm -rf /usr/bin/pip* /usr/local/bin/pip* "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/ensurepip" \
  && groupadd --gid 10001 service \
@@ -49,7 +49,7 @@ ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG SOURCE=
 LABEL org.opencontainers.image.title="Plinth" \
-      org.opencontainers.image.description="A production-ready FastAPI service" \
+      org.opencontainers.image.description="A production-ready FastAPI service." \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

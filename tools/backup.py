@@ -42,7 +42,7 @@ Inventory = dict[str, str]
 
 async def drill(source: URL, server: URL) -> None:
     """Raises SetupError where the copy is not what was dumped."""
-    with tempfile.TemporaryDirectory(prefix="plinth-drill-") as directory:
+    with tempfile.TemporaryDirectory(prefix="backup-drill-") as directory:
         dump = str(Path(directory, "dump"))
         started = time.monotonic()
         programs, before = await _dump(source, dump)

@@ -72,13 +72,19 @@ def _uv() -> str | None:
     return uv if uv and not Path(uv).absolute().is_relative_to(VENV.absolute()) else None
 
 
+def _python() -> str:
+    """The interpreter outside of any environment: sys.executable may be in the one that was just removed."""
+    if sys.prefix == sys.base_prefix:
+        return sys.executable
+    return str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
+
+
 def _create(uv: str | None) -> None:
     if VENV.is_symlink():
         VENV.unlink()
     elif VENV.exists():
         shutil.rmtree(VENV)
-    # We may be running in the very environment that was just removed, so not sys.executable.
-    python = sys._base_executable  # type: ignore[attr-defined]
+    python = _python()
     if uv:
         code, output = _output([uv, "venv", "--python", python, str(VENV)])
     elif _output([python, "-c", "import ensurepip, venv"])[0]:

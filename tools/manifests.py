@@ -1,6 +1,6 @@
 """`make check-deploy`: renders every overlay of deploy/kubernetes, and holds it against Kubernetes' own schemas.
 
-What no schema knows is for tests/deploy.
+They are rendered by kubectl or kustomize and validated by kubernetes-validate.
 """
 
 import shutil

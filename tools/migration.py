@@ -29,7 +29,7 @@ def main(name: str) -> int:
 
 
 def write(name: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="plinth-migration-") as directory:
+    with tempfile.TemporaryDirectory(prefix="migration-") as directory:
         place = Path(directory)
         with held(place), started(place, POSTGRES_VERSION, False, {"REDIS_URL": "none"}) as servers:
             url = make_url(servers.database_url).set(drivername="postgresql+asyncpg")

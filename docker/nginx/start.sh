@@ -7,7 +7,7 @@ if [ "$port" = 443 ]; then port=""; else port=":$port"; fi
 sed -e "s/@HTTPS_PORT@/$port/" \
     -e "s/@REQUESTS_PER_SECOND@/${REQUESTS_PER_SECOND:-100}/" \
     -e "s/@CONNECTIONS_PER_ADDRESS@/${CONNECTIONS_PER_ADDRESS:-100}/" \
-    /etc/nginx/plinth.conf > /tmp/nginx.conf
+    /etc/nginx/template.conf > /tmp/nginx.conf
 
 mkdir -p /tmp/tls
 if [ -e /run/secrets/tls_certificate ]; then

@@ -2,7 +2,7 @@
 
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware, accepted_versions
-from plinth.http.docs import add_docs, openapi
+from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.problems import problem, problem_responses
 from plinth.http.requests import HeadMiddleware, QueryEncodingMiddleware, RequestContextMiddleware
@@ -28,7 +28,6 @@ __all__ = [
     "add_docs",
     "cors",
     "exception_handlers",
-    "openapi",
     "problem",
     "problem_responses",
 ]

@@ -58,7 +58,7 @@ class RequestContextMiddleware:
         try:
             await self.app(scope, receive, timing_send)
         finally:
-            if scope["path"] not in self.unlogged:
+            if scope["path"] not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
                 _log_access(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at)
         # Skipped if an error is raised: the server logs it outside of all middleware, and its line needs the id.
         request_id.reset(token)

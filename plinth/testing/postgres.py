@@ -13,7 +13,7 @@ from plinth.testing.locks import SetupError
 from plinth.testing.network import LOOPBACK, free_port
 from plinth.testing.process import OURS, Account, Process, output_of
 
-DATABASE = "plinth"
+DATABASE = "service"
 FOLDERS = {16: "pginstall", 18: "pginstall18"}  # where the wheel keeps each version
 # macOS has no C.UTF-8, and its en_US.UTF-8 sorts the same way.
 LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"

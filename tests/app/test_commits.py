@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from httpx import AsyncClient
 from sqlalchemy import text
 
-from app.dependencies import SessionDep, TransactionDep
+from app.dependencies import SessionDep
 from app.main import create_app
 from app.settings import Settings
 from plinth.http import FastRoute
@@ -48,10 +48,10 @@ async def ledger(
         router = APIRouter(prefix="/entries", route_class=request.param)
 
         @router.post("/{entry}", status_code=201)
-        async def add_entry(entry: int, transaction: TransactionDep, session: SessionDep, fail: str = "") -> int:
+        async def add_entry(entry: int, session: SessionDep, fail: str = "") -> int:
             await session.execute(text("INSERT INTO ledger VALUES (:entry)"), {"entry": entry})
             if fail == "after":
-                transaction.after_commit(_fail)
+                session.after_commit(_fail)
             if fail == "answer":
                 return "not a number"  # type: ignore[return-value]
             if fail == "raise":

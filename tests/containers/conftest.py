@@ -62,8 +62,8 @@ def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose
     folder = checkout / "secrets"
     folder.mkdir(mode=0o700)
     password = secrets.token_hex(16)
-    url = f"postgresql://plinth:{password}@postgres:5432/plinth"
-    tls = ["-subj", "/CN=plinth.test", "-addext", "subjectAltName=DNS:plinth.test"]
+    url = f"postgresql://service:{password}@postgres:5432/service"
+    tls = ["-subj", "/CN=api.test", "-addext", "subjectAltName=DNS:api.test"]
     tls += ["-keyout", "/out/tls_key", "-out", "/out/tls_certificate"]
     texts = {"app_secret_key": secrets.token_hex(32), "postgres_password": password, "database_url": url}
     for name, text in (texts | {"database_direct_url": url}).items():
@@ -85,7 +85,7 @@ def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose
         "EDGE_HTTPS_PORT": str(free_port()),
         "REQUESTS_PER_SECOND": "100000",
     }
-    with Compose(checkout, "plinth-test-production", options, environ) as project:
+    with Compose(checkout, "containers-test-production", options, environ) as project:
         project("up", "--detach", "--wait")
         yield project
 

@@ -14,7 +14,7 @@ from app.settings import Settings
 from plinth.testing.environment import variables
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "plinth-test"
+IMAGE = "containers-test"
 CONFINED = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 PATIENCE_SECONDS = 60
 
@@ -69,7 +69,7 @@ def copy_checkout(target: Path) -> Path:
     for pattern in (*ROOT.glob("docker*"), *ROOT.glob("Dockerfile"), *ROOT.glob("*.*"), ROOT / ".dockerignore"):
         if pattern.is_file():
             shutil.copy(pattern, target)
-    for folder in ("app", "docker", "migrations", "requirements"):
+    for folder in ("app", "docker", "migrations", "plinth", "requirements"):
         shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (target / ".env").unlink(missing_ok=True)
     return target

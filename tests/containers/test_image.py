@@ -20,12 +20,12 @@ def test_it_holds_what_serves_and_nothing_else(image: str) -> None:
     script = f"""
         id -u; {programs}; find / -xdev -type d \\( {folders} \\) 2>/dev/null
         find ~root/.cache /var/.cache /tmp -type f 2>/dev/null; python -m pip --version 2>&1
-        command -v app; ls -A -I __pycache__ /srv
+        command -v app; ls -d /srv/plinth/testing 2>/dev/null; ls -A -I __pycache__ /srv
     """
     code, found = container(image, "sh", "-c", script)
     installed = ["/opt/venv/bin/python: No module named pip", "/opt/venv/bin/app"]
     assert code == 0
-    assert found.splitlines() == ["10001", *installed, "alembic.ini", "app", "gunicorn.conf.py", "migrations"]
+    assert found.splitlines() == ["10001", *installed, "alembic.ini", "app", "gunicorn.conf.py", "migrations", "plinth"]
 
 
 def test_it_is_small(image: str, record_property: Callable[[str, object], None]) -> None:
@@ -89,7 +89,7 @@ def test_any_other_command_runs_as_it_is(image: str) -> None:
 def test_a_change_of_the_code_installs_nothing_anew(image: str, checkout: Path) -> None:
     (checkout / "app" / "changed.py").write_text(f"CHANGED = {time.time_ns()}\n")
     try:
-        said = docker("build", "--progress=plain", "--tag=plinth-test-changed", str(checkout))
+        said = docker("build", "--progress=plain", "--tag=containers-test-changed", str(checkout))
     finally:
         (checkout / "app" / "changed.py").unlink()
     [step] = re.findall(r"^#(\d+) .*pip --disable-pip-version-check", said, re.MULTILINE)
@@ -97,9 +97,9 @@ def test_a_change_of_the_code_installs_nothing_anew(image: str, checkout: Path) 
 
 
 def test_the_docs_come_with_a_build_argument(checkout: Path) -> None:
-    docker("build", "--quiet", "--build-arg=REQUIREMENTS=docs", "--tag=plinth-test-docs", str(checkout))
+    docker("build", "--quiet", "--build-arg=REQUIREMENTS=docs", "--tag=containers-test-docs", str(checkout))
     check = "import fastapi_swagger; from plinth.http import add_docs"
-    assert container("plinth-test-docs", "python", "-c", check) == (0, "")
+    assert container("containers-test-docs", "python", "-c", check) == (0, "")
 
 
 def test_the_files_are_clean(linters: Path) -> None:

@@ -16,7 +16,7 @@ from tests.containers.support import CONFINED, ROOT, docker, eventually, free_po
 TLS = ssl.create_default_context()
 TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE
 CONNECTIONS_PER_ADDRESS = 5
-PROBE = "plinth-test-probe"
+PROBE = "containers-test-probe"
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,10 @@ def test_http2_is_offered(port: int) -> None:
 
 def test_what_a_client_claims_about_itself_is_overwritten(port: int) -> None:
     claims = {"X_Forwarded_For": "192.0.2.1", "X_Forwarded_Proto": "http", "Forwarded": "for=192.0.2.1"}
-    _, told = ask(port, "GET", "/", None, **claims, X_Forwarded_Host="evil.example", Host="plinth.test:8443")
+    _, told = ask(port, "GET", "/", None, **claims, X_Forwarded_Host="evil.example", Host="api.test:8443")
     headers = told["headers"]
     assert headers["x-forwarded-proto"] == "https"
-    assert headers["host"] == "plinth.test:8443"
+    assert headers["host"] == "api.test:8443"
     assert "192.0.2.1" not in json.dumps(headers)
     assert "evil.example" not in json.dumps(headers)
 

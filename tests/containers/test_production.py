@@ -23,9 +23,9 @@ def ask(
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers by their names in lower case, and body."""
     tls = ssl.create_default_context(cafile=str(production.folder / "secrets" / "tls_certificate"))
-    with closing(HTTPSConnection("plinth.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)) as connection:
+    with closing(HTTPSConnection("api.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)) as connection:
         raw = socket.create_connection(("127.0.0.1", connection.port), timeout=30)
-        connection.sock = tls.wrap_socket(raw, server_hostname="plinth.test")
+        connection.sock = tls.wrap_socket(raw, server_hostname="api.test")
         connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
         return read(connection.getresponse())
 
@@ -52,10 +52,10 @@ def product(production: Compose) -> int:
 
 def test_http_is_redirected_to_https(production: Compose) -> None:
     with closing(HTTPConnection("127.0.0.1", int(production.environ["EDGE_HTTP_PORT"]), timeout=10)) as connection:
-        connection.request("POST", "/api/products?limit=1", "{}", {"Host": "plinth.test"})
+        connection.request("POST", "/api/products?limit=1", "{}", {"Host": "api.test"})
         status, headers, _ = read(connection.getresponse())
     port = production.environ["EDGE_HTTPS_PORT"]
-    assert (status, headers["location"]) == (308, f"https://plinth.test:{port}/api/products?limit=1")
+    assert (status, headers["location"]) == (308, f"https://api.test:{port}/api/products?limit=1")
 
 
 def test_http2_is_spoken_and_tls_before_12_is_not(production: Compose) -> None:
@@ -115,8 +115,8 @@ def test_replicas_are_replaced_under_load_without_a_failed_request(
 ) -> None:
     before = [production.id(replica) for replica in REPLICAS]
     paths = [f"/api/products/{product}", "/api/products?limit=1", "/api/products/search?q=lamp"]
-    requests = [f"GET {path} HTTP/1.1\r\nHost: plinth.test\r\n\r\n".encode() for path in paths] * 10
-    write = f"PATCH /api/products/{product} HTTP/1.1\r\nHost: plinth.test\r\nContent-Type: application/json\r\n"
+    requests = [f"GET {path} HTTP/1.1\r\nHost: api.test\r\n\r\n".encode() for path in paths] * 10
+    write = f"PATCH /api/products/{product} HTTP/1.1\r\nHost: api.test\r\nContent-Type: application/json\r\n"
     requests.append(f'{write}Content-Length: 11\r\n\r\n{{"stock":5}}'.encode())
     with under_load(int(production.environ["EDGE_HTTPS_PORT"]), requests, connections=4) as load:
         code, output = attempt(

@@ -19,7 +19,7 @@ from tools.manifests import ENVIRONMENTS, PARTS, render
 
 Manifest = dict[str, Any]
 
-SECRETS = {"APP_SECRET_KEY": "s" * 32, "DATABASE_URL": "postgresql://plinth@db/plinth?sslmode=verify-full"}
+SECRETS = {"APP_SECRET_KEY": "s" * 32, "DATABASE_URL": "postgresql://user@db/name?sslmode=verify-full"}
 # What a PostgreSQL as it comes has for ordinary users: 100, less 3 for superusers.
 POSTGRES_CONNECTIONS = 97
 
@@ -132,7 +132,7 @@ def test_selectors_find_the_pods_that_they_mean(everything: list[Manifest]) -> N
     service, migration = (
         only(everything, kind)["spec"]["template"]["metadata"]["labels"] for kind in ("Deployment", "Job")
     )
-    of_both = {"NetworkPolicy deny-all", "NetworkPolicy plinth-to-servers"}
+    of_both = {"NetworkPolicy deny-all", "NetworkPolicy to-servers"}
     for name, selector in selectors(everything):
         assert selector.items() <= service.items(), name
         assert (selector.items() <= migration.items()) == (name in of_both), name
@@ -145,7 +145,7 @@ def test_names_lead_to_what_they_name(everything: list[Manifest]) -> None:
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
         assert volumes == {mount["name"] for each in pod["spec"]["containers"] for mount in each["volumeMounts"]}
         sources = [source for each in pod["spec"]["containers"] for source in each["envFrom"]]
-        assert {"secretRef": {"name": "plinth-secrets"}} in sources
+        assert {"secretRef": {"name": "api-secrets"}} in sources
         assert all(("ConfigMap", each["configMapRef"]["name"]) in names for each in sources if "configMapRef" in each)
     target = only(everything, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) in names
@@ -183,4 +183,4 @@ def test_nothing_may_more_than_it_needs(everything: list[Manifest]) -> None:
 
 def test_the_migration_is_of_the_version_that_is_served(everything: list[Manifest]) -> None:
     [image] = {container["image"] for container in containers(everything)}
-    assert only(everything, "Job")["metadata"]["name"] == f"plinth-migrate-{image.partition(':')[2]}"
+    assert only(everything, "Job")["metadata"]["name"] == f"migrate-{image.partition(':')[2]}"

@@ -142,7 +142,7 @@ def test_the_python_that_is_named_is_used(with_uv: Checkout) -> None:
 def test_a_named_python_that_does_not_serve_is_told(checkout: Checkout) -> None:
     checkout.program("python3", sys.executable)
     assert sentence(checkout.make("environment", "PYTHON=/nowhere/python")) == (
-        "PYTHON=/nowhere/python is not a Python 3.11 or newer that runs: name another one, or leave PYTHON out."
+        "PYTHON=/nowhere/python is not a working Python 3.11 or newer: name another one, or leave PYTHON out."
     )
 
 

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from plinth.testing.postgres import DATABASE
 from tests.tools.support import (
     APP,
     NO_SERVERS,
@@ -56,7 +57,7 @@ def test_the_app_starts_after_its_servers_and_says_where_it_is(tmp_path: Path) -
     assert [note["command"] for note in commands] == ["migrate", "seed", "dev"]
     for note in commands:
         assert note["DATABASE_URL"].startswith("postgresql://postgres@127.0.0.1:")
-        assert note["DATABASE_URL"].endswith("/plinth")
+        assert note["DATABASE_URL"].endswith(f"/{DATABASE}")
         assert note["REDIS_URL"].startswith("redis://127.0.0.1:")
         assert note["APP_EXAMPLE_DATA"] == "true"
 

@@ -21,7 +21,7 @@ from tests.tools.support import query, running_in
 def test_both_servers_answer_and_listen_on_loopback_alone(tmp_path: Path, version: int) -> None:
     with running(tmp_path, postgres_version=version) as servers:
         assert query(servers, "SHOW server_version").startswith(f"{version}.")
-        assert query(servers, "SELECT current_database()") == "plinth"
+        assert query(servers, "SELECT current_database()") == plinth.testing.postgres.DATABASE
         assert query(servers, "SHOW listen_addresses") == "127.0.0.1"
         assert query(servers, "SHOW unix_socket_directories") == ""
         assert query(servers, "SHOW fsync") == "off"

@@ -16,7 +16,7 @@ from plinth.testing.wire import WirePostgres, WireRedis, cut
 EndOfFrame = Callable[[bytearray], int | None]
 
 READY = b"Z\0\0\0\x05I"
-STARTUP = b"\0\0\0\x15\0\3\0\0user\0plinth\0\0"
+STARTUP = b"\0\0\0\x15\0\3\0\0user\0tester\0\0"
 PASSWORD = b"p\0\0\0\x0bsecret\0"
 PARSE = b"P\0\0\0\x13one\0SELECT 1\0\0\0"
 SYNC = b"S\0\0\0\x04"
