@@ -7,6 +7,7 @@ from dataclasses import fields, make_dataclass
 from itertools import product
 from typing import Annotated, Any
 
+import anyio.lowlevel
 import fastapi
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Form, HTTPException, Request, Response
@@ -237,14 +238,41 @@ async def test_a_parameter_that_is_right_when_it_is_read_again_is_used() -> None
         return value
 
     async def endpoint(
-        value: Annotated[str, Depends(dependency)], word: Annotated[str, AfterValidator(right_again)]
+        value: Annotated[str, Depends(dependency)],
+        word: Annotated[str, AfterValidator(right_again)],
+        response: Response,
+        tasks: BackgroundTasks,
     ) -> str:
+        response.headers.append("X-Set", "2")
+        tasks.add_task(seen.append, "endpoint's task")
         return value + word
 
     async with client(app_of(FastRoute, endpoint)) as to:
         response = await to.get("/x?word=1")
-    assert (response.text, response.headers["X-Set"]) == ('"value1"', "1")
-    assert seen == ["dependency", "validator", "validator", "task"]
+    assert (response.text, response.headers["X-Set"]) == ('"value1"', "1, 2")
+    assert seen == ["dependency", "validator", "validator", "task", "endpoint's task"]
+
+
+@pytest.mark.parametrize("scope", ["function", "request"])
+@pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
+async def test_a_cancelled_request_closes_its_dependencies(route_class: type[APIRoute], scope: Any) -> None:
+    seen: list[str] = []
+
+    async def opened() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await anyio.lowlevel.checkpoint()  # not cancelled again, since FastAPI shields it
+            seen.append("closed")
+
+    async def endpoint(opened: Annotated[None, Depends(opened, scope=scope)]) -> None:
+        await anyio.sleep_forever()
+
+    app = app_of(route_class, endpoint)
+    with anyio.move_on_after(0.05) as cancelled:
+        await answer(app)
+    assert cancelled.cancelled_caught
+    assert seen == ["closed"]
 
 
 @pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
