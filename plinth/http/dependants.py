@@ -19,6 +19,7 @@ from fastapi.dependencies import models, utils
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import EndpointContext, RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from plinth.http.parameters import InvalidParameter, Reader, parse_query, readers
@@ -41,7 +42,7 @@ class _Unsupported(Exception):  # noqa: N818 - a signal
     """FastAPI's handler serves this endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Step:
     """A dependency or, as the last step, the endpoint: its arguments, and the place of its result among the values."""
 
@@ -67,7 +68,8 @@ class Plan:
         self._overrides = route.dependency_overrides_provider
         self._dependencies = [*self.dependant.dependencies]
         self._places: dict[Any, int] = {}
-        if _is_generator(self.dependant.call):
+        response_class = getattr(route.response_class, "value", route.response_class)
+        if _is_generator(self.dependant.call) or issubclass(response_class, EventSourceResponse):
             raise _Unsupported("a stream")
         _check_supported(self.dependant)
         self._steps = [*self._resolve(self.dependant)]

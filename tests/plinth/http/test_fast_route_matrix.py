@@ -113,7 +113,7 @@ DEFAULTS: dict[str, tuple[Any, ...]] = {
     "required": (),
     "default": (None,),
     "factory": (lambda info: info(default_factory=lambda: None),),
-    "checked": (lambda info: info(None, validate_default=True),),
+    "checked": (lambda info: info("9", validate_default=True),),  # "9" becomes a number, or is wrong
 }
 
 
@@ -148,6 +148,7 @@ def parameter_cases() -> Iterator[Case]:
         ("set", Query, set[int]),
         ("optional-list", Query, list[int] | None),
         ("tuple", Query, tuple[int, int]),
+        ("shown", Query, Annotated[list[str], BeforeValidator(lambda given: [repr(given)])]),
         ("header-list", Header, list[str]),
     )
     for name, info, annotation in lists:

@@ -4,15 +4,19 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import fields, make_dataclass
+from itertools import product
 from typing import Annotated, Any
 
+import anyio.lowlevel
 import fastapi
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Form, HTTPException, Request, Response
 from fastapi.dependencies import models, utils
 from fastapi.dependencies.utils import get_parameterless_sub_dependant
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from fastapi.sse import EventSourceResponse
+from pydantic import AfterValidator, BaseModel
+from starlette.routing import Match
 
 from plinth.http import FastRoute, dependants
 from plinth.http.dependants import plan_for
@@ -219,6 +223,58 @@ async def test_a_handler_of_all_exceptions_is_called_and_reads_the_body(route_cl
     assert await answer(app, method="POST", content=b'["a"]', headers=JSON) == (422, "b'[\"a\"]' ['a'] POST /x")
 
 
+async def test_a_parameter_that_is_right_when_it_is_read_again_is_used() -> None:
+    seen: list[str] = []
+
+    async def dependency(response: Response, tasks: BackgroundTasks) -> str:
+        seen.append("dependency")
+        response.headers["X-Set"] = "1"
+        tasks.add_task(seen.append, "task")
+        return "value"
+
+    def right_again(value: str) -> str:
+        seen.append("validator")
+        assert seen.count("validator") > 1
+        return value
+
+    async def endpoint(
+        value: Annotated[str, Depends(dependency)],
+        word: Annotated[str, AfterValidator(right_again)],
+        response: Response,
+        tasks: BackgroundTasks,
+    ) -> str:
+        response.headers.append("X-Set", "2")
+        tasks.add_task(seen.append, "endpoint's task")
+        return value + word
+
+    async with client(app_of(FastRoute, endpoint)) as to:
+        response = await to.get("/x?word=1")
+    assert (response.text, response.headers["X-Set"]) == ('"value1"', "1, 2")
+    assert seen == ["dependency", "validator", "validator", "task", "endpoint's task"]
+
+
+@pytest.mark.parametrize("scope", ["function", "request"])
+@pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
+async def test_a_cancelled_request_closes_its_dependencies(route_class: type[APIRoute], scope: Any) -> None:
+    seen: list[str] = []
+
+    async def opened() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await anyio.lowlevel.checkpoint()  # not cancelled again, since FastAPI shields it
+            seen.append("closed")
+
+    async def endpoint(opened: Annotated[None, Depends(opened, scope=scope)]) -> None:
+        await anyio.sleep_forever()
+
+    app = app_of(route_class, endpoint)
+    with anyio.move_on_after(0.05) as cancelled:
+        await answer(app)
+    assert cancelled.cancelled_caught
+    assert seen == ["closed"]
+
+
 @pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
 async def test_methods_are_routed_by_fastapi(route_class: type[APIRoute]) -> None:
     app = FastAPI()
@@ -235,6 +291,55 @@ async def test_methods_are_routed_by_fastapi(route_class: type[APIRoute]) -> Non
         assert (response.status_code, response.headers["X-Head"]) == (200, "1")
         response = await to.post("/x")
         assert (response.status_code, response.headers["Allow"]) == (405, "HEAD")
+
+
+TEMPLATES = (
+    "/x",
+    "/x/{id}",
+    "/x/{id:int}/y",
+    "/{a}-{b}/z",
+    "/{rest:path}",
+    "/x/{id:digits}/y/{b}",
+    "/x/{id",
+    "/x/{a b}",
+)
+PATHS = (
+    "/",
+    "/x",
+    "/x\n",
+    "/x/",
+    "/x/7",
+    "/x/7/y",
+    "/x/a/y",
+    "/a-b/z",
+    "/x/7/y/c",
+    "/x/{id",
+    "/x/{a b}",
+    "/p/x/7",
+    "/X",
+)
+
+
+@pytest.mark.parametrize("prefix", ["", "/p", "/{tenant}"])
+def test_paths_match_as_those_of_api_route(prefix: str) -> None:
+    def routes(route_class: type[APIRoute]) -> list[Any]:
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        for template in TEMPLATES:
+            router = APIRouter(route_class=route_class)
+            router.add_api_route(template, secret)
+            app.include_router(router, prefix=prefix)
+        return app.routes
+
+    matched = set()
+    for path, (stock, fast) in product(
+        (*PATHS, *(prefix + path for path in PATHS)), zip(*map(routes, (APIRoute, FastRoute)), strict=True)
+    ):
+        for root_path in ("", "/x", "/p"):
+            scope = {"type": "http", "method": "GET", "path": path, "root_path": root_path, "headers": []}
+            expected = stock.matches({**scope})
+            assert fast.matches({**scope}) == expected, (path, root_path)
+            matched.add(expected[0])
+    assert matched == {Match.FULL, Match.NONE}
 
 
 def test_both_are_documented_the_same() -> None:
@@ -298,6 +403,9 @@ async def test_what_is_not_supported_is_fastapis(monkeypatch: pytest.MonkeyPatch
 
     async def supported(word: str) -> str:
         return word
+
+    events = APIRoute("/x", supported, response_class=EventSourceResponse)
+    assert plan_for(events) is None
 
     for endpoint, is_planned in ((form, False), (stream, False), (supported, True)):
         assert (plan_for(APIRoute("/x", endpoint)) is not None) is is_planned
