@@ -13,22 +13,22 @@ test-deploy: environment ## Test the Kubernetes manifests against the app's sett
 drill: environment ## Clone, `make init`, check, test, add a resource, check and test again (minutes)
 	@exec .venv/bin/python -m tests.tools.drill
 
-bench: environment ## Measure everything and write docs/benchmarks.md (twenty minutes)
+bench: environment ## Measure everything; write docs/benchmarks.md and README's table (twelve minutes)
 	@exec .venv/bin/python -m benchmarks report
 
-bench-quick: environment ## Measure the app against its floors, and print it (under two minutes)
+bench-quick: environment ## Print the CPU of the app relative to its floors and the usual template (two minutes)
 	@exec .venv/bin/python -m benchmarks quick
 
-bench-cache: environment ## Measure the response cache, and print it (three minutes)
+bench-cache: environment ## Print the cost of cached responses (two minutes)
 	@exec .venv/bin/python -m benchmarks cache
 
-bench-check: environment ## Fail where a request costs more than is recorded (RECORD=1 to record)
+bench-check: environment ## Fail if a request costs more than recorded (RECORD=1 to record)
 	@exec .venv/bin/python -m benchmarks check $(if $(RECORD),--record)
 
-bench-soak: environment ## Load the app for long, and check that its memory stays flat (MINUTES=60)
+bench-soak: environment ## Apply load for a long time and fail if memory grows (MINUTES=60)
 	@exec .venv/bin/python -m benchmarks soak --minutes=$(or $(MINUTES),60)
 
-loadtest: environment ## Let locust's users browse, with service objectives as pass marks (USERS=100 SECONDS=60)
+loadtest: environment ## Simulate users with locust and fail if a service objective is missed (USERS=100 SECONDS=60)
 	@exec .venv/bin/python -m benchmarks loadtest --users=$(or $(USERS),100) --seconds=$(or $(SECONDS),60)
 
 lock: lock-template

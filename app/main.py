@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from app.dependencies import State
 from app.routers import ROUTERS
@@ -14,7 +15,6 @@ from app.settings import Settings, get_settings
 from plinth.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open_redis
 from plinth.database import open_database
 from plinth.http import (
-    BodyLimitMiddleware,
     ConditionalMiddleware,
     GZipMiddleware,
     HeadMiddleware,
@@ -23,10 +23,9 @@ from plinth.http import (
     RequestContextMiddleware,
     SecurityHeadersMiddleware,
     UnhandledErrorMiddleware,
+    ValidatorsMiddleware,
     add_docs,
-    add_short_ways,
     cors,
-    document_problems,
     exception_handlers,
 )
 from plinth.telemetry import configure_logging
@@ -46,7 +45,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         open_cache(settings.cache, redis, settings.redis.timeout_seconds) as cache,
     ):
         if database.replica is not None:
-            database.replica.heard_at = cache.heard_at
+            database.replica.heard_at = cache.last_invalidation_at
         await database.warn_of_too_many_connections(settings.workers)
         yield {"database": database, "redis": redis, "cache": cache}
 
@@ -63,25 +62,28 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
         # Outside of the errors, so that a browser may read those.
         yield cors(settings.cors)
     yield Middleware(HeadMiddleware)
-    # Without Redis no worker learns of what another one changes.
-    keep = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
-    if keep or not settings.production:
+    # Without Redis, a worker does not receive the invalidations of the others.
+    cached = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
+    if cached or not settings.production:
         yield Middleware(
             ResponseCacheMiddleware,
             routes=cached_routes,
             gzip_level=http.gzip_level,
             gzip_minimum_bytes=http.gzip_minimum_bytes,
-            keep=keep,
-            tell=not settings.production,
+            enabled=cached,
+            debug_header=not settings.production,
         )
-    # Outside of gzip, whose answers have an ETag of their own.
+    # Outside of gzip: each encoding has an ETag of its own, and a 304 carries the right one.
     yield Middleware(ConditionalMiddleware)
     if http.gzip_level:
-        yield Middleware(GZipMiddleware, level=http.gzip_level, minimum_bytes=http.gzip_minimum_bytes)
-    yield Middleware(BodyLimitMiddleware, max_bytes=http.max_body_bytes)
+        yield Middleware(GZipMiddleware, minimum_size=http.gzip_minimum_bytes, compresslevel=http.gzip_level)
+    # Inside of gzip: the ETag is a hash of the uncompressed body.
+    yield Middleware(ValidatorsMiddleware)
     yield Middleware(QueryEncodingMiddleware)
-    # Innermost: a 500 passes through all of the above like any other answer.
+    # Its responses pass through all of the above, like any other.
     yield Middleware(UnhandledErrorMiddleware)
+    # Routers and routes override it by `max_body_size=`. FastAPI's own argument would act outside of all the above.
+    yield Middleware(RequestBodyLimitMiddleware, max_body_size=http.max_body_bytes)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -94,19 +96,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=partial(lifespan, settings=settings),
         middleware=[*middleware(settings, cached_routes)],
         exception_handlers=exception_handlers,
-        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        openapi_url=None,  # served by add_docs
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": OPENTELEMETRY, "metrics": OPENTELEMETRY, "logs": OPENTELEMETRY},
     )
-    app.state.draining = False
     app.state.require_if_match = settings.http.require_if_match
     for router in ROUTERS:
         app.include_router(router)
     cached_routes.add_all_of(app)
-    add_short_ways(app)
-    document_problems(app)
     if settings.docs_enabled:
         add_docs(app)
     return app

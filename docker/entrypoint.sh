@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs the app's own commands by `app`, and any other command as it is.
+# Entry point of the image: commands of the app run as `app <command>`, any other command runs as it is.
 # `exec` makes the command process 1, which receives the signals.
 set -eu
 
 case "${1:-serve}" in
-    serve | migrate | seed | dev) exec app "$@" ;; # add new process types, such as a job worker, here
+    serve | migrate | seed | dev) exec app "$@" ;; # add the command of a new process type (a job worker, say) here
     *) exec "$@" ;;
 esac

@@ -53,8 +53,10 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
     @cli.command()
     def openapi() -> None:
         """Print the API's OpenAPI document."""
+        from plinth.http.docs import openapi as document_of
+
         module, _, name = application.partition(":")
-        document = getattr(import_module(module), name).openapi()
+        document = document_of(getattr(import_module(module), name))
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
 
     cli.command()(serve)

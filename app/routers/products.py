@@ -2,10 +2,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReadServiceDep, ProductServiceDep, ValidatorsDep
+from app import tags
+from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReaderDep, ProductServiceDep, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.products import (
     ProductCreate,
+    ProductFacets,
     ProductListQuery,
     ProductRead,
     ProductSearchQuery,
@@ -13,37 +15,47 @@ from app.schemas.products import (
     ProductUpdate,
 )
 from plinth.cache import cached_response
-from plinth.http import problem_responses
+from plinth.http import FastRoute, problem_responses
 
-router = APIRouter(prefix="/api/products", tags=["products"])
+router = APIRouter(prefix="/api/products", tags=["products"], route_class=FastRoute)
 
 TTL = 60.0
 MISSING_TTL = 5.0
 
 
 @router.get("")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def list_products(
-    query: Annotated[ProductListQuery, Query()], products: ProductReadServiceDep, links: LinksDep
+    query: Annotated[ProductListQuery, Query()], products: ProductReaderDep, links: LinksDep
 ) -> Page[ProductRead]:
     """List products, page by page."""
-    return links.page(await products.page(query))
+    page = await products.page(query)
+    links.page(page.next_cursor)
+    return page
 
 
 @router.get("/search")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def search_products(
-    query: Annotated[ProductSearchQuery, Query()], products: ProductReadServiceDep
+    query: Annotated[ProductSearchQuery, Query()], products: ProductReaderDep
 ) -> ProductSearchResult:
     """Find products by the words in their name, sku and description, best match first."""
     return await products.search(query)
 
 
+@router.get("/facets")
+async def get_product_facets(products: ProductReaderDep) -> ProductFacets:
+    """Count products and compare prices by category."""
+    return await products.facets()
+
+
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["product:{id}", "categories"], missing_ttl=MISSING_TTL)
-async def get_product(id: PathId, products: ProductReadServiceDep, validators: ValidatorsDep) -> ProductRead:
+@cached_response(ttl=TTL, tags=[tags.PRODUCT, tags.CATEGORIES], missing_ttl=MISSING_TTL)
+async def get_product(id: PathId, products: ProductReaderDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
-    return validators.of(await products.get(id))
+    product = await products.get(id)
+    validators.set(product.version, product.last_modified_at)
+    return product
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
@@ -51,15 +63,18 @@ async def create_product(
     data: ProductCreate, products: ProductServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> ProductRead:
     """Create a product."""
-    return validators.of(links.created(await products.create(data)))
+    product = await products.create(data)
+    links.created(product.id)
+    validators.set(product.version, product.last_modified_at)
+    return product
 
 
-# No validators here: the answer to a PUT has none unless what was sent is stored as it came (RFC 9110 §9.3.4).
+# No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
 @router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
 async def replace_product(
     id: PathId, data: ProductCreate, products: ProductServiceDep, if_match: IfMatchDep
 ) -> ProductRead:
-    """Replace every field of a product; one left out takes its default."""
+    """Replace every field of a product; one that is left out takes its default."""
     return await products.update(id, data, if_match)
 
 
@@ -68,7 +83,9 @@ async def update_product(
     id: PathId, data: ProductUpdate, products: ProductServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> ProductRead:
     """Change some fields of a product."""
-    return validators.of(await products.update(id, data, if_match))
+    product = await products.update(id, data, if_match)
+    validators.set(product.version, product.last_modified_at)
+    return product
 
 
 @router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))

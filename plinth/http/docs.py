@@ -1,28 +1,29 @@
-"""The interactive docs work without the internet: the page and everything it loads come from this process."""
+"""The OpenAPI document and an interactive docs page that loads nothing from other servers."""
 
 from html import escape
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse
 
 from plinth.errors import ConfigurationError
+from plinth.http.conditional import IF_MATCH
+from plinth.http.problems import Problem, documented_problem
+from plinth.http.responses import ORJSONResponse
 
-_ASSETS = {
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui.css": "text/css",
-    "favicon-32x32.png": "image/png",
-}
-# Swagger UI's icons are data.
+_METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
+# Swagger UI's icons are data URLs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# All addresses are relative, so that the page also works behind a proxy that takes a prefix off.
+# All URLs are relative, so that the page also works behind a proxy that strips a path prefix.
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -39,51 +40,85 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+# `validatorUrl` is null because the default sends the document to a server on the internet.
+_SCRIPT = b"""window.ui = SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, displayRequestDuration: true, tryItOutEnabled: true,
+  validatorUrl: null,
+});
+"""
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the app's OpenAPI document with the problems of every route, in place of `HTTPValidationError`.
+
+    Every route documents 500 and 503; one with something to validate 422; one with a request body 400, 413 and 415; one
+    that documents 412 accepts `If-Match` and also documents 400 and 428. A route declares the others by
+    `problem_responses`. There is no `default` response: it would make any status valid, so that no test could fail.
+
+    `app.openapi()` is not changed.
+    """
+    document = app.openapi()
+    paths = {
+        path: {name: _described(value) if name in _METHODS else value for name, value in item.items()}
+        for path, item in document.get("paths", {}).items()
+    }
+    components = document.get("components", {})
+    schemas = {**components.get("schemas", {})}
+    if schemas.pop("HTTPValidationError", None):
+        schemas.pop("ValidationError", None)
+    _, added = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+    return {**document, "paths": paths, "components": {**components, "schemas": {**schemas, **added["$defs"]}}}
+
+
+def _described(operation: dict[str, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {**operation["responses"]}
+    statuses = {500, 503}
+    if "422" in responses:
+        responses["422"] = documented_problem(422)
+    if "requestBody" in operation:
+        statuses |= {400, 413, 415}
+    if "412" in responses:
+        statuses |= {400, 428}
+        operation = {**operation, "parameters": [*operation.get("parameters", ()), IF_MATCH]}
+    for status in statuses:
+        responses.setdefault(str(status), documented_problem(status))
+    return {**operation, "responses": dict(sorted(responses.items()))}
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI at /docs for the schema at `app.openapi_url`.
+    """Serve the OpenAPI document at /openapi.json and Swagger UI at /docs.
 
-    Raises ConfigurationError without the `docs` extra, which brings Swagger UI's files.
+    Raises ConfigurationError without the `docs` extra, which contains Swagger UI's files.
     """
     directory, release = _swagger_ui()
-    start = _start(app.openapi_url or "/openapi.json")
     page = _PAGE.format(title=escape(app.title), assets=f"docs/{release}")
 
-    async def show_docs(_: Request) -> Response:
+    async def send_openapi(_: Request) -> Response:
+        return ORJSONResponse(openapi(app))
+
+    async def send_page(_: Request) -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
 
-    async def start_docs(_: Request) -> Response:
-        return Response(start, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+    async def send_script(_: Request) -> Response:
+        return Response(_SCRIPT, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     async def send_asset(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in _ASSETS:
             raise HTTPException(404)
-        # The address holds the release: what is at it never changes.
+        # The URL contains the release, so its content never changes.
         headers = {"Cache-Control": "public, max-age=31536000, immutable"}
         return FileResponse(directory / name, media_type=_ASSETS[name], headers=headers)
 
-    app.add_route("/docs", show_docs)
-    app.add_route("/docs/start.js", start_docs)
-    app.add_route(f"/docs/{release}/{{name}}", send_asset)
+    app.add_route("/openapi.json", send_openapi, include_in_schema=False)
+    app.add_route("/docs", send_page, include_in_schema=False)
+    app.add_route("/docs/start.js", send_script, include_in_schema=False)
+    app.add_route(f"/docs/{release}/{{name}}", send_asset, include_in_schema=False)
 
 
 def _swagger_ui() -> tuple[Path, str]:
-    """Where its files are, and their release. The package is not imported: we want its files alone."""
+    """Return the directory of Swagger UI's files and their release, without importing the package."""
     found = find_spec("fastapi_swagger")
     if found is None or not found.submodule_search_locations:
         raise ConfigurationError("HTTP_DOCS: /docs needs Swagger UI; install the `docs` extra, or set HTTP_DOCS=false")
     return Path(found.submodule_search_locations[0]) / "resources", version("fastapi-swagger")
-
-
-def _start(openapi_url: str) -> bytes:
-    options = {
-        "url": openapi_url.lstrip("/"),
-        "dom_id": "#swagger-ui",
-        "deepLinking": True,
-        "displayRequestDuration": True,
-        "tryItOutEnabled": True,
-        "validatorUrl": None,  # the default asks a server on the internet
-    }
-    return b"window.ui = SwaggerUIBundle(" + orjson.dumps(options) + b");\n"

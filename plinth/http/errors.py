@@ -1,21 +1,22 @@
-"""Whatever goes wrong, the client reads a problem that we wrote: no traceback, no database text, nothing it sent."""
+"""Translates exceptions to problem details. No response contains a traceback, database text or the client's input."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine
 from http.client import responses
-from json import JSONDecodeError
+from inspect import iscoroutinefunction
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plinth.errors import AppError, ChangedError, ConflictError, InvalidError, NotFoundError, UnavailableError
-from plinth.http.problems import problem, title
+from plinth.http.problems import content_too_large, invalid_request, pointer, problem, title
+from plinth.http.requests import has_route
 
 _log = logging.getLogger(__name__)
 
@@ -28,41 +29,19 @@ _STATUSES = {
     AppError: 400,
 }
 _RETRY_AFTER_SECONDS = "1"
-# A body of a megabyte has room for a hundred thousand faults.
-_MOST_FAULTS = 100
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SENTENCES = {
-    404: "There is nothing at this address.",
-    405: "This address does not take that method; the Allow header lists those it does.",
+    404: "There is no resource at this URL.",
+    405: "This resource does not support that method. See the Allow header.",
 }
-# Pydantic quotes the client in these two.
-_REWORDED = {
-    "union_tag_invalid": "Input should have {discriminator} set to one of {expected_tags}",
-    "uuid_parsing": "Input should be a valid UUID",
-}
-
-
-class QueryEncodingMiddleware:
-    """Refuses a query that is not UTF-8: it would be read with replacement characters in place of what was sent."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = scope.get("query_string", b"")
-        if b"%" in query or not query.isascii():
-            try:
-                unquote_to_bytes(query).decode()
-            except UnicodeDecodeError:
-                await problem(400, "The query is not valid UTF-8.")(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
 
 
 class UnhandledErrorMiddleware:
-    """Answers 500 to what no handler knows, and logs it once.
+    """Answers 500 to an exception without a handler, and logs it once.
 
-    It is the innermost middleware, so that this answer passes through the others like any other.
+    `@app.exception_handler(Exception)` replaces the response. The 413 of Starlette's `RequestBodyLimitMiddleware` is
+    plain text, and becomes a problem. Add both as the innermost middleware, so that these responses pass through the
+    others.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -73,28 +52,54 @@ class UnhandledErrorMiddleware:
             await self.app(scope, receive, send)
             return
         started = False
+        exceeded_limit: int | None = None
 
-        def watched_send(message: Message) -> Awaitable[None]:
-            nonlocal started
-            started = True
-            return send(message)
+        async def watching_send(message: Message) -> None:
+            nonlocal started, exceeded_limit
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                exceeded_limit = _exceeded_limit(scope, message)
+            if exceeded_limit is None:
+                started = True
+                await send(message)
 
         try:
-            await self.app(scope, receive, watched_send)
+            await self.app(scope, receive, watching_send)
         except ClientDisconnect:
-            pass  # nobody is left to answer, and nothing is wrong here
-        except Exception:
+            return  # there is no client to answer, and no error to log
+        except Exception as error:
             if started:
-                raise  # only closing the connection tells the client now; the server does, and logs the error
+                raise  # the server closes the connection, which is all that can be done now, and logs the error
             _log.exception("Unhandled error in %(method)s %(path)s", {"method": scope["method"], "path": scope["path"]})
-            detail = "Something went wrong on our side; the request id finds it in our log."
-            await problem(500, detail)(scope, receive, send)
+            response = await _internal_error(Request(scope, receive), error)
+            await response(scope, receive, send)
+        if exceeded_limit is not None:
+            await content_too_large(exceeded_limit)(scope, receive, send)
+
+
+def _exceeded_limit(scope: Scope, start: Message) -> int | None:
+    """Return the limit that a request body exceeded if the response is that of Starlette's body limit.
+
+    That replaces every other response, problems too, if the Content-Length of the request exceeds the limit.
+    """
+    content_type = dict(start["headers"]).get(b"content-type", b"")
+    return scope.get(MAX_BODY_SIZE_SCOPE_KEY) if content_type.startswith(b"text/plain") else None
+
+
+async def _internal_error(request: Request, error: Exception) -> Response:
+    handlers = request.app.exception_handlers if "app" in request.scope else {}
+    handler = handlers.get(500) or handlers.get(Exception)
+    if handler is None:
+        return problem(500, "An unexpected error occurred. Quote the request id when you report it.")
+    response: Response = await (
+        handler(request, error) if iscoroutinefunction(handler) else run_in_threadpool(handler, request, error)
+    )
+    return response
 
 
 async def _app_error(request: Request, error: AppError) -> Response:
     status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     if isinstance(error, InvalidError):
-        place = {"location": _location(request, error.field), "pointer": _pointer([error.field])}
+        place = {"location": _location(request, error.field), "pointer": pointer([error.field])}
         return problem(status, str(error), errors=[{**place, "detail": str(error)}])
     if isinstance(error, UnavailableError):
         _log.warning("Answering 503: %r", error.__cause__ or error)
@@ -112,9 +117,11 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
     status, headers = error.status_code, dict(error.headers or {})
     if status < 400:
         return Response(status_code=status, headers=headers)
-    # FastAPI's words for whatever happened while it read a body.
+    # FastAPI's detail for any exception while it read a body.
     if error.detail == "There was an error parsing the body":
         return problem(status, _unreadable(error.__cause__))
+    if status == 413 and error.detail == "Content Too Large" and MAX_BODY_SIZE_SCOPE_KEY in request.scope:
+        return content_too_large(request.scope[MAX_BODY_SIZE_SCOPE_KEY])
     if status == 405:
         headers["Allow"] = _allow(request, headers.get("Allow", ""))
     worded = isinstance(error.detail, str) and error.detail != responses.get(status, "")
@@ -125,66 +132,25 @@ def _unreadable(cause: BaseException | None) -> str:
     if isinstance(cause, ClientDisconnect):
         raise cause
     if isinstance(cause, UnicodeDecodeError):
-        return "The body is not valid UTF-8."
+        return "The request body is not valid UTF-8."
     if isinstance(cause, RecursionError):
-        return "The body is nested too deeply."
+        return "The request body is nested too deeply."
     if isinstance(cause, ValueError):
-        return "A number in the body is too long."
-    return "The body cannot be read."
+        return "A number in the request body is too long."
+    return "The request body cannot be read."
 
 
 def _allow(request: Request, known: str) -> str:
-    """All methods of an address (RFC 9110 §10.2.1). Starlette knows those of the first route that it tried."""
-    scope: Scope = {"type": "http", "path": request.scope["path"], "root_path": request.scope.get("root_path", "")}
+    """Return all methods of the path (RFC 9110 §10.2.1). Starlette knows those of the first route that matched."""
     allowed = {method.strip() for method in known.split(",")}
-    for method in _METHODS:
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes):
-            allowed.add(method)
+    allowed |= {method for method in _METHODS if has_route(request.scope, method)}
     if "GET" in allowed:
         allowed.add("HEAD")
     return ", ".join(sorted(allowed - {request.method, ""}))
 
 
 async def _validation_error(_: Request, error: RequestValidationError) -> Response:
-    cause, faults = error.__cause__, error.errors()
-    if isinstance(cause, JSONDecodeError):
-        return problem(400, f"The body is not valid JSON: {cause.msg} (character {cause.pos}).")
-    # A body that does not call itself JSON comes through as it was sent.
-    if isinstance(error.body, bytes) and any(fault["loc"][0] == "body" for fault in faults):
-        detail = "The body must be JSON, sent with `Content-Type: application/json`."
-        return problem(415, detail, headers={"Accept": "application/json"})
-    described = [_describe(fault, error.body) for fault in faults[:_MOST_FAULTS]]
-    return problem(422, "The request is not valid; `errors` says where.", errors=described)
-
-
-def _describe(fault: Mapping[str, Any], body: Any) -> dict[str, str]:
-    location, *tokens = fault["loc"]
-    missing = fault["type"] == "missing"
-    if location == "body":
-        tokens = list(_in_document(tokens, body, missing))
-    if missing and location == "body" and not tokens:
-        detail = "A body is required"
-    elif fault["type"] in _REWORDED:
-        detail = _REWORDED[fault["type"]].format_map(fault["ctx"])
-    else:
-        detail = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return {"location": location, "pointer": _pointer(tokens), "detail": detail}
-
-
-def _in_document(tokens: list[int | str], body: Any, missing: bool) -> Iterator[int | str]:
-    """Leave out what Pydantic adds to a location but the client did not send, such as the members of a union."""
-    for position, token in enumerate(tokens):
-        if token in body if isinstance(body, Mapping) else isinstance(body, list) and token in range(len(body)):
-            body = body[token]
-            yield token
-        elif missing and position == len(tokens) - 1:
-            yield token
-
-
-def _pointer(tokens: Iterable[int | str]) -> str:
-    """RFC 6901 §6. The client chooses its keys: half a surrogate pair may be one."""
-    escaped = (str(token).replace("~", "~0").replace("/", "~1") for token in tokens)
-    return "#" + "".join("/" + quote(token, "!$&'()*+,;=:@?", errors="surrogatepass") for token in escaped)
+    return invalid_request(error)
 
 
 exception_handlers: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {

@@ -1,52 +1,58 @@
-"""Every error looks the same on the wire: `application/problem+json` (RFC 9457), one clear sentence and the request id.
-
-`errors.py` says which error becomes which problem.
-"""
+"""Problem details: every error response is `application/problem+json` (RFC 9457) with a sentence and the request id."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
+from json import JSONDecodeError
 from typing import Any, Literal
+from urllib.parse import quote
 
-from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from pydantic.json_schema import models_json_schema
 
-from plinth.http.conditional import IF_MATCH
 from plinth.http.responses import ORJSONResponse
 from plinth.telemetry.context import request_id
 
 MEDIA_TYPE = "application/problem+json"
 
-# Python words these by its version; clients compare `type` and `title` as text.
+# Python's phrases for these depend on its version, or name the wrong thing; clients compare `type` and `title`.
 _OWN_TITLES = {
     413: "Content too large",
+    414: "URI too long",
+    416: "Range not satisfiable",
     422: "Validation failed",
     500: "Internal error",
     503: "Service unavailable",
 }
 _TITLES = {status.value: _OWN_TITLES.get(status, status.phrase.capitalize()) for status in HTTPStatus if status >= 400}
+# A body of a megabyte can contain a hundred thousand faults.
+_MAX_FAULTS = 100
+# Pydantic's messages for these quote the input.
+_REWORDED = {
+    "union_tag_invalid": "Input should have {discriminator} set to one of {expected_tags}",
+    "uuid_parsing": "Input should be a valid UUID",
+}
 
 
 class Fault(BaseModel):
-    """One thing that is wrong with the request."""
+    """One fault of the request."""
 
-    location: Literal["body", "query", "path", "header", "cookie"] = Field(description="Where it was sent.")
+    location: Literal["body", "query", "path", "header", "cookie"] = Field(description="The part of the request.")
     pointer: str = Field(
-        description="Its place there: a JSON pointer in URI fragment form (RFC 6901).", examples=["#/price"]
+        description="The place in that part: a JSON Pointer as a URI fragment (RFC 6901).", examples=["#/price"]
     )
-    detail: str = Field(description="What is wrong with it.", examples=["Field required"])
+    detail: str = Field(description="What is wrong there.", examples=["Field required"])
 
 
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
-    type: str = Field(description="Names the kind of problem; never changes.", examples=["urn:problem-type:not-found"])
-    title: str = Field(description="The kind of problem, for people.", examples=["Not found"])
+    type: str = Field(description="Identifies the kind of problem.", examples=["urn:problem-type:not-found"])
+    title: str = Field(description="The kind of problem in words.", examples=["Not found"])
     status: int = Field(description="The HTTP status.", examples=[404])
-    detail: str = Field(description="What happened this time.", examples=["There is no product 42."])
-    request_id: str = Field(description="Quote it when you ask us: it is in our log.")
-    errors: list[Fault] | None = Field(default=None, description="Everything that is wrong with the request.")
+    detail: str = Field(description="What went wrong with this request.", examples=["There is no product 42."])
+    request_id: str = Field(description="Identifies this request in our log. Quote it when you report the problem.")
+    errors: list[Fault] | None = Field(default=None, description="Every fault of an invalid request.")
 
 
 def problem(
@@ -56,25 +62,48 @@ def problem(
     errors: list[dict[str, str]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ORJSONResponse:
-    """Answer with an error. `detail` is read by the client: a sentence, never a secret or what it sent.
+    """Return an error response. `detail` is for the client: one sentence without secrets and without its own input.
 
-    The type and the title follow from the status, from 400 on.
+    The type and the title follow from `status`, which is 400 or more. `errors` are the fields of `Fault`.
     """
     content: dict[str, Any] = {
         "type": f"urn:problem-type:{re.sub('[^a-z]+', '-', title(status).lower())}",
         "title": title(status),
         "status": status,
-        "detail": _whole(detail),
+        "detail": _encodable(detail),
         "request_id": request_id.get(),
     }
     if errors is not None:
-        content["errors"] = [{**fault, "detail": _whole(fault["detail"])} for fault in errors]
+        content["errors"] = [{**fault, "detail": _encodable(fault["detail"])} for fault in errors]
     return ORJSONResponse(content, status, headers, MEDIA_TYPE)
 
 
-def _whole(text: str) -> str:
-    # A message may quote half a surrogate pair, which orjson refuses to write.
-    return text.encode("utf-8", "replace").decode()
+def content_too_large(limit_bytes: int) -> ORJSONResponse:
+    """Return the 413 for a request body that is larger than allowed.
+
+    It closes the connection, on which the rest of the body may still arrive.
+    """
+    detail = f"The request body is too large. At most {limit_bytes} bytes are allowed here."
+    return problem(413, detail, headers={"Connection": "close"})
+
+
+def invalid_request(error: RequestValidationError) -> ORJSONResponse:
+    """Return 400 for a body that is not JSON, 415 for one with another Content-Type, and 422 for all other faults."""
+    cause, faults = error.__cause__, error.errors()
+    if isinstance(cause, JSONDecodeError):
+        return problem(400, f"The request body is not valid JSON: {cause.msg} (character {cause.pos}).")
+    # FastAPI validates the undecoded bytes if the Content-Type is not JSON.
+    if isinstance(error.body, bytes) and any(fault["loc"][0] == "body" for fault in faults):
+        detail = "The request body must be JSON with `Content-Type: application/json`."
+        return problem(415, detail, headers={"Accept": "application/json"})
+    described = [_describe(fault, error.body) for fault in faults[:_MAX_FAULTS]]
+    return problem(422, "The request is not valid. See `errors`.", errors=described)
+
+
+def pointer(tokens: Iterable[int | str]) -> str:
+    """Return a JSON Pointer as a URI fragment (RFC 6901 §6). Keys may contain unpaired surrogates."""
+    escaped = (str(token).replace("~", "~0").replace("/", "~1") for token in tokens)
+    return "#" + "".join("/" + quote(token, "!$&'()*+,;=:@?", errors="surrogatepass") for token in escaped)
 
 
 def title(status: int) -> str:
@@ -82,52 +111,45 @@ def title(status: int) -> str:
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document that a route can answer these, beyond what every route can: `responses=problem_responses(404, 409)`."""
-    return {status: _documented(title(status)) for status in statuses}
+    """Document the problems of a route: `responses=problem_responses(404, 409)`.
 
-
-def document_problems(app: FastAPI) -> None:
-    """Make the app's OpenAPI describe the errors of every route, in place of FastAPI's `HTTPValidationError`.
-
-    That is 422 where there is something to validate, 400, 413 and 415 where there is a body, and 500 and 503 anywhere;
-    who answers 412 takes `If-Match`, and may answer 400 and 428 to that.
-    A route declares only its own. There is no `default`: it would promise nothing, so no test could find it broken.
+    `openapi` adds those that follow from what the route accepts, and those of every route.
     """
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        schema = generate()
-        _describe(schema)
-        return schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    return {status: documented_problem(status) for status in statuses}
 
 
-def _documented(description: str) -> dict[str, Any]:
+def documented_problem(status: int) -> dict[str, Any]:
+    """Return the OpenAPI response object of a problem with this status."""
     return {
-        "description": description,
+        "description": title(status),
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 
 
-def _describe(schema: dict[str, Any]) -> None:
-    for path in schema.get("paths", {}).values():
-        for operation in path.values():
-            answers: dict[str, Any] = operation["responses"]
-            if "422" in answers:
-                answers["422"] = _documented(title(422))
-            if "requestBody" in operation:
-                for status in (400, 413, 415):
-                    answers.setdefault(str(status), _documented(title(status)))
-            if "412" in answers:
-                operation.setdefault("parameters", []).append(IF_MATCH)
-                for status in (400, 428):
-                    answers.setdefault(str(status), _documented(title(status)))
-            for status in (500, 503):
-                answers.setdefault(str(status), _documented(title(status)))
-            operation["responses"] = dict(sorted(answers.items()))
-    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-    if schemas.pop("HTTPValidationError", None):
-        schemas.pop("ValidationError", None)
-    _, ours = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-    schemas.update(ours["$defs"])
+def _describe(fault: Mapping[str, Any], body: Any) -> dict[str, str]:
+    location, *tokens = fault["loc"]
+    missing = fault["type"] == "missing"
+    if location == "body":
+        tokens = list(_in_document(tokens, body, missing))
+    if missing and location == "body" and not tokens:
+        detail = "A request body is required"
+    elif fault["type"] in _REWORDED:
+        detail = _REWORDED[fault["type"]].format_map(fault["ctx"])
+    else:
+        detail = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return {"location": location, "pointer": pointer(tokens), "detail": detail}
+
+
+def _in_document(tokens: list[int | str], body: Any, missing: bool) -> Iterator[int | str]:
+    """Skip the tokens of a Pydantic location that are not in the document, such as the members of a union."""
+    for position, token in enumerate(tokens):
+        if token in body if isinstance(body, Mapping) else isinstance(body, list) and token in range(len(body)):
+            body = body[token]
+            yield token
+        elif missing and position == len(tokens) - 1:
+            yield token
+
+
+def _encodable(text: str) -> str:
+    """Replace unpaired surrogates, which a message may quote and orjson refuses to encode."""
+    return text.encode("utf-8", "replace").decode()

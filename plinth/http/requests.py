@@ -1,29 +1,32 @@
-"""Every request has an id and one line in the log; the id is in the answer and in all that is logged meanwhile."""
+"""Middleware for every request: its id and access log line, HEAD, and the encoding of its query string."""
 
 import logging
 import re
 from collections.abc import Awaitable, Collection
 from random import getrandbits
-from time import perf_counter, time
+from time import perf_counter
+from urllib.parse import unquote_to_bytes
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from plinth.http.problems import problem
 from plinth.telemetry.context import request_id
-from plinth.telemetry.logs import ACCESS_LOG
 
-_access_log = logging.getLogger(ACCESS_LOG)
+_access_log = logging.getLogger("app.access")
 
-# Anything else a client may send could break out of a header, or of a query on the log.
+# Other characters could end the header, or look like another field in a log line.
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# What nginx calls a request whose client left before the answer.
-_NO_ANSWER = 499
+# Nginx's status for a client that disconnected before the response.
+_NO_RESPONSE = 499
 
 
 class RequestContextMiddleware:
-    """Takes the request's id from `X-Request-ID` or makes one, times the request and logs it.
+    """Sets `request_id` for the time of the request, adds `X-Request-ID` and `X-Process-Time`, and logs one line.
 
-    A well-formed id has 1 to 128 letters, digits, `.`, `_` or `-`; any other is replaced. `X-Process-Time` is the
-    seconds until the answer begins; `duration_ms` in the log runs to its last byte. Paths in `unlogged` are not logged.
+    The id is the request's `X-Request-ID` if that has 1 to 128 letters, digits, `.`, `_` or `-`, else 16 random
+    hexadecimal digits. `X-Process-Time` is in seconds, up to the start of the response; `duration_ms` in the log is up
+    to its last byte. Requests for the paths in `unlogged` are not logged.
     """
 
     def __init__(self, app: ASGIApp, unlogged: Collection[str] = ()) -> None:
@@ -36,17 +39,16 @@ class RequestContextMiddleware:
             return
         started_at = perf_counter()
         ended_at = 0.0
-        status, bytes_sent = _NO_ANSWER, 0
-        id = _sent_id(scope) or f"{getrandbits(64):016x}"
+        status, bytes_sent = _NO_RESPONSE, 0
+        id = _received_id(scope) or f"{getrandbits(64):016x}"
 
-        async def noting_send(message: Message) -> None:
+        async def timing_send(message: Message) -> None:
             nonlocal ended_at, status, bytes_sent
             if message["type"] == "http.response.start":
                 status = message["status"]
                 process_time = b"%.6f" % (perf_counter() - started_at)
-                own = (b"x-request-id", id.encode()), (b"x-process-time", process_time)
-                message["headers"] = [*message.get("headers", ()), *own]
-                await send(message)
+                added = (b"x-request-id", id.encode()), (b"x-process-time", process_time)
+                await send({**message, "headers": [*message.get("headers", ()), *added]})
             else:
                 await send(message)
                 bytes_sent += len(message.get("body", b""))
@@ -54,22 +56,22 @@ class RequestContextMiddleware:
 
         token = request_id.set(id)
         try:
-            await self.app(scope, receive, noting_send)
+            await self.app(scope, receive, timing_send)
         finally:
             if scope["path"] not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
-                _access_log.handle(_AccessRecord(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at))
-        # Not after an error: the server logs that, outside of all middleware, and should name the request too.
+                _log_access(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at)
+        # Skipped if an error is raised: the server logs it outside of all middleware, and its line needs the id.
         request_id.reset(token)
 
 
 class HeadMiddleware:
-    """Answers HEAD as GET would be answered, but for the body (RFC 9110 §9.3.2)."""
+    """Serves HEAD by the GET endpoint and drops the body (RFC 9110 §9.3.2), unless a route takes HEAD itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+        if scope["type"] != "http" or scope["method"] != "HEAD" or has_route(scope, "HEAD"):
             return self.app(scope, receive, send)
         ended = False
 
@@ -79,44 +81,58 @@ class HeadMiddleware:
                 await send(message)
                 return
             if ended:
-                raise OSError("Nobody reads on")  # which ends a stream, as a client that left does
+                # Ends a stream, as a client that disconnects does.
+                raise OSError("The response to HEAD has no body")
             ended = True
             await send({"type": "http.response.body", "body": b""})
 
         return self.app({**scope, "method": "GET"}, receive, send_head)
 
 
-def _sent_id(scope: Scope) -> str | None:
+class QueryEncodingMiddleware:
+    """Refuses a query string that is not UTF-8, which Starlette would decode to replacement characters."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = scope.get("query_string", b"")
+        if b"%" in query or not query.isascii():
+            try:
+                unquote_to_bytes(query).decode()
+            except UnicodeDecodeError:
+                await problem(400, "The query string is not valid UTF-8.")(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def has_route(scope: Scope, method: str) -> bool:
+    """Return whether a route of the application matches the path of this request and the method."""
+    if "app" not in scope:
+        return False
+    # Not a copy of the whole scope: what routing stored in it for this request must not influence the match.
+    kept = {name: scope[name] for name in ("type", "path", "root_path", "headers", "app") if name in scope}
+    return any(route.matches({**kept, "method": method})[0] is Match.FULL for route in scope["app"].routes)
+
+
+def _received_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             return value.decode() if _WELL_FORMED_ID.fullmatch(value) else None
     return None
 
 
-class _AccessRecord(logging.LogRecord):
-    """What `info()` would make, but for thread, process and source line: looking them up costs more than the rest."""
-
-    _blank = vars(
-        logging.makeLogRecord(
-            {
-                "name": _access_log.name,
-                "levelno": logging.INFO,
-                "levelname": "INFO",
-                "msg": "%(method)s %(path)s %(status)d",
-            }
-        )
-    )
-
-    def __init__(self, scope: Scope, status: int, bytes_sent: int, seconds: float) -> None:
-        path, client = scope["path"], scope.get("client")
-        self.__dict__ = self._blank.copy()
-        self.created = time()
-        self.args = {
+def _log_access(scope: Scope, status: int, bytes_sent: int, seconds: float) -> None:
+    path, client = scope["path"], scope.get("client")
+    _access_log.info(
+        "%(method)s %(path)s %(status)d",
+        {
             "method": scope["method"],
-            # A path may hold anything, line breaks too. The query is left out: it is where people put tokens.
+            # A decoded path may contain line breaks. The query string is left out: clients put tokens there.
             "path": path if path.isprintable() else repr(path)[1:-1],
             "status": status,
-            "duration_ms": int(seconds * 1e6) / 1e3,
+            "duration_ms": round(seconds * 1000, 3),
             "bytes_sent": bytes_sent,
             "client": client[0] if client else None,
-        }
+        },
+    )

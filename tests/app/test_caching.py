@@ -10,6 +10,7 @@ from httpx import AsyncClient, Limits
 
 from app.main import create_app
 from app.settings import Settings
+from plinth.http.docs import openapi
 from plinth.testing.client import serve, served
 from plinth.testing.wire import WirePostgres
 from tests.app.factories import create_category, create_product, product_data
@@ -174,7 +175,7 @@ async def test_what_a_write_answers_validates_the_next_one(clients: AsyncClient)
             for stale in (tag, '"other"'):
                 answer = await clients.request(method, address, json=body, headers={"If-Match": stale})
                 assert (answer.status_code, answer.headers["Content-Type"]) == (412, "application/problem+json")
-                assert "has changed meanwhile" in answer.json()["detail"]
+                assert "was modified since you read it" in answer.json()["detail"]
             answer = await clients.request(method, address, json=body, headers={"If-Match": "3"})
             assert (answer.status_code, answer.json()["detail"][:8]) == (400, "If-Match")
             answer = await clients.request(method, f"{path}/99", json=body, headers={"If-Match": '"1"'})
@@ -213,7 +214,7 @@ async def test_changes_may_have_to_say_of_which_version(settings: Settings, empt
 
 
 def test_every_change_documents_its_condition(settings: Settings) -> None:
-    for path in create_app(settings).openapi()["paths"].values():
+    for path in openapi(create_app(settings))["paths"].values():
         for method in path.keys() & {"put", "patch", "delete"}:
             assert "If-Match" in {parameter["name"] for parameter in path[method]["parameters"]}
             assert {"400", "412", "428"} <= path[method]["responses"].keys()

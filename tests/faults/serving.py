@@ -1,9 +1,10 @@
-"""Starts Gunicorn as production does, and loads it: real processes, signals and sockets."""
+"""Starts Gunicorn as production does, and puts load on it: real processes, signals and sockets."""
 
 import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,16 +20,17 @@ from tests.faults.load import Load
 
 LISTENING = r"Listening at: (http://[^\s\"]+)"
 STARTED = "Application startup complete"
-LIMIT_SECONDS = 60  # only so that a test which hangs tells why
+STOPPING = "Shutting down; "
+LIMIT_SECONDS = 60  # so that a test that hangs fails with the log
 
 
 class Served:
-    """A running server, and what it has said."""
+    """A running server and its output so far."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
-        self.said = ""
-        self._heard = threading.Condition()
+        self.output = ""
+        self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -36,34 +38,39 @@ class Served:
     def address(self) -> str:
         return self.wait_for(LISTENING)
 
+    def connect(self) -> socket.socket:
+        place = urlsplit(self.address)
+        return socket.create_connection((place.hostname, place.port))
+
     def wait_for(self, pattern: str, times: int = 1) -> str:
-        with self._heard:
-            assert self._heard.wait_for(lambda: len(re.findall(pattern, self.said)) >= times, LIMIT_SECONDS), self.said
-            return str(re.findall(pattern, self.said)[0])
+        with self._changed:
+            found = self._changed.wait_for(lambda: len(re.findall(pattern, self.output)) >= times, LIMIT_SECONDS)
+            assert found, self.output
+            return str(re.findall(pattern, self.output)[0])
 
     def workers(self) -> list[int]:
-        """The process ids of those that serve."""
-        ends = re.findall(r"Worker exiting \(pid: (\d+)\)|Worker \(pid:(\d+)\) was sent SIGKILL", self.said)
+        """Return the process ids of the workers that serve."""
+        ends = re.findall(r"Worker exiting \(pid: (\d+)\)|Worker \(pid:(\d+)\) was sent SIGKILL", self.output)
         gone = {pid for end in ends for pid in end}
-        return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.said) if pid not in gone]
+        return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.output) if pid not in gone]
 
-    def to_the_end(self) -> str:
+    def wait_until_exited(self) -> str:
         self._reader.join(LIMIT_SECONDS)
         self.process.wait(LIMIT_SECONDS)
-        return self.said
+        return self.output
 
-    def end(self) -> None:
+    def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.to_the_end()
+        self.wait_until_exited()
 
     def _read(self) -> None:
         assert self.process.stdout
         with self.process.stdout:
             for line in self.process.stdout:
-                with self._heard:
-                    self.said += line
-                    self._heard.notify_all()
+                with self._changed:
+                    self.output += line
+                    self._changed.notify_all()
 
 
 Serve = Callable[..., AbstractContextManager[Served]]
@@ -89,14 +96,14 @@ def serve(tmp_path: Path, database_url: str, redis_url: str) -> Serve:
             server.wait_for(STARTED, times=workers)
             yield server
         finally:
-            server.end()
+            server.kill()
 
     return served
 
 
 @contextmanager
 def load_on(server: Served, path: str = "/health/live") -> Iterator[Load]:
-    """Every connection of it is busy all the time."""
+    """Keep every connection of a load busy until the end of the block."""
     place = urlsplit(server.address)
     load = Load(place.hostname or "", place.port or 0, path)
     thread = threading.Thread(target=asyncio.run, args=(load.run(),))

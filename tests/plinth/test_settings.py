@@ -6,7 +6,7 @@ import pytest
 
 from app.settings import Settings
 from plinth.errors import ConfigurationError
-from plinth.serving import available_cores
+from plinth.serving.settings import available_cores
 from plinth.settings import load_settings
 from plinth.testing.environment import ROOT, variables
 

@@ -18,8 +18,8 @@ WRITE = f"""{PROGRAMS}/psql "${{1#--dbname=}}" -qc "INSERT INTO categories (name
 
 @pytest.fixture
 async def catalogue(service: Service, empty_tables: None, database_url: str) -> str:
-    async with service.state["database"].transaction() as transaction:
-        await load_example_data(transaction, 100)
+    async with service.state["database"].sessions.begin() as session:
+        await load_example_data(session, 100)
     return database_url
 
 

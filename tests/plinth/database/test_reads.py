@@ -19,8 +19,7 @@ SLEEP = Query(str, select(func.pg_sleep(bindparam("seconds"))))
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    async with database.transaction() as transaction:
-        session = transaction.session
+    async with database.sessions.begin() as session:
         await session.execute(insert(Thing), [{"label": "one"}, {"label": "two"}])
     return database
 
@@ -140,7 +139,6 @@ async def test_without_prepared_statements_nothing_is_left_on_the_server(setting
             await database.reads.first(BACKEND)
             count = Query(int, select(func.count()).select_from(text("pg_prepared_statements")))
             assert await database.reads.first(count) == expected
-            async with database.transaction() as transaction:
-                session = transaction.session
+            async with database.sessions.begin() as session:
                 await session.execute(insert(Thing).values(label=f"prepared {prepared}"))
                 assert (await session.scalar(text(named)) > 0) == prepared

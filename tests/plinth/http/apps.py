@@ -1,4 +1,4 @@
-"""Small apps, asked directly or over a real socket."""
+"""Small apps, called in process or over a real socket."""
 
 import logging
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,10 +18,15 @@ JSON = {"Content-Type": "application/json"}
 
 
 def build(http: dict[str, Any] | None = None, cors: dict[str, Any] | None = None) -> FastAPI:
-    """An app with everything that plinth.http offers, and no routes."""
+    """Build an app with everything that plinth.http offers, and without routes."""
     settings = Settings(_env_file=None, http=http or {}, cors=cors or {})
-    stack = [*middleware(settings, CachedRoutes())]
-    return FastAPI(middleware=stack, exception_handlers=exception_handlers, docs_url=None, redoc_url=None)
+    return FastAPI(
+        middleware=[*middleware(settings, CachedRoutes())],
+        exception_handlers=exception_handlers,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
 
 
 def client(app: ASGIApp, base_url: str = "http://test") -> AsyncClient:
@@ -47,7 +52,7 @@ async def no_body() -> Message:
 
 
 async def messages(app: ASGIApp, scope: Scope, receive: Receive = no_body) -> list[Message]:
-    """What an app sends, as it sends it."""
+    """Call the app and return the messages that it sends."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -60,7 +65,7 @@ async def messages(app: ASGIApp, scope: Scope, receive: Receive = no_body) -> li
 def answering(
     *bodies: bytes, status: int = 200, headers: dict[str, str] | None = None
 ) -> Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]:
-    """An ASGI app that always gives the same answer, in as many messages as there are bodies."""
+    """Return an ASGI app that always sends the same response, one message per body."""
     raw = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,22 +76,28 @@ def answering(
     return app
 
 
+class RecordingHandler(logging.Handler):
+    """Keeps records. With a formatter, `record.text` is the formatted line."""
+
+    def __init__(self, formatter: logging.Formatter | None) -> None:
+        super().__init__()
+        self.formatter = formatter
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.text = self.formatter.format(record) if self.formatter else ""
+        self.records.append(record)
+
+
 @contextmanager
 def recorded(name: str = "app.access", formatter: logging.Formatter | None = None) -> Iterator[list[logging.LogRecord]]:
-    """What a logger is given from INFO on; with a formatter, each record's `text` is what that makes of it."""
-    records: list[logging.LogRecord] = []
-
-    def emit(record: logging.LogRecord) -> None:
-        record.text = formatter.format(record) if formatter else ""
-        records.append(record)
-
-    handler, logger = logging.Handler(), logging.getLogger(name)
-    handler.emit = emit  # type: ignore[method-assign]
+    """Yield the records of a logger from INFO on, as they come."""
+    handler, logger = RecordingHandler(formatter), logging.getLogger(name)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield records
+        yield handler.records
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

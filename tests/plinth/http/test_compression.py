@@ -1,19 +1,23 @@
+"""Compression: which responses, for which clients, with which headers; streams chunk by chunk; off the event loop."""
+
 import gzip
 import os
+import threading
 import zlib
 from typing import Any
 
-import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from plinth.http.compression import GZipMiddleware, accepts_gzip
+from plinth.http import GZipMiddleware
+from plinth.http.compression import accepts_gzip
 from tests.plinth.http.apps import answering, http_scope, messages, no_body
 
 TEXT = b'{"name": "thing"}' * 100
 JSON = {"Content-Type": "application/json"}
+JSON_STREAM = {"content-type": "application/json", "vary": "Accept-Encoding", "content-encoding": "gzip"}
 
 
 def sized(body: bytes, **headers: str) -> dict[str, str]:
@@ -22,9 +26,9 @@ def sized(body: bytes, **headers: str) -> dict[str, str]:
     )
 
 
-async def answer(app: Any, *, accept: str | None = "gzip", method: str = "GET", level: int = 4) -> list[Message]:
-    scope = http_scope(method=method, **({} if accept is None else {"accept_encoding": accept}))
-    return await messages(GZipMiddleware(app, level=level, minimum_bytes=1000), scope)
+async def respond(app: Any, *, accept: str | None = "gzip", level: int = 4, minimum_size: int = 1000) -> list[Message]:
+    scope = http_scope(**({} if accept is None else {"accept_encoding": accept}))
+    return await messages(GZipMiddleware(app, minimum_size=minimum_size, compresslevel=level), scope)
 
 
 def headers(start: Message) -> dict[str, str]:
@@ -33,42 +37,57 @@ def headers(start: Message) -> dict[str, str]:
 
 
 async def is_compressed(app: Any, **request: Any) -> bool:
-    start, *bodies = await answer(app, **request)
-    sent = b"".join(message["body"] for message in bodies)
+    start, *bodies = await respond(app, **request)
+    body = b"".join(message["body"] for message in bodies)
     compressed = headers(start).get("content-encoding") == "gzip"
     if compressed:
-        gzip.decompress(sent)
+        gzip.decompress(body)
     return compressed
 
 
-async def test_a_large_body_is_compressed_and_says_its_length() -> None:
-    start, body = await answer(answering(TEXT, headers=sized(TEXT)))
-    assert headers(start) == {
-        "content-type": "application/json",
-        "vary": "Accept-Encoding",
-        "content-encoding": "gzip",
-        "content-length": str(len(body["body"])),
-    }
+async def test_a_large_body_is_compressed() -> None:
+    start, body = await respond(answering(TEXT, headers=sized(TEXT)))
+    assert headers(start) == JSON_STREAM | {"content-length": str(len(body["body"]))}
     assert len(body["body"]) < len(TEXT)
     assert gzip.decompress(body["body"]) == TEXT
 
 
 async def test_the_same_body_compresses_to_the_same_bytes() -> None:
-    first, second = [await answer(answering(TEXT, headers=sized(TEXT))) for _ in range(2)]
+    first, second = [await respond(answering(TEXT, headers=sized(TEXT))) for _ in range(2)]
     assert first == second
 
 
-async def test_the_level_is_the_one_chosen() -> None:
+async def test_a_response_that_is_sent_twice_is_not_changed() -> None:
+    app = answering(TEXT, headers=sized(TEXT, ETag='"a"'))
+    before = await messages(app, http_scope())
+    first, second = await respond(app), await respond(app)
+    assert first == second
+    assert await messages(app, http_scope()) == before
+
+
+async def test_the_level_is_respected() -> None:
     body = os.urandom(2000).hex().encode() * 5
-    sizes = [len((await answer(answering(body, headers=sized(body)), level=level))[1]["body"]) for level in (1, 9)]
+    sizes = [len((await respond(answering(body, headers=sized(body)), level=level))[1]["body"]) for level in (1, 9)]
     assert sizes[0] > sizes[1]
 
 
 @pytest.mark.parametrize(("length", "compressed"), [(999, False), (1000, True)])
-async def test_a_body_under_the_minimum_is_not_compressed_but_varies(length: int, compressed: bool) -> None:
+async def test_a_small_body_is_not_compressed_but_varies(length: int, compressed: bool) -> None:
     app = answering(TEXT[:length], headers=sized(TEXT[:length]))
     assert await is_compressed(app) is compressed
-    assert headers((await answer(app))[0])["vary"] == "Accept-Encoding"
+    assert headers((await respond(app))[0])["vary"] == "Accept-Encoding"
+
+
+@pytest.mark.parametrize(
+    ("etag", "compressed"), [('"7.a"', '"7.a-gzip"'), ('W/"7.a"', 'W/"7.a"'), ("malformed", "malformed")]
+)
+async def test_each_encoding_has_a_strong_etag_of_its_own(etag: str, compressed: str) -> None:
+    app = answering(TEXT, headers=sized(TEXT, ETag=etag))
+    assert headers((await respond(app))[0])["etag"] == compressed
+    assert headers((await respond(app, accept=None))[0])["etag"] == etag
+    assert headers((await respond(answering(b"", headers=sized(b"", ETag=etag))))[0])["etag"] == etag
+    stream = answering(TEXT, TEXT, headers=JSON | {"ETag": etag})
+    assert headers((await respond(stream))[0])["etag"] == compressed
 
 
 @pytest.mark.parametrize(
@@ -91,28 +110,38 @@ async def test_a_body_under_the_minimum_is_not_compressed_but_varies(length: int
         ("", False),
     ],
 )
-async def test_only_what_compresses_well_is_compressed(content_type: str, compressed: bool) -> None:
+@pytest.mark.parametrize("accept", ["gzip", None])
+async def test_only_compressible_content_is_compressed_and_varies(
+    content_type: str, compressed: bool, accept: str | None
+) -> None:
     app = answering(TEXT, headers=sized(TEXT) | {"Content-Type": content_type})
-    assert await is_compressed(app) is compressed
-    assert ("vary" in headers((await answer(app))[0])) is compressed
+    assert await is_compressed(app, accept=accept) is (compressed and accept == "gzip")
+    assert ("vary" in headers((await respond(app, accept=accept))[0])) is compressed
 
 
-async def test_an_answer_without_headers_passes() -> None:
+async def test_a_response_without_headers_passes() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
 
-    assert await answer(app) == [{"type": "http.response.start", "status": 200}]
+    for accept in ("gzip", None):
+        start, body = await respond(app, accept=accept, minimum_size=0)
+        assert (start["status"], start.get("headers", [])) == (200, [])
+        assert body == {"type": "http.response.body"}
 
 
 @pytest.mark.parametrize("status", [204, 206, 304])
-async def test_no_body_and_a_part_of_one_pass_untouched(status: int) -> None:
-    app = answering(TEXT, status=status, headers=sized(TEXT))
-    assert await answer(app) == await messages(app, http_scope())
+@pytest.mark.parametrize("accept", ["gzip", None])
+async def test_partial_responses_and_those_without_a_body_pass_unchanged(status: int, accept: str | None) -> None:
+    for body in (TEXT, b""):
+        app = answering(body, status=status, headers=sized(body, ETag='"a"'))
+        assert await respond(app, accept=accept, minimum_size=0) == await messages(app, http_scope())
 
 
-async def test_what_is_encoded_already_passes_untouched() -> None:
-    app = answering(TEXT, headers=sized(TEXT, Content_Encoding="br"))
-    assert await answer(app) == await messages(app, http_scope())
+async def test_an_encoded_response_passes_unchanged() -> None:
+    for encoding in ("br", "gzip"):
+        app = answering(TEXT, headers=sized(TEXT, Content_Encoding=encoding, ETag='"a"'))
+        assert await respond(app) == await messages(app, http_scope())
 
 
 @pytest.mark.parametrize(
@@ -123,9 +152,15 @@ async def test_what_is_encoded_already_passes_untouched() -> None:
         ("Origin, Accept-Encoding", [b"Origin, Accept-Encoding"]),
     ],
 )
-async def test_vary_is_added_to_and_never_said_twice(vary: str, expected: list[bytes]) -> None:
-    start, _ = await answer(answering(TEXT, headers=sized(TEXT, Vary=vary)))
-    assert [value for name, value in start["headers"] if name == b"vary"] == expected
+async def test_vary_is_extended_and_not_repeated(vary: str, expected: list[bytes]) -> None:
+    for accept in ("gzip", None):
+        start, _ = await respond(answering(b"{}", headers=sized(b"{}", Vary=vary)), accept=accept)
+        assert [value for name, value in start["headers"] if name == b"vary"] == expected
+
+
+async def test_a_compressed_response_keeps_its_own_vary() -> None:
+    start, _ = await respond(answering(TEXT, headers=sized(TEXT, Vary="Origin")))
+    assert headers(start)["vary"] == "Origin, Accept-Encoding"
 
 
 @pytest.mark.parametrize(
@@ -160,18 +195,18 @@ async def test_vary_is_added_to_and_never_said_twice(vary: str, expected: list[b
         ("gzip;level=9", False),
     ],
 )
-async def test_accept_encoding_is_honoured(accept: str | None, accepted: bool) -> None:
+async def test_accept_encoding_is_respected(accept: str | None, accepted: bool) -> None:
     assert await is_compressed(answering(TEXT, headers=sized(TEXT)), accept=accept) is accepted
 
 
-async def test_accept_encoding_may_come_in_several_lines() -> None:
+async def test_accept_encoding_may_be_several_headers() -> None:
     scope = http_scope() | {"headers": [(b"accept-encoding", b"br"), (b"accept-encoding", b"gzip")]}
-    start, _ = await messages(GZipMiddleware(answering(TEXT, headers=sized(TEXT)), 4, 0), scope)
+    start, _ = await messages(GZipMiddleware(answering(TEXT, headers=sized(TEXT)), minimum_size=0), scope)
     assert headers(start)["content-encoding"] == "gzip"
 
 
 @given(st.binary())
-def test_any_accept_encoding_is_survived(value: bytes) -> None:
+def test_any_accept_encoding_can_be_parsed(value: bytes) -> None:
     accepts_gzip(value)
 
 
@@ -179,15 +214,15 @@ weights = st.decimals(0, 1, places=3)
 
 
 @given(st.dictionaries(st.sampled_from(["gzip", "br", "identity", "*"]), weights))
-def test_gzip_is_used_only_if_it_is_allowed_and_identity_not_preferred(members: dict[str, Any]) -> None:
+def test_gzip_is_used_if_it_is_allowed_and_identity_is_not_preferred(members: dict[str, Any]) -> None:
     value = ", ".join(f"{coding};q={weight}" for coding, weight in members.items()).encode()
     weight = members.get("gzip", members.get("*", 0))
     assert accepts_gzip(value) == (weight > 0 and weight >= members.get("identity", 0))
 
 
-async def test_a_stream_reaches_the_client_chunk_by_chunk() -> None:
+async def test_a_stream_is_compressed_chunk_by_chunk() -> None:
     chunks = [b"first " * 10, b"", b"second", b"third"]
-    start, *bodies = await answer(answering(*chunks, b"", headers=JSON))
+    start, *bodies = await respond(answering(*chunks, b"", headers=JSON))
     assert headers(start) == JSON_STREAM
     unzip = zlib.decompressobj(31)
     assert [unzip.decompress(message["body"]) for message in bodies] == [*chunks, b""]
@@ -195,83 +230,72 @@ async def test_a_stream_reaches_the_client_chunk_by_chunk() -> None:
     assert [message["more_body"] for message in bodies] == [True, True, True, True, False]
 
 
-JSON_STREAM = {"content-type": "application/json", "vary": "Accept-Encoding", "content-encoding": "gzip"}
-
-
-async def test_the_headers_of_a_stream_wait_for_no_chunk() -> None:
-    sent: list[Message] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-        assert [message["type"] for message in sent] == ["http.response.start"]
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await GZipMiddleware(app, 4, 0)(http_scope(accept_encoding="gzip"), no_body, send)
-    assert len(sent) == 1
-
-
-async def test_a_stream_of_known_length_is_compressed_and_loses_its_length() -> None:
-    start, *bodies = await answer(answering(TEXT, TEXT, headers=sized(TEXT + TEXT)))
+async def test_a_stream_of_known_length_loses_its_content_length() -> None:
+    start, *bodies = await respond(answering(TEXT, TEXT, headers=sized(TEXT + TEXT)))
     assert headers(start) == JSON_STREAM
     assert gzip.decompress(b"".join(message["body"] for message in bodies)) == TEXT + TEXT
 
 
-async def test_an_event_stream_passes_untouched() -> None:
+async def test_an_event_stream_passes_unchanged_and_at_once() -> None:
     app = answering(b"data: 1\n\n", b"data: 2\n\n", b"", headers={"Content-Type": "text/event-stream"})
-    assert await answer(app) == await messages(app, http_scope())
+    assert await respond(app) == await messages(app, http_scope())
 
-
-async def test_a_very_large_body_is_compressed_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[Any] = []
-    run_sync = anyio.to_thread.run_sync
-
-    async def noting(*call: Any) -> Any:
-        threads.append(call[0])
-        return await run_sync(*call)
-
-    monkeypatch.setattr("plinth.http.compression.to_thread.run_sync", noting)
-    for size in (256 * 1024, 256 * 1024 + 1):
-        body = b"x" * size
-        assert await is_compressed(answering(body, headers=sized(body)))
-    assert threads == [zlib.compress]
-
-
-async def test_headers_that_were_held_are_sent_if_no_body_follows() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": raw})
-        raise ZeroDivisionError
-
-    raw = [(b"content-type", b"application/json"), (b"content-length", b"5000")]
     sent: list[Message] = []
+
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        raw = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        assert len(sent) == 1
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    with pytest.raises(ZeroDivisionError):
-        await GZipMiddleware(app, 4, 0)(http_scope(accept_encoding="gzip"), no_body, send)
-    assert sent == [{"type": "http.response.start", "status": 200, "headers": [*raw, (b"vary", b"Accept-Encoding")]}]
+    await GZipMiddleware(silent)(http_scope(accept_encoding="gzip"), no_body, send)
+    assert len(sent) == 1
+
+
+async def test_a_very_large_body_is_compressed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    class Recording:
+        def __init__(self, *args: Any) -> None:
+            self.compressor = zlib.compressobj(*args)
+
+        def compress(self, body: bytes) -> bytes:
+            threads.append(threading.current_thread() is not threading.main_thread())
+            return self.compressor.compress(body)
+
+        def flush(self) -> bytes:
+            return self.compressor.flush()
+
+    class Zlib:
+        DEFLATED, MAX_WBITS, compressobj = zlib.DEFLATED, zlib.MAX_WBITS, Recording
+
+    monkeypatch.setattr("starlette.middleware.gzip.zlib", Zlib)
+    for size in (128 * 1024 - 1, 128 * 1024):
+        body = b"x" * size
+        assert await is_compressed(answering(body, headers=sized(body)))
+    assert threads == [False, True]
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "image/png"])
-async def test_a_body_that_the_server_reads_from_a_file_itself_is_not_compressed(content_type: str) -> None:
+async def test_a_file_that_the_server_reads_is_not_compressed(content_type: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raw = [(b"content-type", content_type.encode()), (b"content-length", b"5000")]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         await send({"type": "http.response.pathsend", "path": "file.json"})
 
-    start, file = await answer(app)
+    start, file = await respond(app)
     assert "content-encoding" not in headers(start)
     assert file["type"] == "http.response.pathsend"
 
 
-async def test_what_is_not_http_passes() -> None:
-    seen: list[Any] = []
+async def test_websockets_pass() -> None:
+    received: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(send)
+        received.append(send)
 
     send: Any = object()
-    await GZipMiddleware(app, 4, 0)({"type": "websocket"}, no_body, send)
-    assert seen == [send]
+    await GZipMiddleware(app)({"type": "websocket"}, no_body, send)
+    assert received == [send]

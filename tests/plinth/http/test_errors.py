@@ -1,3 +1,5 @@
+"""Errors as clients see them: problems with a sentence, faults with a pointer, and nothing internal."""
+
 import logging
 from enum import Enum
 from typing import Annotated, Any, Literal
@@ -6,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from fastapi import APIRouter, Body, FastAPI, Header, HTTPException, Path, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from httpx import AsyncClient, Response
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -15,13 +17,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from plinth.errors import AppError, ConflictError, InvalidError, NotFoundError, UnavailableError
-from plinth.http.errors import _pointer
+from plinth.http.problems import pointer
 from tests.plinth.http.apps import JSON, build, client, http_scope, messages
 
 SECRET = "hunter2"
 
 
-def wordy(text: str) -> str:
+def validated(text: str) -> str:
     if text == "!":
         raise ValueError("Say something")
     if text == "?":
@@ -44,7 +46,7 @@ class Color(Enum):
 
 
 class Thing(BaseModel, extra="forbid"):
-    name: Annotated[str, Field(max_length=5), AfterValidator(wordy)] = "x"
+    name: Annotated[str, Field(max_length=5), AfterValidator(validated)] = "x"
     size: int | list[int] = 1
     parts: list[Circle] = []
     shape: Annotated[Circle | Square, Field(discriminator="kind")] | None = None
@@ -87,7 +89,7 @@ def make_app() -> FastAPI:
     async def fail(name: str, cursor: str | None = None) -> None:
         errors: dict[str, Exception] = {
             "invalid": InvalidError("price", "The price is below the cost."),
-            "cursor": InvalidError("cursor", "The cursor is not one of ours."),
+            "cursor": InvalidError("cursor", "The cursor is not valid."),
             "name": InvalidError("name", "No such name."),
             "missing": NotFoundError("thing", 42),
             "conflict": StockError("There is not enough of it."),
@@ -124,22 +126,22 @@ def make_app() -> FastAPI:
 
 
 @pytest.fixture
-async def asked() -> Any:
+async def erring() -> Any:
     async with client(make_app()) as session:
         yield session
 
 
-def assert_problem(answer: Response, status: int, kind: str, title: str, detail: str) -> list[dict[str, str]]:
-    assert answer.status_code == status
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    problem = answer.json()
+def assert_problem(response: Response, status: int, kind: str, title: str, detail: str) -> list[dict[str, str]]:
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
     faults: list[dict[str, str]] = problem.pop("errors", [])
     assert problem == {
         "type": f"urn:problem-type:{kind}",
         "title": title,
         "status": status,
         "detail": detail,
-        "request_id": answer.headers["X-Request-ID"],
+        "request_id": response.headers["X-Request-ID"],
     }
     return faults
 
@@ -162,78 +164,78 @@ def fault(location: str, pointer: str, detail: str) -> dict[str, str]:
         ("half", (409, "conflict", "Conflict", "Half a ?.")),
     ],
 )
-async def test_what_is_raised_becomes_a_problem(
-    asked: AsyncClient, name: str, expected: tuple[int, str, str, str]
+async def test_an_exception_becomes_a_problem(
+    erring: AsyncClient, name: str, expected: tuple[int, str, str, str]
 ) -> None:
-    assert assert_problem(await asked.get(f"/raise/{name}"), *expected) == []
+    assert assert_problem(await erring.get(f"/raise/{name}"), *expected) == []
 
 
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
         ("/raise/invalid", fault("body", "#/price", "The price is below the cost.")),
-        ("/raise/cursor?cursor=x", fault("query", "#/cursor", "The cursor is not one of ours.")),
+        ("/raise/cursor?cursor=x", fault("query", "#/cursor", "The cursor is not valid.")),
         ("/raise/name", fault("path", "#/name", "No such name.")),
     ],
 )
-async def test_an_invalid_field_is_pointed_at_where_it_was_sent(
-    asked: AsyncClient, address: str, expected: dict[str, str]
+async def test_an_invalid_field_has_the_location_where_it_was_sent(
+    erring: AsyncClient, address: str, expected: dict[str, str]
 ) -> None:
     detail = expected["detail"]
-    answer = await asked.get(address)
-    assert assert_problem(answer, 422, "validation-failed", "Validation failed", detail) == [expected]
+    response = await erring.get(address)
+    assert assert_problem(response, 422, "validation-failed", "Validation failed", detail) == [expected]
 
 
-async def test_unavailable_says_when_to_try_again_and_logs_why(
-    asked: AsyncClient, caplog: pytest.LogCaptureFixture
+async def test_unavailable_has_retry_after_and_logs_the_cause(
+    erring: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await asked.get("/raise/unavailable")
-    assert_problem(answer, 503, "service-unavailable", "Service unavailable", "The database is away.")
-    assert answer.headers["Retry-After"] == "1"
+    response = await erring.get("/raise/unavailable")
+    assert_problem(response, 503, "service-unavailable", "Service unavailable", "The database is away.")
+    assert response.headers["Retry-After"] == "1"
     assert "connection refused" in caplog.text
-    assert "connection refused" not in answer.text
+    assert "connection refused" not in response.text
 
 
-async def test_the_headers_of_an_http_exception_are_kept(asked: AsyncClient) -> None:
-    assert (await asked.get("/raise/unauthorized")).headers["WWW-Authenticate"] == "Bearer"
+async def test_the_headers_of_an_http_exception_are_kept(erring: AsyncClient) -> None:
+    assert (await erring.get("/raise/unauthorized")).headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_an_http_exception_that_is_no_error_has_no_body(asked: AsyncClient) -> None:
-    unchanged, moved = await asked.get("/raise/unchanged"), await asked.get("/raise/moved")
+async def test_an_http_exception_below_400_has_no_body(erring: AsyncClient) -> None:
+    unchanged, moved = await erring.get("/raise/unchanged"), await erring.get("/raise/moved")
     assert (unchanged.status_code, unchanged.headers["ETag"], unchanged.content) == (304, '"1"', b"")
     assert (moved.status_code, moved.headers["Location"], moved.content) == (307, "/elsewhere", b"")
 
 
-async def test_an_unknown_address_is_404(asked: AsyncClient) -> None:
-    answer = await asked.get("/nothing")
-    assert_problem(answer, 404, "not-found", "Not found", "There is nothing at this address.")
+async def test_an_unknown_url_is_404(erring: AsyncClient) -> None:
+    response = await erring.get("/nothing")
+    assert_problem(response, 404, "not-found", "Not found", "There is no resource at this URL.")
 
 
 @pytest.mark.parametrize("method", ["PATCH", "HEAD"])
 async def test_an_unknown_method_is_405_and_allow_lists_the_methods_of_all_routes(
-    asked: AsyncClient, method: str
+    erring: AsyncClient, method: str
 ) -> None:
-    answer = await asked.request(method, "/things")
-    assert answer.status_code == 405
-    assert answer.headers["Allow"] == "DELETE, POST, PUT"
+    response = await erring.request(method, "/things")
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "DELETE, POST, PUT"
 
 
-async def test_validation_names_every_fault_and_its_place(asked: AsyncClient) -> None:
-    answer = await asked.get("/things/x?limit=y", headers={"X-Level": "z"})
+async def test_validation_lists_every_fault_and_its_place(erring: AsyncClient) -> None:
+    response = await erring.get("/things/x?limit=y", headers={"X-Level": "z"})
     sentence = "Input should be a valid integer, unable to parse string as an integer"
-    detail = "The request is not valid; `errors` says where."
-    assert assert_problem(answer, 422, "validation-failed", "Validation failed", detail) == [
+    detail = "The request is not valid. See `errors`."
+    assert assert_problem(response, 422, "validation-failed", "Validation failed", detail) == [
         fault("path", "#/id", sentence),
         fault("query", "#/limit", sentence),
         fault("header", "#/x-level", sentence),
     ]
 
 
-async def faults(asked: AsyncClient, body: Any, address: str = "/things") -> list[tuple[str, str]]:
-    answer = await asked.post(address, json=body)
-    assert answer.status_code == 422, answer.text
-    assert {entry["location"] for entry in answer.json()["errors"]} == {"body"}
-    return [(entry["pointer"], entry["detail"]) for entry in answer.json()["errors"]]
+async def faults(erring: AsyncClient, body: Any, address: str = "/things") -> list[tuple[str, str]]:
+    response = await erring.post(address, json=body)
+    assert response.status_code == 422, response.text
+    assert {entry["location"] for entry in response.json()["errors"]} == {"body"}
+    return [(entry["pointer"], entry["detail"]) for entry in response.json()["errors"]]
 
 
 @pytest.mark.parametrize(
@@ -252,102 +254,106 @@ async def faults(asked: AsyncClient, body: Any, address: str = "/things") -> lis
         ({"": 1}, ["#/"]),
     ],
 )
-async def test_a_pointer_leads_to_what_was_sent(asked: AsyncClient, body: Any, pointers: list[str]) -> None:
-    assert [pointer for pointer, _ in await faults(asked, body)] == pointers
+async def test_a_pointer_resolves_in_the_body_that_was_sent(
+    erring: AsyncClient, body: Any, pointers: list[str]
+) -> None:
+    assert [pointer for pointer, _ in await faults(erring, body)] == pointers
 
 
-async def test_a_body_of_two_parts_is_pointed_into(asked: AsyncClient) -> None:
+async def test_a_pointer_resolves_in_a_body_of_two_parameters(erring: AsyncClient) -> None:
     body = {"thing": {"name": 1}}
-    assert [pointer for pointer, _ in await faults(asked, body, "/two")] == ["#/thing/name", "#/number"]
+    assert [pointer for pointer, _ in await faults(erring, body, "/two")] == ["#/thing/name", "#/number"]
 
 
 @pytest.mark.parametrize(
     ("content", "pointer"), [(b'{"\\ud83d": 1}', "#"), (b'{"prices": {"\\ud83d": "x"}}', "#/prices")]
 )
-async def test_half_a_surrogate_pair_in_a_key_is_survived(asked: AsyncClient, content: bytes, pointer: str) -> None:
-    answer = await asked.post("/things", content=content, headers=JSON)
-    assert [entry["pointer"] for entry in answer.json()["errors"]] == [pointer]
+async def test_an_unpaired_surrogate_in_a_key_is_handled(erring: AsyncClient, content: bytes, pointer: str) -> None:
+    response = await erring.post("/things", content=content, headers=JSON)
+    assert [entry["pointer"] for entry in response.json()["errors"]] == [pointer]
 
 
 @example(keys=["\ud83d", "~1", "/"])
 @given(keys=st.lists(st.text(st.characters(exclude_categories=()), min_size=1)))
 def test_a_pointer_is_a_uri_fragment_that_decodes_to_its_keys(keys: list[str]) -> None:
-    pointer = _pointer(keys)
-    assert pointer.isascii()
-    assert not set(pointer[1:]) & set('#<>"{}|\\^` ')
-    decoded = [unquote(token, errors="surrogatepass") for token in pointer.removeprefix("#").split("/")[1:]]
+    fragment = pointer(keys)
+    assert fragment.isascii()
+    assert not set(fragment[1:]) & set('#<>"{}|\\^` ')
+    decoded = [unquote(token, errors="surrogatepass") for token in fragment.removeprefix("#").split("/")[1:]]
     assert [token.replace("~1", "/").replace("~0", "~") for token in decoded] == keys
 
 
-async def test_the_client_is_not_quoted(asked: AsyncClient) -> None:
+async def test_the_input_is_not_quoted(erring: AsyncClient) -> None:
     evil = "<evil>"
     for body in ({"shape": {"kind": evil}}, {"id": evil}, {"color": evil}, {"size": evil}, {"name": evil}):
-        answer = await asked.post("/things", json=body)
-        assert answer.status_code == 422
-        assert "<" not in answer.text
-    assert (await faults(asked, {"shape": {"kind": evil}}))[0][1] == (
+        response = await erring.post("/things", json=body)
+        assert response.status_code == 422
+        assert "<" not in response.text
+    assert (await faults(erring, {"shape": {"kind": evil}}))[0][1] == (
         "Input should have 'kind' set to one of 'circle', 'square'"
     )
 
 
 @pytest.mark.parametrize(("name", "detail"), [("!", "Say something"), ("?", "Ask something")])
-async def test_a_validators_own_sentence_stands_alone(asked: AsyncClient, name: str, detail: str) -> None:
-    assert await faults(asked, {"name": name}) == [("#/name", detail)]
+async def test_a_validators_message_has_no_prefix(erring: AsyncClient, name: str, detail: str) -> None:
+    assert await faults(erring, {"name": name}) == [("#/name", detail)]
 
 
-async def test_no_more_than_a_hundred_faults_are_listed(asked: AsyncClient) -> None:
-    assert len(await faults(asked, {"parts": [1] * 5000})) == 100
+async def test_at_most_a_hundred_faults_are_listed(erring: AsyncClient) -> None:
+    assert len(await faults(erring, {"parts": [1] * 5000})) == 100
 
 
-async def test_an_empty_body_is_asked_for(asked: AsyncClient) -> None:
-    answer = await asked.post("/things", headers=JSON)
-    assert answer.status_code == 422
-    assert answer.json()["errors"] == [fault("body", "#", "A body is required")]
+async def test_a_missing_body_is_a_fault(erring: AsyncClient) -> None:
+    response = await erring.post("/things", headers=JSON)
+    assert response.status_code == 422
+    assert response.json()["errors"] == [fault("body", "#", "A request body is required")]
 
 
 @pytest.mark.parametrize(
     ("content", "detail"),
     [
-        (b'{"name": }', "The body is not valid JSON: Expecting value (character 9)."),
-        (b"\xff\x80", "The body is not valid UTF-8."),
-        (b"[" * 100_000, "The body is nested too deeply."),
-        (b"9" * 5000, "A number in the body is too long."),
+        (b'{"name": }', "The request body is not valid JSON: Expecting value (character 9)."),
+        (b"\xff\x80", "The request body is not valid UTF-8."),
+        (b"[" * 100_000, "The request body is nested too deeply."),
+        (b"9" * 5000, "A number in the request body is too long."),
     ],
 )
-async def test_a_body_that_is_no_json_is_400(asked: AsyncClient, content: bytes, detail: str) -> None:
-    answer = await asked.post("/things", content=content, headers=JSON)
-    assert assert_problem(answer, 400, "bad-request", "Bad request", detail) == []
+async def test_a_body_that_is_not_json_is_400(erring: AsyncClient, content: bytes, detail: str) -> None:
+    response = await erring.post("/things", content=content, headers=JSON)
+    assert assert_problem(response, 400, "bad-request", "Bad request", detail) == []
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}, {"Content-Type": "application/octet-stream"}])
 @pytest.mark.parametrize("address", ["/things", "/two"])
-async def test_json_that_does_not_say_so_is_415(asked: AsyncClient, address: str, headers: dict[str, str]) -> None:
-    answer = await asked.post(address, content=b'{"name": "x"}', headers=headers)
-    detail = "The body must be JSON, sent with `Content-Type: application/json`."
-    assert_problem(answer, 415, "unsupported-media-type", "Unsupported media type", detail)
-    assert answer.headers["Accept"] == "application/json"
+async def test_json_without_its_content_type_is_415(erring: AsyncClient, address: str, headers: dict[str, str]) -> None:
+    response = await erring.post(address, content=b'{"name": "x"}', headers=headers)
+    detail = "The request body must be JSON with `Content-Type: application/json`."
+    assert_problem(response, 415, "unsupported-media-type", "Unsupported media type", detail)
+    assert response.headers["Accept"] == "application/json"
 
 
 @pytest.mark.parametrize("name", ["unhandled", "group"])
-async def test_an_unhandled_error_is_500_tells_nothing_and_is_logged_once(
-    asked: AsyncClient, caplog: pytest.LogCaptureFixture, name: str
+async def test_an_unhandled_error_is_a_500_without_details_and_is_logged_once(
+    erring: AsyncClient, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    answer = await asked.get(f"/raise/{name}", headers={"X-Request-ID": "abc"})
-    detail = "Something went wrong on our side; the request id finds it in our log."
-    assert_problem(answer, 500, "internal-error", "Internal error", detail)
+    response = await erring.get(f"/raise/{name}", headers={"X-Request-ID": "abc"})
+    detail = "An unexpected error occurred. Quote the request id when you report it."
+    assert_problem(response, 500, "internal-error", "Internal error", detail)
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.exc_info
     assert record.getMessage() == f"Unhandled error in GET /raise/{name}"
 
 
-async def test_an_error_after_the_answer_began_is_left_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_after_the_response_started_is_raised_to_the_server(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(BrokenError):
         await messages(make_app(), http_scope("/late"))
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("path", ["/raw", "/things"])
-async def test_a_client_that_leaves_is_no_error_and_gets_no_answer(caplog: pytest.LogCaptureFixture, path: str) -> None:
+async def test_a_client_that_disconnects_gets_no_response_and_logs_no_error(
+    caplog: pytest.LogCaptureFixture, path: str
+) -> None:
     async def gone() -> Message:
         return {"type": "http.disconnect"}
 
@@ -355,7 +361,7 @@ async def test_a_client_that_leaves_is_no_error_and_gets_no_answer(caplog: pytes
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_a_client_that_leaves_while_it_is_answered_is_no_error() -> None:
+async def test_a_client_that_disconnects_during_the_response_raises_no_error() -> None:
     async def gone(message: Message) -> None:
         raise OSError
 
@@ -366,7 +372,7 @@ async def never() -> Message:
     raise ClientDisconnect
 
 
-async def test_what_is_not_http_passes() -> None:
+async def test_the_lifespan_passes() -> None:
     assert await messages(make_app(), {"type": "lifespan"}, startup_then_shutdown()) == [
         {"type": "lifespan.startup.complete"},
         {"type": "lifespan.shutdown.complete"},
@@ -380,3 +386,31 @@ def startup_then_shutdown() -> Any:
         return {"type": next(kinds)}
 
     return receive
+
+
+@pytest.mark.parametrize("key", [500, Exception])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_a_handler_of_the_service_replaces_the_500(key: Any, asynchronous: bool) -> None:
+    def respond(request: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse(f"{request.url.path} {error}", 500)
+
+    async def respond_async(request: Request, error: Exception) -> PlainTextResponse:
+        return respond(request, error)
+
+    app = make_app()
+    app.add_exception_handler(key, respond_async if asynchronous else respond)
+    async with client(app) as session:
+        response = await session.get("/raise/unhandled")
+    assert (response.status_code, response.text) == (500, f"/raise/unhandled {SECRET}")
+    assert "X-Request-ID" in response.headers
+
+
+async def test_a_handler_of_the_service_replaces_a_problem() -> None:
+    async def respond(request: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse(str(error), 410)
+
+    app = make_app()
+    app.add_exception_handler(NotFoundError, respond)
+    async with client(app) as session:
+        response = await session.get("/raise/missing")
+    assert (response.status_code, response.text) == (410, "There is no thing 42.")

@@ -1,4 +1,4 @@
-"""The order of the middleware, seen in what leaves the app."""
+"""The order of the middleware, observed in the responses of a whole app."""
 
 import zlib
 from collections.abc import AsyncIterator
@@ -36,16 +36,16 @@ def make_app(**settings: Any) -> FastAPI:
 
 
 @pytest.fixture
-async def asked() -> AsyncIterator[AsyncClient]:
+async def shop() -> AsyncIterator[AsyncClient]:
     async with client(make_app(**EVERYTHING)) as session:
         session.headers["Origin"] = SHOP
         yield session
 
 
-def assert_dressed(answer: Response) -> None:
-    assert len(answer.headers["X-Request-ID"]) == 16
-    assert float(answer.headers["X-Process-Time"]) > 0
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+def assert_complete(response: Response) -> None:
+    assert len(response.headers["X-Request-ID"]) == 16
+    assert float(response.headers["X-Process-Time"]) > 0
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
@@ -58,84 +58,84 @@ def assert_dressed(answer: Response) -> None:
         ("GET", "/broken", b"", 500),
     ],
 )
-async def test_every_answer_passes_through_every_middleware(
-    asked: AsyncClient, method: str, path: str, content: bytes, status: int
+async def test_every_response_passes_through_every_middleware(
+    shop: AsyncClient, method: str, path: str, content: bytes, status: int
 ) -> None:
     with recorded() as records:
-        answer = await asked.request(method, path, content=content)
-    assert answer.status_code == status
-    assert_dressed(answer)
-    assert answer.headers["Access-Control-Allow-Origin"] == SHOP
-    assert answer.headers["Content-Encoding"] == "gzip"
-    assert {value.strip() for value in answer.headers["Vary"].split(",")} == {"Accept-Encoding", "Origin"}
-    assert answer.headers.get("Connection") == ("close" if status == 413 else None)
+        response = await shop.request(method, path, content=content)
+    assert response.status_code == status
+    assert_complete(response)
+    assert response.headers["Access-Control-Allow-Origin"] == SHOP
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert {value.strip() for value in response.headers["Vary"].split(",")} == {"Accept-Encoding", "Origin"}
+    assert response.headers.get("Connection") == ("close" if status == 413 else None)
     [record] = records
     assert fields(record)["status"] == status
-    assert fields(record)["bytes_sent"] == int(answer.headers["Content-Length"])
+    assert fields(record)["bytes_sent"] == int(response.headers["Content-Length"])
 
 
-async def test_a_preflight_carries_id_and_security_headers_and_is_logged(asked: AsyncClient) -> None:
+async def test_a_preflight_carries_id_and_security_headers_and_is_logged(shop: AsyncClient) -> None:
     with recorded() as records:
-        answer = await asked.options(
+        response = await shop.options(
             "/body",
             headers={
                 "Access-Control-Request-Method": "PATCH",
                 "Access-Control-Request-Headers": "authorization, content-type, idempotency-key, if-match",
             },
         )
-    assert answer.status_code == 200
-    assert_dressed(answer)
-    assert answer.headers["Access-Control-Allow-Origin"] == SHOP
+    assert response.status_code == 200
+    assert_complete(response)
+    assert response.headers["Access-Control-Allow-Origin"] == SHOP
     assert len(records) == 1
 
 
-async def test_a_browser_may_read_the_headers_that_matter(asked: AsyncClient) -> None:
-    exposed = (await asked.get("/text")).headers["Access-Control-Expose-Headers"]
+async def test_a_browser_may_read_our_headers(shop: AsyncClient) -> None:
+    exposed = (await shop.get("/text")).headers["Access-Control-Expose-Headers"]
     assert {"ETag", "Link", "Location", "Retry-After", "X-Request-ID"} <= set(exposed.split(", "))
 
 
-async def test_an_origin_that_is_not_listed_is_not_allowed(asked: AsyncClient) -> None:
-    answer = await asked.get("/text", headers={"Origin": "https://evil.example"})
-    assert "Access-Control-Allow-Origin" not in answer.headers
+async def test_an_origin_that_is_not_listed_is_not_allowed(shop: AsyncClient) -> None:
+    response = await shop.get("/text", headers={"Origin": "https://evil.example"})
+    assert "Access-Control-Allow-Origin" not in response.headers
 
 
 @pytest.mark.parametrize(("allowed", "header"), [(True, "true"), (False, None)])
-async def test_credentials_are_allowed_only_if_set(allowed: bool, header: str | None) -> None:
+async def test_credentials_are_allowed_only_if_configured(allowed: bool, header: str | None) -> None:
     async with client(make_app(cors={"origins": SHOP, "credentials": allowed})) as session:
-        answer = await session.get("/text", headers={"Origin": SHOP})
-    assert answer.headers.get("Access-Control-Allow-Credentials") == header
+        response = await session.get("/text", headers={"Origin": SHOP})
+    assert response.headers.get("Access-Control-Allow-Credentials") == header
 
 
 async def test_without_origins_there_is_no_cors() -> None:
     async with client(make_app()) as session:
-        answer = await session.get("/text", headers={"Origin": SHOP})
-    assert not [name for name in answer.headers if name.startswith("access-control-")]
+        response = await session.get("/text", headers={"Origin": SHOP})
+    assert not [name for name in response.headers if name.startswith("access-control-")]
 
 
 @pytest.mark.parametrize("level", [1, 9])
-async def test_the_level_is_the_one_that_is_set(level: int) -> None:
+async def test_the_configured_level_is_used(level: int) -> None:
     app = make_app(http={"gzip_level": level})
     app.add_api_route("/numbers", lambda: list(range(2000)))
     async with client(app) as session:
-        answer = await session.get("/numbers")
-    assert int(answer.headers["Content-Length"]) == len(zlib.compress(answer.content, level, 31))
+        response = await session.get("/numbers")
+    assert int(response.headers["Content-Length"]) == len(zlib.compress(response.content, level, 31))
 
 
 async def test_level_0_compresses_nothing() -> None:
     async with client(make_app(http={"gzip_level": 0})) as session:
-        answer = await session.get("/text")
-    assert "Content-Encoding" not in answer.headers
-    assert "Vary" not in answer.headers
+        response = await session.get("/text")
+    assert "Content-Encoding" not in response.headers
+    assert "Vary" not in response.headers
 
 
 @pytest.mark.parametrize("path", ["/text", "/broken"])
-async def test_http_is_redirected_before_anything_else_is_done(path: str) -> None:
+async def test_http_is_redirected_before_anything_else(path: str) -> None:
     async with client(make_app(http={"redirect_https": True})) as session:
-        answer = await session.get(f"{path}?a=1")
+        response = await session.get(f"{path}?a=1")
         secure = await session.get("https://test/text")
-    assert (answer.status_code, answer.headers["Location"]) == (308, f"https://test{path}?a=1")
-    assert_dressed(answer)
-    assert "Strict-Transport-Security" not in answer.headers
+    assert (response.status_code, response.headers["Location"]) == (308, f"https://test{path}?a=1")
+    assert_complete(response)
+    assert "Strict-Transport-Security" not in response.headers
     assert (secure.status_code, secure.headers["Strict-Transport-Security"]) == (200, "max-age=31536000")
 
 

@@ -1,3 +1,5 @@
+"""Request ids, access log lines, HEAD, and query strings that are not UTF-8."""
+
 import asyncio
 import json
 import logging
@@ -13,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from plinth.http.requests import RequestContextMiddleware
+from plinth.http import RequestContextMiddleware
 from plinth.telemetry.context import request_id
 from plinth.telemetry.logs import JSONFormatter, TextFormatter
 from plinth.testing.client import served
@@ -24,7 +26,7 @@ def headers(start: Message) -> dict[bytes, bytes]:
     return dict(start["headers"])
 
 
-async def answered_id(sent: bytes | None) -> str:
+async def response_id(sent: bytes | None) -> str:
     scope = http_scope()
     if sent is not None:
         scope["headers"] = [(b"host", b"test"), (b"x-request-id", sent)]
@@ -34,27 +36,27 @@ async def answered_id(sent: bytes | None) -> str:
 
 @example(id="x" * 128)
 @given(id=st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True))
-async def test_a_well_formed_id_is_taken_over(id: str) -> None:
-    assert await answered_id(id.encode()) == id
+async def test_a_well_formed_id_is_kept(id: str) -> None:
+    assert await response_id(id.encode()) == id
 
 
 @given(sent=st.binary().filter(lambda sent: not re.fullmatch(rb"[A-Za-z0-9._-]{1,128}", sent)))
 async def test_any_other_id_is_replaced(sent: bytes) -> None:
-    assert re.fullmatch("[0-9a-f]{16}", await answered_id(sent))
+    assert re.fullmatch("[0-9a-f]{16}", await response_id(sent))
 
 
 @pytest.mark.parametrize("sent", [b"a\n", b"a b", b"x" * 129, b"", "é".encode(), b'a"b'])
-async def test_an_id_that_could_break_out_is_replaced(sent: bytes) -> None:
-    assert re.fullmatch("[0-9a-f]{16}", await answered_id(sent))
+async def test_an_id_that_could_inject_text_is_replaced(sent: bytes) -> None:
+    assert re.fullmatch("[0-9a-f]{16}", await response_id(sent))
 
 
-async def test_without_an_id_each_request_gets_its_own() -> None:
-    assert len({await answered_id(None) for _ in range(100)}) == 100
+async def test_each_request_without_an_id_gets_its_own() -> None:
+    assert len({await response_id(None) for _ in range(100)}) == 100
 
 
-async def test_an_id_is_seen_by_whatever_runs_for_the_request_and_by_nothing_after() -> None:
+async def test_the_id_is_set_in_tasks_and_threads_of_the_request_only() -> None:
     seen: list[str | None] = []
-    request_id.set("of something else")
+    request_id.set("another")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(request_id.get())
@@ -63,12 +65,12 @@ async def test_an_id_is_seen_by_whatever_runs_for_the_request_and_by_nothing_aft
 
     await messages(RequestContextMiddleware(app), http_scope(x_request_id="abc"))
     assert seen == ["abc", "abc"]
-    assert request_id.get() == "of something else"
+    assert request_id.get() == "another"
 
 
 @pytest.fixture
 def slow_app(monkeypatch: pytest.MonkeyPatch) -> RequestContextMiddleware:
-    """Begins to answer after 5 seconds, takes 2 more to answer, and then works on for 100."""
+    """An app that starts its response after 5 seconds, completes it after 2 more, and then works for another 100."""
     now = 1000.0
     monkeypatch.setattr("plinth.http.requests.perf_counter", lambda: now)
 
@@ -84,12 +86,12 @@ def slow_app(monkeypatch: pytest.MonkeyPatch) -> RequestContextMiddleware:
     return RequestContextMiddleware(app)
 
 
-async def test_the_answer_says_how_many_seconds_passed_until_it_began(slow_app: RequestContextMiddleware) -> None:
+async def test_the_process_time_ends_when_the_response_starts(slow_app: RequestContextMiddleware) -> None:
     start, *_ = await messages(slow_app, http_scope())
     assert headers(start)[b"x-process-time"] == b"5.000000"
 
 
-async def test_an_answer_that_is_sent_again_gets_no_header_twice() -> None:
+async def test_a_response_that_is_sent_twice_is_not_changed() -> None:
     kept = [(b"x-own", b"1")]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +101,7 @@ async def test_an_answer_that_is_sent_again_gets_no_header_twice() -> None:
     assert kept == [(b"x-own", b"1")]
 
 
-async def test_one_line_says_what_was_asked_and_answered(slow_app: RequestContextMiddleware) -> None:
+async def test_a_request_is_logged_in_one_line(slow_app: RequestContextMiddleware) -> None:
     scope = http_scope("/things", "POST") | {"client": ("192.0.2.1", 50000), "query_string": b"token=secret"}
     with recorded() as records:
         await messages(slow_app, scope)
@@ -115,21 +117,13 @@ async def test_one_line_says_what_was_asked_and_answered(slow_app: RequestContex
     }
 
 
-async def test_a_record_has_all_that_a_record_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plinth.http.requests.time", lambda: 1.5)
-    with recorded() as records:
-        await messages(RequestContextMiddleware(answering(b"")), http_scope())
-    assert vars(records[0]).keys() >= vars(logging.makeLogRecord({})).keys()
-    assert records[0].created == 1.5
-
-
-async def test_without_a_known_client_the_line_says_none() -> None:
+async def test_an_unknown_client_is_logged_as_null() -> None:
     with recorded() as records:
         await messages(RequestContextMiddleware(answering(b"")), http_scope() | {"client": None})
     assert fields(records[0])["client"] is None
 
 
-async def test_probes_are_not_logged_and_all_else_is() -> None:
+async def test_only_probes_are_not_logged() -> None:
     with recorded() as records:
         async with client(build()) as session:
             for path in ("/health/live", "/health/ready", "/health", "/health/ready/"):
@@ -137,7 +131,7 @@ async def test_probes_are_not_logged_and_all_else_is() -> None:
     assert [fields(record)["path"] for record in records] == ["/health", "/health/ready/"]
 
 
-async def test_above_info_no_line_is_made() -> None:
+async def test_no_line_is_logged_above_info() -> None:
     with recorded() as records:
         logging.getLogger("app.access").setLevel(logging.WARNING)
         await messages(RequestContextMiddleware(answering(b"")), http_scope())
@@ -147,28 +141,28 @@ async def test_above_info_no_line_is_made() -> None:
 @pytest.mark.parametrize("formatter", [JSONFormatter(), TextFormatter()])
 @example(path="\ud83d\r\n\x1b\x85\u2028\u202e")
 @given(path=st.text(st.characters(exclude_categories=())))
-async def test_a_path_cannot_make_one_line_look_like_two(formatter: logging.Formatter, path: str) -> None:
+async def test_a_path_cannot_break_a_line(formatter: logging.Formatter, path: str) -> None:
     with recorded(formatter=formatter) as records:
         await messages(RequestContextMiddleware(answering(b"")), http_scope("/" + path))
     [record] = records
     assert vars(record)["text"].isprintable()
 
 
-async def test_an_error_has_its_line_and_leaves_the_id_to_the_servers_own() -> None:
+async def test_an_error_is_logged_and_keeps_the_id_for_the_server() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError
 
-    async def ask() -> str | None:
+    async def id_after_error() -> str | None:
         with pytest.raises(ZeroDivisionError):
             await messages(RequestContextMiddleware(app), http_scope(x_request_id="abc"))
         return request_id.get()
 
     with recorded() as records:
-        assert await asyncio.create_task(ask()) == "abc"
+        assert await asyncio.create_task(id_after_error()) == "abc"
     assert fields(records[0])["status"] == 499
 
 
-async def test_over_a_socket_a_stream_that_breaks_is_cut_off_and_logged_once_with_its_id() -> None:
+async def test_over_a_socket_a_broken_stream_is_cut_off_and_logged_once_with_its_id() -> None:
     app = build()
 
     @app.get("/late")
@@ -183,9 +177,9 @@ async def test_over_a_socket_a_stream_that_breaks_is_cut_off_and_logged_once_wit
         async with served(app) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /late HTTP/1.1\r\nHost: test\r\nX-Request-ID: abc\r\n\r\n")
-            answer = await asyncio.wait_for(reader.read(), 5)
+            response = await asyncio.wait_for(reader.read(), 5)
             writer.close()
-    assert answer.endswith(b"\r\n\r\n3\r\none\r\n")
+    assert response.endswith(b"\r\n\r\n3\r\none\r\n")
     [line] = [json.loads(vars(record)["text"]) for record in records if record.levelno >= logging.ERROR]
     assert line["request_id"] == "abc"
     assert "ZeroDivisionError" in line["exception"]
@@ -222,12 +216,43 @@ async def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
             async with client.stream("GET", path, headers={"X-Request-ID": "1"}) as get:
                 pass
     assert (head.status_code, head.content) == (get.status_code, b"")
-    assert told(head) == told(get)
+    assert comparable(head) == comparable(get)
     assert fields(records[0])["method"] == "HEAD"
     assert not errors
 
 
-def told(answer: httpx.Response) -> list[tuple[str, str]]:
-    """Less what is of the moment or of the connection."""
-    own = {"x-process-time", "date", "transfer-encoding"}
-    return [pair for pair in answer.headers.multi_items() if pair[0] not in own]
+def comparable(response: httpx.Response) -> list[tuple[str, str]]:
+    """Return the headers, except those of the moment or of the connection."""
+    other = {"x-process-time", "date", "transfer-encoding"}
+    return [pair for pair in response.headers.multi_items() if pair[0] not in other]
+
+
+@pytest.mark.parametrize("prefix", ["", "/{tenant}"])
+async def test_a_head_route_of_the_service_serves_head(prefix: str) -> None:
+    app = build()
+
+    @app.get(f"{prefix}/things/{{id}}")
+    async def get_thing(id: int) -> int:
+        return id
+
+    @app.head(f"{prefix}/things/{{id}}")
+    async def head_thing(id: int, response: Response) -> None:
+        response.headers["X-Thing"] = str(id)
+
+    path = prefix.format(tenant="acme") + "/things/7"
+    async with client(app) as session:
+        assert (await session.head(path)).headers["X-Thing"] == "7"
+        assert "X-Thing" not in (await session.get(path)).headers
+
+
+@pytest.mark.parametrize("query", [b"q=%FF", b"q=\xff", b"%c3=1", b"a=1&q=%ed%a0%80"])
+async def test_a_query_string_that_is_not_utf_8_is_400(query: bytes) -> None:
+    start, body = await messages(build(), http_scope("/things") | {"query_string": query})
+    assert start["status"] == 400
+    assert json.loads(body["body"])["detail"] == "The query string is not valid UTF-8."
+
+
+@pytest.mark.parametrize("query", [b"", b"q=%C3%A9", "q=é".encode(), b"q=100%", b"q=%zz"])
+async def test_any_other_query_string_is_accepted(query: bytes) -> None:
+    start, _ = await messages(build(), http_scope("/things") | {"query_string": query})
+    assert start["status"] == 404

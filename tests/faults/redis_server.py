@@ -1,4 +1,4 @@
-"""A Valkey that can be killed and paused."""
+"""A Redis server that a test can kill, pause and restart."""
 
 import asyncio
 import os
@@ -14,14 +14,14 @@ from plinth.testing.locks import held
 from plinth.testing.valkey import Valkey
 
 
-async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+async def wait_until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
-        while not (met if isinstance(met := condition(), bool) else await met):  # noqa: ASYNC110 - nobody tells
+        while not (met if isinstance(met := condition(), bool) else await met):  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.005)
 
 
-class Server:
-    """A Valkey that can be killed and paused; it comes back at the same address."""
+class RestartableServer:
+    """A Valkey that restarts at the same address."""
 
     def __init__(self, valkey: Valkey) -> None:
         self._valkey = valkey
@@ -47,7 +47,7 @@ class Server:
         return Redis.from_url(self.url)
 
     async def save(self) -> None:
-        """From now on, start with what is there now."""
+        """Write a snapshot, which later starts load."""
         async with self.client() as client:
             await client.save()
 
@@ -57,11 +57,11 @@ class Server:
 
 
 @contextmanager
-def mortal_server(directory: Path, patch: Any) -> Iterator[Server]:
+def restartable_server(directory: Path, patch: Any) -> Iterator[RestartableServer]:
     valkey = Valkey(directory, durable=False)
     with held(directory):
         try:
-            server = Server(valkey)
+            server = RestartableServer(valkey)
             patch.setattr("plinth.testing.valkey.free_port", lambda: server.port)
             yield server
         finally:

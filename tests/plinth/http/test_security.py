@@ -1,9 +1,11 @@
+"""Security headers, and the redirect to HTTPS."""
+
 from collections.abc import Mapping
 
 import pytest
 from starlette.types import Message
 
-from plinth.http.security_headers import HttpsRedirectMiddleware, SecurityHeadersMiddleware
+from plinth.http import HttpsRedirectMiddleware, SecurityHeadersMiddleware
 from tests.plinth.http.apps import answering, http_scope, messages
 
 DEFAULTS = {
@@ -20,13 +22,13 @@ def headers(start: Message) -> dict[bytes, bytes]:
     return dict(start["headers"])
 
 
-async def test_an_answer_allows_a_browser_nothing() -> None:
+async def test_a_response_allows_a_browser_nothing() -> None:
     start, _ = await messages(SecurityHeadersMiddleware(answering(b"")), http_scope())
     assert headers(start) == DEFAULTS
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-async def test_what_the_endpoint_says_itself_stands(name: bytes) -> None:
+async def test_a_header_of_the_endpoint_is_kept(name: bytes) -> None:
     app = answering(b"", headers={name.decode(): "own", "x-other": "1"})
     start, _ = await messages(SecurityHeadersMiddleware(app), http_scope())
     assert headers(start) == {b"x-other": b"1"} | DEFAULTS | {name: b"own"}
@@ -35,7 +37,7 @@ async def test_what_the_endpoint_says_itself_stands(name: bytes) -> None:
 @pytest.mark.parametrize(
     ("hsts", "scheme", "sent"), [(True, "https", True), (True, "http", False), (False, "https", False)]
 )
-async def test_hsts_is_sent_over_https_if_wanted(hsts: bool, scheme: str, sent: bool) -> None:
+async def test_hsts_is_sent_over_https_if_it_is_on(hsts: bool, scheme: str, sent: bool) -> None:
     app = SecurityHeadersMiddleware(answering(b""), hsts=hsts)
     start, _ = await messages(app, http_scope() | {"scheme": scheme})
     assert headers(start).get(b"strict-transport-security") == (b"max-age=31536000" if sent else None)
@@ -65,7 +67,7 @@ async def test_http_is_redirected_to_the_same_host(host: str, target: str) -> No
 @pytest.mark.parametrize(
     "host", ["", "a b", "user@example.com", "example.com/evil", "evil.com\\", "a:b", "[1]x", "x" * 254, "é", "a\n"]
 )
-async def test_a_host_that_is_none_is_400(host: str) -> None:
+async def test_an_invalid_host_is_400(host: str) -> None:
     assert await redirect({}, host=host) == (400, None)
 
 
@@ -73,7 +75,7 @@ async def test_a_missing_host_is_400() -> None:
     assert await redirect({}) == (400, None)
 
 
-async def test_path_and_query_stay_as_they_were_sent() -> None:
+async def test_path_and_query_keep_their_encoding() -> None:
     scope = {"raw_path": b"//evil.com/a%2Fb", "path": "//evil.com/a/b", "query_string": b"q=%20&r=<>"}
     assert await redirect(scope, host="h") == (308, "https://h//evil.com/a%2Fb?q=%20&r=%3C%3E")
 

@@ -1,0 +1,105 @@
+"""What browsers may do with responses (security headers, CORS), and the redirect to HTTPS.
+
+Starlette's `HTTPSRedirectMiddleware` is not used: it redirects `/a%2Fb` to `/a/b`, keeps the port of plain HTTP, fails
+on a query string that is not UTF-8, and has no exemption for probes. Trusted hosts are not checked, because no other
+response contains the Host header; Starlette's `TrustedHostMiddleware` can be added as it is.
+"""
+
+import re
+from collections.abc import Awaitable, Collection
+
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from plinth.http.problems import problem
+from plinth.http.responses import raw_path, raw_query
+from plinth.http.settings import CorsSettings
+
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    # Other sites cannot embed a response; a fetch that CORS allows is not affected.
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+# One year. Without `includeSubDomains`, which is not this service's decision to make.
+_HSTS = (b"strict-transport-security", b"max-age=31536000")
+_NAMES = frozenset(name for name, _ in [*_HEADERS, _HSTS])
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
+
+_CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID")
+_CORS_CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match")
+# Cache-Control and Last-Modified are readable in any case.
+_CORS_RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Process-Time", "X-Request-ID")
+
+
+class SecurityHeadersMiddleware:
+    """Adds security headers to every response, except those that the endpoint set itself.
+
+    With `hsts`, adds Strict-Transport-Security over HTTPS; RFC 6797 §7.2 forbids it over HTTP.
+    """
+
+    def __init__(self, app: ASGIApp, hsts: bool = False) -> None:
+        self.app = app
+        self.https_headers = [*_HEADERS, _HSTS] if hsts else _HEADERS
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http":
+            return self.app(scope, receive, send)
+        defaults = self.https_headers if scope.get("scheme") == "https" else _HEADERS
+
+        # Not coroutines: returning the awaitable saves two coroutine calls per message.
+        def securing_send(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                present = {name for name, _ in headers}
+                added = defaults
+                if not _NAMES.isdisjoint(present):
+                    added = [header for header in defaults if header[0] not in present]
+                message = {**message, "headers": [*headers, *added]}
+            return send(message)
+
+        return self.app(scope, receive, securing_send)
+
+
+class HttpsRedirectMiddleware:
+    """Redirects HTTP requests to the same URL over HTTPS with 308, which keeps the method and the body.
+
+    The scheme is the one that the server derived from a trusted proxy's headers. The paths in `exempt` are served over
+    HTTP: probes reach the process directly, not through the proxy.
+    """
+
+    def __init__(self, app: ASGIApp, exempt: Collection[str] = ()) -> None:
+        self.app = app
+        self.exempt = exempt
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http" or scope.get("scheme") == "https" or scope["path"] in self.exempt:
+            return self.app(scope, receive, send)
+        return _redirect_to_https(scope)(scope, receive, send)
+
+
+def cors(settings: CorsSettings) -> Middleware:
+    """Return Starlette's CORS middleware for the origins in the settings."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed,
+        allow_credentials=settings.credentials,
+        allow_methods=_CORS_METHODS,
+        allow_headers=[*_CORS_REQUEST_HEADERS, *_CORS_CONDITIONS],
+        expose_headers=_CORS_RESPONSE_HEADERS,
+    )
+
+
+def _redirect_to_https(scope: Scope) -> Response:
+    header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    host = _HOST.fullmatch(header)
+    if host is None:
+        return problem(400, "The Host header is missing or invalid.")
+    query = raw_query(scope)
+    location = f"https://{host[1]}{raw_path(scope)}{'?' if query else ''}{query}"
+    return Response(status_code=308, headers={"Location": location})

@@ -1,0 +1,132 @@
+"""The OpenAPI document: the problems of every route, exactly those that it can answer, and the same each time."""
+
+from typing import Any
+
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, settings
+from pydantic import BaseModel, ConfigDict, Field
+from schemathesis.checks import load_all_checks
+
+from plinth.errors import ConflictError, NotFoundError
+from plinth.http import add_docs, problem_responses
+from plinth.http.docs import openapi
+from tests.plinth.http.apps import build, client
+
+REFERENCE = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+class Thing(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=5, pattern="^[a-z]+$")
+    loud: bool = False
+
+
+def make_app() -> FastAPI:
+    app = build()
+
+    @app.post("/things", status_code=201, responses=problem_responses(409))
+    async def create_thing(thing: Thing) -> Thing:
+        if thing.loud:
+            raise ConflictError("Not so loud.")
+        return thing
+
+    @app.get("/things/{id}", responses=problem_responses(404))
+    async def get_thing(id: int) -> Thing:
+        if id % 2:
+            raise NotFoundError("thing", id)
+        return Thing(name="a")
+
+    @app.get("/nothing")
+    async def get_nothing() -> None: ...
+
+    return app
+
+
+def add_conditional_route(app: FastAPI) -> None:
+    @app.put("/things/{id}", responses=problem_responses(412))
+    async def replace_thing(id: int, thing: Thing) -> Thing:
+        return thing
+
+
+def responses(app: FastAPI, path: str, method: str) -> dict[str, Any]:
+    documented: dict[str, Any] = openapi(app)["paths"][path][method]["responses"]
+    return documented
+
+
+def test_each_route_documents_the_problems_that_it_can_answer() -> None:
+    app = make_app()
+    assert list(responses(app, "/things", "post")) == ["201", "400", "409", "413", "415", "422", "500", "503"]
+    assert list(responses(app, "/things/{id}", "get")) == ["200", "404", "422", "500", "503"]
+    assert list(responses(app, "/nothing", "get")) == ["200", "500", "503"]
+    for status, response in responses(app, "/things", "post").items():
+        assert status == "201" or response["content"] == REFERENCE
+    assert responses(app, "/things", "post")["409"]["description"] == "Conflict"
+
+
+def test_a_route_that_documents_412_takes_if_match_once() -> None:
+    app = make_app()
+    add_conditional_route(app)
+    operation = openapi(app)["paths"]["/things/{id}"]["put"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["id", "If-Match"]
+    assert {"400", "412", "428"} <= operation["responses"].keys()
+
+
+def test_fastapis_own_errors_are_not_in_the_document() -> None:
+    assert set(openapi(make_app())["components"]["schemas"]) == {"Thing", "Problem", "Fault"}
+
+
+def test_an_app_without_schemas_is_documented() -> None:
+    assert set(openapi(build())["components"]["schemas"]) == {"Problem", "Fault"}
+
+
+async def test_the_document_is_the_same_each_time() -> None:
+    app = make_app()
+    add_conditional_route(app)
+    add_docs(app)
+    async with client(app) as session:
+        first, second, third = [(await session.get("/openapi.json")).content for _ in range(3)]
+    assert first == second == third
+    assert first.count(b'"If-Match"') == 1
+
+
+def test_fastapis_document_is_not_changed() -> None:
+    app = make_app()
+    openapi(app)
+    assert "HTTPValidationError" in app.openapi()["components"]["schemas"]
+
+
+def test_a_route_added_later_is_documented_too() -> None:
+    app = make_app()
+    openapi(app)
+
+    @app.get("/later")
+    async def later(limit: int) -> None: ...
+
+    assert responses(app, "/later", "get")["422"]["content"] == REFERENCE
+
+
+def test_a_route_may_document_a_response_of_its_own() -> None:
+    app = build()
+
+    @app.post("/things", responses={413: {"description": "Mine"}, 500: {"description": "Mine too"}})
+    async def create_thing(thing: Thing) -> None: ...
+
+    documented = responses(app, "/things", "post")
+    assert (documented["413"]["description"], documented["500"]["description"]) == ("Mine", "Mine too")
+
+
+def documented(app: FastAPI) -> FastAPI:
+    add_docs(app)
+    return app
+
+
+load_all_checks()
+schema = schemathesis.openapi.from_asgi("/openapi.json", documented(make_app()))
+
+
+@schema.parametrize()
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_responses_match_the_document(case: schemathesis.Case[Any]) -> None:
+    case.call_and_validate()
