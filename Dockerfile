@@ -6,7 +6,7 @@ FROM python:${PYTHON_VERSION}-slim AS packages
 ARG REQUIREMENTS=runtime
 RUN python -m venv --without-pip /opt/venv
 COPY requirements/${REQUIREMENTS}.txt /tmp/requirements.txt
-# The lock is complete, so there is nothing to resolve; wheels alone, so nothing is compiled but bytecode.
+# The lock is complete, so nothing is resolved; only wheels are installed, so nothing is built.
 RUN --mount=type=cache,target=/var/.cache/pip \
     pip --disable-pip-version-check --cache-dir=/var/.cache/pip --python /opt/venv/bin/python install \
         --no-deps --only-binary=:all: --require-hashes --requirement /tmp/requirements.txt \
@@ -40,7 +40,7 @@ COPY --chmod=755 docker/entrypoint.sh docker/healthcheck.py /usr/local/bin/
 COPY --from=code /srv /srv
 USER 10001:10001
 EXPOSE 8000
-# Whether the process answers, not whether its database does: an orchestrator replaces what is unhealthy.
+# Liveness, not readiness: an orchestrator replaces unhealthy containers, which does not fix a database.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=1s CMD ["healthcheck.py", "/health/live"]
 ENTRYPOINT ["entrypoint.sh"]
 CMD ["serve"]

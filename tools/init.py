@@ -1,4 +1,4 @@
-"""`make init NAME="Billing API"`: makes a project of its own out of the template, or gives it another name.
+"""`make init NAME="Billing API"`: turns the template into a project, or renames the project.
 
 Sets the names (see tools/project.py), writes fresh secrets into `.env`, and removes what is the template's own: its
 benchmarks, its tests and its README. Either all files are changed or none. Run again, it changes what the last run
@@ -29,7 +29,7 @@ SECRETS = {"APP_SECRET_KEY": 32, "POSTGRES_PASSWORD": 24}  # their bytes; the se
 
 
 def main(arguments: Sequence[str], root: Path = ROOT, ask: Callable[[str], str] | None = None) -> int:
-    """`ask` prints a question and returns the answer; None where nobody can answer."""
+    """Returns the exit code. `ask` prompts for a value and returns the answer; None if there is no terminal."""
     options = _parse(arguments)
     try:
         before = current(root)

@@ -85,7 +85,7 @@ PLACES = [
     *(Place(file, "newName: <image>\n") for file in RELEASES),
 ]
 
-# The last one's absence says that the others are gone.
+# The last one is removed last: without it, the others are gone too.
 TEMPLATE_PATHS = [
     ".github/workflows/template.yml",
     "benchmarks",
@@ -115,6 +115,7 @@ TEMPLATE_TEXTS = [
     ),
     (Place("pyproject.toml", '".*", "containers", "deploy", "faults"'), '".*", "faults"'),
     (Place("pyproject.toml", '"benchmarks/**" = ["E402", "S", "T20"]\n'), ""),
+    (Place("pyproject.toml", '"tests/tools/drill.py" = ["S", "T20"]\n'), ""),
     (Place("pyproject.toml", '"tools", "benchmarks", "tests", "migrations"'), '"tools", "tests", "migrations"'),
     (Place("pyproject.toml", EXCLUDE), ""),
     (Place("pyproject.toml", '"plinth", "tools", "benchmarks"]'), '"plinth", "tools"]'),
@@ -129,7 +130,7 @@ def missing(places: list[Place]) -> SetupError:
 
 
 def current(root: Path) -> Project:
-    """The project as the files say it is. Raises SetupError where one of them does not."""
+    """Read the project's values from its files. Raises SetupError if one of them is not found."""
     return Project(**{field.name: _value(root, field.name) for field in fields(Project)})
 
 

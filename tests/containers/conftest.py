@@ -1,4 +1,4 @@
-"""The images and Compose projects, for real: `make test-containers`. `make test` leaves them out."""
+"""Builds and runs the real images and Compose projects: `make test-containers`. `make test` skips them."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
         code, output = attempt(command)
         if code:
             raise pytest.UsageError(
-                f"`make test-containers` needs Docker, and `{' '.join(command)}` says: {output.splitlines()[-1]}"
+                f"`make test-containers` needs Docker, but `{' '.join(command)}` failed: {output.splitlines()[-1]}"
             )
 
 
@@ -30,7 +30,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def images() -> Iterator[None]:
-    """Ours are gone afterwards; what they are made of stays in the build cache, which makes the next run faster."""
+    """Remove the images afterwards. Their layers stay in the build cache, which makes the next run faster."""
     yield
     ours = docker("images", "--quiet", f"--filter=reference={IMAGE}*").split()
     if ours:
@@ -52,13 +52,13 @@ def nginx_image() -> str:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of ours, which tests may change."""
+    """A copy of the checkout that tests may change."""
     return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="session")
 def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose]:
-    """Nginx before three replicas, as production runs them, and nothing in the database."""
+    """Nginx in front of three replicas, as in production, with an empty database."""
     folder = checkout / "secrets"
     folder.mkdir(mode=0o700)
     password = secrets.token_hex(16)
@@ -92,5 +92,5 @@ def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose
 
 @pytest.fixture(scope="session")
 def linters() -> Path:
-    """Where `make test-containers` installs them."""
+    """The folder where `make test-containers` installs the linters."""
     return ROOT / ".data" / "containers" / "bin"

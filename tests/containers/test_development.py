@@ -18,9 +18,9 @@ ROUTE = """
 async def reloaded() -> str:
     return "yes"
 """
-# They make users of their own, or a replica.
+# These create roles of their own, or a replica.
 OF_A_SERVER = [f"--ignore=tests/plinth/database/{name}.py" for name in ("test_startup", "test_replica")]
-# They look at the connection behind PgBouncer, which is not theirs alone: its settings, its statements, its end.
+# These look at the server connection, which they share behind PgBouncer: its settings, statements and end.
 OF_A_SESSION = (
     "carries_the_name_and_the_limits or outlives_a_change_of_its_table or nothing_is_left_on_the_server "
     "or died_in_the_pool or lost_in_a_transaction or slow"
@@ -43,7 +43,7 @@ def development(checkout: Path, environ: dict[str, str]) -> Iterator[Compose]:
 
 @pytest.fixture(scope="module")
 def pooled(development: Compose) -> Compose:
-    """The same, with PgBouncer before PostgreSQL."""
+    """The same project with PgBouncer in front of PostgreSQL."""
     environ = development.environ | {"POSTGRES_ADDRESS": "pgbouncer:6432"}
     project = Compose(development.folder, development.name, ["--profile=pgbouncer"], environ)
     project("up", "--detach", "--build", "--wait")
@@ -61,7 +61,7 @@ def ask(development: Compose, path: str) -> tuple[int, str]:
         return 0, ""
 
 
-def test_it_shows_something(development: Compose) -> None:
+def test_it_serves_example_data(development: Compose) -> None:
     status, products = ask(development, "/api/products?limit=3")
     assert (status, len(json.loads(products)["items"])) == (200, 3)
     assert ask(development, "/docs")[0] == 200
@@ -104,15 +104,15 @@ def test_the_database_tests_pass_through_pgbouncer(
     record_property("tests/plinth/database through PgBouncer", output.splitlines()[-1])
 
 
-def test_a_password_that_the_volume_does_not_know_is_told(checkout: Path, environ: dict[str, str]) -> None:
-    """PostgreSQL takes POSTGRES_PASSWORD when it makes the volume, and never again."""
+def test_a_password_that_differs_from_the_volumes_is_reported(checkout: Path, environ: dict[str, str]) -> None:
+    """PostgreSQL reads POSTGRES_PASSWORD only when it initialises the volume."""
     environ = environ | {"LOCAL_POSTGRES_PORT": str(free_port())}
     with Compose(checkout, "containers-test-password", environ=environ) as project:
         project("run", "--build", "--rm", "migrate")
         project("down")
         changed = Compose(checkout, project.name, environ=environ | {"POSTGRES_PASSWORD": "another"})
         code, output = changed.attempt("run", "--rm", "migrate")
-    said = [line for line in output.splitlines() if not line.strip().startswith(("Container ", "Network "))]
-    assert (code, len(said)) == (1, 1), output
-    assert "password" in said[0]
-    assert "volume" in said[0]
+    messages = [line for line in output.splitlines() if not line.strip().startswith(("Container ", "Network "))]
+    assert (code, len(messages)) == (1, 1), output
+    assert "password" in messages[0]
+    assert "volume" in messages[0]

@@ -1,4 +1,4 @@
-"""Restarts and recycling under load, repeated often enough to show rare failures. See tests/plinth/serving."""
+"""Restarts and recycling under load, repeated often enough to show rare failures."""
 
 import os
 import signal

@@ -22,7 +22,7 @@ TEMPLATE = current(ROOT)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of what git knows, or would know after `git add`."""
+    """A copy of the files that git tracks or would add."""
     listed = subprocess.check_output(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
     for name in listed.decode().splitlines():
         if (ROOT / name).exists():
@@ -45,7 +45,7 @@ def lines_with(project: Path, pattern: str) -> Iterator[str]:
 
 def test_no_file_names_the_template_afterwards(project: Path) -> None:
     assert main(NAME, project) == 0
-    # The library keeps its name. So where `plinth` stands alone, as a path or as a module, it is meant.
+    # The library keeps its name: `plinth` alone, as a path or as a module, is the library.
     service = r"Plinth|plinth[-_@]\w|[-_@:=]plinth|//plinth|(owner|\d)/plinth"
     assert [*lines_with(project, service)] == []
     assert current(project).author == "Quokka Desk contributors"
@@ -65,7 +65,7 @@ def test_a_second_name_replaces_the_first_everywhere(project: Path) -> None:
     assert "Copyright (c) 2026 Grace Hopper\n" in (project / "LICENSE").read_text()
 
 
-def test_what_was_chosen_stays_and_what_follows_from_the_name_changes_with_it(project: Path) -> None:
+def test_chosen_values_stay_and_derived_ones_follow_the_name(project: Path) -> None:
     assert main([*NAME, "--licence-holder=Example Ltd"], project) == 0
     assert main(["--name=Cash"], project) == 0
     found = current(project)
@@ -81,7 +81,7 @@ def test_going_back_to_the_old_name_restores_every_file(project: Path) -> None:
     assert after == before
 
 
-def test_the_templates_own_parts_go_with_all_that_names_them(project: Path) -> None:
+def test_the_templates_own_parts_are_removed_with_every_reference(project: Path) -> None:
     assert main([*NAME, "--keep"], project) == 0
     assert [path for path in TEMPLATE_PATHS if not (project / path).exists()] == []
     assert main(NAME, project) == 0
@@ -123,7 +123,7 @@ def test_secrets_are_fresh_and_never_overwritten(project: Path) -> None:
     assert changed["POSTGRES_PASSWORD"] not in {"", None, written["POSTGRES_PASSWORD"]}
 
 
-def test_it_asks_on_a_terminal_for_what_is_not_given(project: Path) -> None:
+def test_on_a_terminal_it_prompts_for_what_is_not_given(project: Path) -> None:
     questions: list[str] = []
 
     def answer(question: str) -> str:
@@ -151,7 +151,7 @@ def test_it_asks_on_a_terminal_for_what_is_not_given(project: Path) -> None:
         ([*NAME, "--author= "], "The author ' ' is empty, "),
     ],
 )
-def test_what_cannot_be_used_is_refused(
+def test_unusable_values_are_refused(
     project: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
 ) -> None:
     before = files(project)
@@ -160,7 +160,7 @@ def test_what_cannot_be_used_is_refused(
     assert files(project) == before
 
 
-def test_make_passes_its_variables_on_and_ignores_those_of_the_environment(project: Path) -> None:
+def test_make_passes_on_its_variables_but_none_of_the_environment(project: Path) -> None:
     def make(*variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             ["make", "init", *variables],

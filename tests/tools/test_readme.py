@@ -1,4 +1,4 @@
-"""What the README and the other pages say is true: files and commands exist, the example answers as it is shown."""
+"""README and the other pages are true: files and commands exist, examples answer as shown."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def test_its_tree_is_the_repository() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_a_page_names_exists(page: Path) -> None:
+def test_files_commands_and_settings_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
     for target, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
         there = page.parent / target if target else page
@@ -62,7 +62,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
         assert prod(map(int, factors.split(" × "))) == int(product), factors
 
 
-def test_the_connections_that_the_pages_sum_are_the_defaults() -> None:
+def test_the_connections_in_the_pages_are_the_defaults() -> None:
     fields = DatabaseSettings.model_fields
     changes, reads = fields["pool_size"].default, fields["read_pool_size"].default
     each = changes + reads + 1
@@ -74,7 +74,7 @@ def test_its_make_targets_exist() -> None:
     assert set(re.findall(r"`make ([a-z-]+)`", README)) == TARGETS - {"help", "environment", "lock-template"}
 
 
-def test_its_app_commands_are_all_there_are() -> None:
+def test_it_lists_every_app_command() -> None:
     shown = subprocess.check_output([sys.executable, "-m", "app", "--help"], cwd=ROOT, text=True)
     commands = set(re.findall(r"^│ (\w+) ", shown, re.MULTILINE))
     assert set(re.findall(r"`app (\w+)`", README)) == commands != set()
@@ -82,7 +82,7 @@ def test_its_app_commands_are_all_there_are() -> None:
         assert set(re.findall(r"`app (\w+)", page.read_text())) <= commands, page
 
 
-async def test_the_examples_of_caching_answer_as_they_show(service: Service, empty_tables: None) -> None:
+async def test_the_examples_of_caching_answer_as_shown(service: Service, empty_tables: None) -> None:
     page = (ROOT / "docs" / "caching.md").read_text()
     async with service.state["database"].sessions.begin() as session:
         await load_example_data(session, 10)
@@ -104,7 +104,7 @@ async def test_the_examples_of_caching_answer_as_they_show(service: Service, emp
     assert len(examples) == 7
 
 
-async def test_its_example_answers_as_it_shows(service: Service, empty_tables: None) -> None:
+async def test_its_example_answers_as_shown(service: Service, empty_tables: None) -> None:
     example = re.search(r"\$ curl (\S+)\n(.*)\n", README)
     assert example
     async with service.state["database"].sessions.begin() as session:
