@@ -6,7 +6,7 @@ FROM python:${PYTHON_VERSION}-slim AS packages
 ARG REQUIREMENTS=runtime
 RUN python -m venv --without-pip /opt/venv
 COPY requirements/${REQUIREMENTS}.txt /tmp/requirements.txt
-# The lock is complete, so there is nothing to resolve; wheels alone, so nothing is compiled but bytecode.
+# The lock is complete, so nothing is resolved; only wheels are installed, so nothing is built.
 RUN --mount=type=cache,target=/var/.cache/pip \
     pip --disable-pip-version-check --cache-dir=/var/.cache/pip --python /opt/venv/bin/python install \
         --no-deps --only-binary=:all: --require-hashes --requirement /tmp/requirements.txt \
@@ -22,7 +22,7 @@ COPY app app
 RUN python -m compileall -q .
 
 FROM python:${PYTHON_VERSION}-slim
-# Nothing is installed at run time, by us or by whoever breaks in.
+# Nothing is installed at run time, so neither the app nor an intruder can.
 RUN python -c 'import pip, shutil; shutil.rmtree(pip.__path__[0])' \
  && rm -rf /usr/bin/pip* /usr/local/bin/pip* "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')/ensurepip" \
  && groupadd --gid 10001 service \
@@ -40,7 +40,7 @@ COPY --chmod=755 docker/entrypoint.sh docker/healthcheck.py /usr/local/bin/
 COPY --from=code /srv /srv
 USER 10001:10001
 EXPOSE 8000
-# Whether the process answers, not whether its database does: an orchestrator replaces what is unhealthy.
+# Liveness, not readiness: an orchestrator replaces unhealthy containers, which does not fix a database.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=1s CMD ["healthcheck.py", "/health/live"]
 ENTRYPOINT ["entrypoint.sh"]
 CMD ["serve"]
@@ -49,7 +49,7 @@ ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG SOURCE=
 LABEL org.opencontainers.image.title="Plinth" \
-      org.opencontainers.image.description="A production-ready FastAPI service" \
+      org.opencontainers.image.description="A production-ready FastAPI service." \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -37,6 +37,6 @@ async def _seed(settings: Settings, products: int) -> int:
     patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
     async with (
         open_database(patient, settings.app.name) as database,
-        database.transaction() as transaction,
+        database.sessions.begin() as session,
     ):
-        return await load_example_data(transaction, products)
+        return await load_example_data(session, products)

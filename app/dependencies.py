@@ -1,4 +1,4 @@
-"""Everything an endpoint may ask for. This list is the table of contents of the service."""
+"""Everything that an endpoint may depend on. This list is the table of contents of the service."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -6,21 +6,21 @@ from typing import Annotated, TypedDict, cast
 
 from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.repositories.categories import CategoryReads, CategoryRepository
-from app.repositories.products import ProductReads, ProductRepository
+from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.products import ProductQueries, ProductRepository
 from app.schemas.types import Id
-from app.services.categories import CategoryReadService, CategoryService
+from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
-from app.services.products import ProductReadService, ProductService
-from plinth.cache import Cache, Invalidate
-from plinth.database import Database, Reads, Transaction
+from app.services.products import FacetReader, ProductReader, ProductService
+from plinth.cache import Cache, Invalidate, Tag
+from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
+from plinth.serving import is_draining
 
 
 class State(TypedDict):
-    """What the lifespan opens, and every request finds on `request.state`."""
+    """What the lifespan opens. Every request finds it in `request.state`."""
 
     database: Database
     redis: Redis | None
@@ -35,9 +35,9 @@ async def get_reads(request: Request) -> Reads:
     return _state(request)["database"].reads
 
 
-async def get_transaction(request: Request) -> AsyncIterator[Transaction]:
-    async with _state(request)["database"].transaction() as transaction:
-        yield transaction
+async def get_session(request: Request) -> AsyncIterator[Session]:
+    async with _state(request)["database"].sessions.begin() as session:
+        yield session
 
 
 async def get_cache(request: Request) -> Cache:
@@ -52,60 +52,63 @@ async def get_validators(request: Request) -> Validators:
     return Validators(request)
 
 
-async def get_if_match(request: Request) -> frozenset[int] | None:
+async def get_if_match(request: Request) -> Versions:
     return accepted_versions(request.scope, request.app.state.require_if_match)
 
 
 PathId = Annotated[Id, Path()]
+# Reads outside of a transaction, one round trip each.
 ReadsDep = Annotated[Reads, Depends(get_reads)]
-# With FastAPI's default scope the commit would follow the response, and a failed one would answer 201.
-TransactionDep = Annotated[Transaction, Depends(get_transaction, scope="function")]
+# The transaction of the request: returning commits, raising rolls back. Function scope makes that happen before the
+# response is sent; with the default scope a failed commit would be answered with 201.
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 CacheDep = Annotated[Cache, Depends(get_cache)]
 LinksDep = Annotated[Links, Depends(get_links)]
 ValidatorsDep = Annotated[Validators, Depends(get_validators)]
-# The versions that a change may meet; None is any. A route that asks for it documents 412.
-IfMatchDep = Annotated[frozenset[int] | None, Depends(get_if_match)]
+# The versions that a change may be made to; None is any. The OpenAPI document shows it as the If-Match header.
+IfMatchDep = Annotated[Versions, Depends(get_if_match)]
 
 
-async def get_session(transaction: TransactionDep) -> AsyncSession:
-    """SQLAlchemy's ORM, in the same transaction."""
-    return transaction.session
-
-
-async def get_invalidate(transaction: TransactionDep, cache: CacheDep) -> Invalidate:
-    def invalidate(*names: str) -> None:
-        transaction.after_commit(partial(cache.invalidate, *names))
+async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:
+    def invalidate(*tags: Tag) -> None:
+        names = [tag.name for tag in tags]  # a tag that lacks a value raises here, before the commit
+        session.after_commit(partial(cache.invalidate, *names))
 
     return invalidate
 
 
-SessionDep = Annotated[AsyncSession, Depends(get_session)]
 InvalidateDep = Annotated[Invalidate, Depends(get_invalidate)]
 
 
-# Reads have services of their own, so that a GET never opens a transaction.
-async def get_category_reads(reads: ReadsDep) -> CategoryReadService:
-    return CategoryReadService(CategoryReads(reads))
+# For each resource a reader, so that a GET opens no transaction, and a service, which can do the same and change it.
+async def get_category_reader(reads: ReadsDep) -> CategoryReader:
+    return CategoryReader(CategoryQueries(reads))
 
 
-async def get_categories(transaction: TransactionDep, invalidate: InvalidateDep) -> CategoryService:
-    return CategoryService(CategoryRepository(transaction), invalidate)
+async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
+    return CategoryService(CategoryRepository(session), invalidate)
 
 
-async def get_product_reads(reads: ReadsDep) -> ProductReadService:
-    return ProductReadService(ProductReads(reads))
+async def get_product_reader(reads: ReadsDep) -> ProductReader:
+    return ProductReader(ProductQueries(reads))
 
 
-async def get_products(transaction: TransactionDep, invalidate: InvalidateDep) -> ProductService:
-    return ProductService(ProductRepository(transaction), invalidate)
+async def get_product_service(session: SessionDep, invalidate: InvalidateDep) -> ProductService:
+    return ProductService(ProductRepository(session), invalidate)
 
 
-async def get_health(request: Request) -> HealthService:
-    return HealthService(_state(request)["database"], _state(request)["redis"], draining=request.app.state.draining)
+async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
+    return FacetReader(ProductQueries(reads), cache)
 
 
-CategoryReadServiceDep = Annotated[CategoryReadService, Depends(get_category_reads)]
-CategoryServiceDep = Annotated[CategoryService, Depends(get_categories)]
-ProductReadServiceDep = Annotated[ProductReadService, Depends(get_product_reads)]
-ProductServiceDep = Annotated[ProductService, Depends(get_products)]
-HealthServiceDep = Annotated[HealthService, Depends(get_health)]
+async def get_health_service(request: Request) -> HealthService:
+    state = _state(request)
+    return HealthService(state["database"], state["redis"], draining=is_draining())
+
+
+CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
+CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
+ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
+ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
+FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
+HealthServiceDep = Annotated[HealthService, Depends(get_health_service)]

@@ -45,7 +45,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         open_cache(settings.cache, redis, settings.redis.timeout_seconds) as cache,
     ):
         if database.replica is not None:
-            database.replica.heard_at = cache.heard_at
+            database.replica.heard_at = cache.last_invalidation_at
         await database.warn_of_too_many_connections(settings.workers)
         yield {"database": database, "redis": redis, "cache": cache}
 
@@ -62,16 +62,16 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
         # Outside of the errors, so that a browser may read those.
         yield cors(settings.cors)
     yield Middleware(HeadMiddleware)
-    # Without Redis no worker learns of what another one changes.
-    keep = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
-    if keep or not settings.production:
+    # Without Redis, a worker does not receive the invalidations of the others.
+    cached = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
+    if cached or not settings.production:
         yield Middleware(
             ResponseCacheMiddleware,
             routes=cached_routes,
             gzip_level=http.gzip_level,
             gzip_minimum_bytes=http.gzip_minimum_bytes,
-            keep=keep,
-            tell=not settings.production,
+            enabled=cached,
+            debug_header=not settings.production,
         )
     # Outside of gzip: each encoding has an ETag of its own, and a 304 carries the right one.
     yield Middleware(ConditionalMiddleware)
@@ -102,7 +102,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": OPENTELEMETRY, "metrics": OPENTELEMETRY, "logs": OPENTELEMETRY},
     )
-    app.state.draining = False
     app.state.require_if_match = settings.http.require_if_match
     for router in ROUTERS:
         app.include_router(router)

@@ -13,6 +13,7 @@ import plinth.settings
 
 
 class AppSettings(plinth.settings.AppSettings):
+    name: str = Field("Plinth", description="The service's name, in the API's title and in the logs.")
     example_data: bool = Field(False, description="Let `app seed` load example data. Refused in production.")
 
     def production_faults(self) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""How fast the service is, measured against the ground it stands on: floors that read the same tables with less."""
+"""Measures the service's CPU time per request relative to floors: minimal servers that read the same tables."""

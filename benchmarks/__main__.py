@@ -1,4 +1,4 @@
-"""`python -m benchmarks quick | cache | check | report | soak | loadtest`: what the targets of make run."""
+"""Command line of the benchmarks: `python -m benchmarks quick | cache | check | report | soak | loadtest`."""
 
 import argparse
 import sys
@@ -15,15 +15,16 @@ from plinth.testing.locks import SetupError
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the app against its floors.")
     commands = parser.add_subparsers(dest="command", required=True)
-    add = commands.add_parser("quick", help="print the floors and the app in turn")
-    add.add_argument("scenario", nargs="*", help="only these")
-    commands.add_parser("cache", help="print what kept answers cost")
-    add = commands.add_parser("check", help="compare with what is recorded")
-    add.add_argument("--record", action="store_true", help="record it instead")
-    commands.add_parser("report", help="write docs/benchmarks.md")
-    add = commands.add_parser("soak", help="load for long, and judge the memory")
+    add = commands.add_parser("quick", help="print the tables of the floors, the app and the usual template")
+    add.add_argument("scenario", nargs="*", help="only these scenarios")
+    commands.add_parser("cache", help="print the cost of cached responses")
+    add = commands.add_parser("check", help="compare with the recorded costs")
+    add.add_argument("--record", action="store_true", help="record the costs instead")
+    add = commands.add_parser("report", help="write docs/benchmarks.md and README's table")
+    add.add_argument("--smoke", action="store_true", help="one round of everything, printed; writes no file")
+    add = commands.add_parser("soak", help="apply load for a long time and judge the memory")
     add.add_argument("--minutes", type=float, default=60)
-    add = commands.add_parser("loadtest", help="users of locust, and the service objectives")
+    add = commands.add_parser("loadtest", help="simulate users with locust and judge the service objectives")
     add.add_argument("--users", type=int, default=100)
     add.add_argument("--seconds", type=int, default=60)
     arguments = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> int:
             case "check":
                 return check(arguments.record)
             case "report":
-                report()
+                report(arguments.smoke)
             case "soak":
                 return soak(arguments.minutes)
             case "loadtest":

@@ -1,6 +1,6 @@
-"""A driver for where there is no wrk: raw sockets, kept alive, one request at a time on each.
+"""Load driver for machines without wrk: keep-alive connections, one request at a time on each.
 
-`python -m benchmarks.client URL FILE CONNECTIONS SECONDS` prints what wrk.lua prints.
+`python -m benchmarks.client URL FILE CONNECTIONS SECONDS` prints the same JSON line as wrk.lua.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Run:
     def __init__(self, port: int, requests: Iterator[bytes]) -> None:
         self.port = port
         self.requests = requests
-        self.over = False
+        self.finished = False
         self.latencies: list[float] = []
         self.errors = 0
 
@@ -65,25 +65,25 @@ class Connection(asyncio.Protocol):
         self.run.latencies.append(now - self.sent_at)
         self.run.errors += head[9:12] >= b"400"
         self.sent_at = 0.0
-        if self.run.over or CLOSES.search(head):
+        if self.run.finished or CLOSES.search(head):
             self.transport.close()
         else:
             self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self.run.over:
+        if not self.run.finished:
             self.run.errors += self.sent_at > 0
-            asyncio.ensure_future(self.run.connect())  # noqa: RUF006 - the loop ends with the run
+            asyncio.ensure_future(self.run.connect())  # noqa: RUF006 - the run outlives the task
 
 
 def request(line: str) -> bytes:
-    """Of `GET path [header]`, or `METHOD path body`."""
+    """The bytes of a request, given as `GET path [header]` or `METHOD path body`."""
     method, path, *rest = line.split(" ", 2)
-    more = "".join(rest)
-    body = b"" if method == "GET" else more.encode()
+    rest_of_line = "".join(rest)
+    body = b"" if method == "GET" else rest_of_line.encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n"
-    if more and not body:
-        head += f"{more}\r\n"
+    if rest_of_line and not body:
+        head += f"{rest_of_line}\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"{head}\r\n".encode() + body
@@ -91,15 +91,15 @@ def request(line: str) -> bytes:
 
 async def main(port: int, lines: list[str], connections: int, seconds: float) -> None:
     run = Run(port, cycle([request(line) for line in lines]))
-    began_at = perf_counter()
+    started_at = perf_counter()
     await asyncio.gather(*(run.connect() for _ in range(connections)))
     await asyncio.sleep(seconds)
-    run.over = True
-    took = perf_counter() - began_at
+    run.finished = True
+    elapsed = perf_counter() - started_at
     percentiles = quantiles(run.latencies, n=100) if len(run.latencies) > 1 else [0.0] * 99
     figures = {
         "requests": len(run.latencies),
-        "seconds": took,
+        "seconds": elapsed,
         "p50_ms": percentiles[49] * 1e3,
         "p99_ms": percentiles[98] * 1e3,
         "errors": run.errors,

@@ -1,12 +1,12 @@
-"""The floors and the app, scenario by scenario."""
+"""Compares the floors, the app and the usual template, scenario by scenario."""
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.figures import scenario_table, warnings
-from benchmarks.ground import Ground, ground
+from benchmarks.figures import scenario_table, table, target_rows, warnings
 from benchmarks.load import DRIVER
-from benchmarks.measure import CONNECTIONS, Results, measure, pool, say
+from benchmarks.measure import CONNECTIONS, Results, Subject, measure, merge, show
 from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.testbed import Testbed, testbed
 
 PRODUCTS = 10_000
 
@@ -14,32 +14,38 @@ Compared = tuple[Scenario, Results]
 
 
 def quick(names: Iterable[str]) -> None:
-    """Print all scenarios, or those that are named, in under two minutes."""
+    """Print the tables of all scenarios, or of those that are named, and the targets."""
     chosen = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
-    with ground(PRODUCTS) as here:
-        say(f"{CONNECTIONS} connections of {DRIVER}; ratios are of CPU per request.")
-        compare(here, chosen, launches=1, rounds=4, seconds=1)
+    with testbed(PRODUCTS) as bed:
+        show(f"{CONNECTIONS} connections of {DRIVER}; ratios are of CPU per request.")
+        show(f"\n{targets(compare(bed, chosen, launches=1, rounds=3, seconds=1))}")
 
 
 def compare(
-    here: Ground, scenarios: Iterable[Scenario], launches: int, rounds: int, seconds: int
+    bed: Testbed, scenarios: Iterable[Scenario], launches: int, rounds: int, seconds: int
 ) -> Sequence[Compared]:
-    """The floors that each scenario is for, and the app, in so many rounds for each launch; shown as they grow.
+    """Measure each scenario on its floors, the app and the usual template; prints the tables as they grow.
 
-    Each launch has processes of its own, and meets the machine at another time: one of them may be lucky in both for
-    all of its rounds. Writes have twice the rounds, since each differs more from the next: the disk takes part.
+    Each launch has processes of its own, because the layout of a process in memory can favour it in all of its rounds.
+    Writes get one round more, since they depend on the disk and vary more.
     """
     compared: list[Compared] = [(scenario, {}) for scenario in scenarios]
     for _ in range(launches):
-        with here.anew() as fresh:
-            servers = fresh.floors() | {"app": fresh.app()}
+        with bed.scope() as scope:
+            servers = scope.floors() | {"app": scope.app(), "usual": scope.usual_template()}
             for scenario, results in compared:
-                asked = [servers[name] for name in (*scenario.floors, "app")]
-                pool(results, measure(here, scenario, asked, rounds * (2 if scenario.writes else 1), seconds))
-                say(f"\n{section((scenario, results))}")
+                measured = [*scenario.floors, "app", *(["usual"] if scenario.in_usual else [])]
+                subjects = [Subject(servers[each].name, servers[each], scenario) for each in measured]
+                merge(results, measure(bed, subjects, rounds + 1 if scenario.writes else rounds, seconds))
+                show(f"\n{section((scenario, results))}")
     return compared
 
 
 def section(compared: Compared) -> str:
     scenario, results = compared
     return "\n\n".join([f"### {scenario.name.capitalize()}", scenario_table(results), *warnings(scenario, results)])
+
+
+def targets(compared: Sequence[Compared]) -> str:
+    rows = [row for scenario, results in compared for row in target_rows(scenario, results)]
+    return table(["CPU per request", "target"], rows)

@@ -1,4 +1,4 @@
-"""Sends requests as fast as a server answers them: with wrk where it is installed, else with a client of our own."""
+"""Sends requests as fast as a server answers them: with wrk if it is installed, else with the bundled client."""
 
 import json
 import os
@@ -24,11 +24,11 @@ class Load:
     p99_ms: float
     errors: int
     driver_busy: float
-    """The share of the time in which the driver itself was at work."""
+    """CPU time of the driver divided by the elapsed time."""
 
 
 def load(url: str, lines: Path, connections: int, seconds: int) -> Load:
-    """Keep that many connections busy with the lines of a file."""
+    """Send the requests of a file in turn, over and over, on that many connections. Raises SetupError."""
     if WRK:
         script = str(ROOT / "benchmarks" / "wrk.lua")
         options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={script}"]

@@ -1,23 +1,23 @@
-"""`make loadtest`: locust's users on the app as it ships."""
+"""`make loadtest`: locust's simulated users on the app with its defaults."""
 
 import subprocess
 
 from benchmarks.compare import PRODUCTS
-from benchmarks.ground import ground
-from benchmarks.measure import say
+from benchmarks.measure import show
 from benchmarks.servers import ROOT
+from benchmarks.testbed import testbed
 from tools.scratch import scratch_environment
 
 
 def loadtest(users: int, seconds: int) -> int:
-    """The exit code: 1 where a service objective is missed."""
-    # Not in .venv: it brings gevent and a web framework of its own.
+    """Returns the exit code: 1 if a service objective is missed."""
+    # An environment of its own, because locust installs gevent and a web framework.
     programs = scratch_environment("locust", ["--require-hashes", "-r", str(ROOT / "requirements" / "bench.txt")])
-    with ground(PRODUCTS) as here:
-        app = here.app()
+    with testbed(PRODUCTS) as bed:
+        app = bed.app()
         before = app.cpu_seconds()
         argv = [str(programs / "locust"), "-f", str(ROOT / "benchmarks" / "locustfile.py"), "--headless"]
         argv += ["--only-summary", "-u", str(users), "-r", str(max(1, users // 5)), "-t", f"{seconds}s", "-H", app.url]
         code = subprocess.run(argv, check=False).returncode
-        say(f"{users} users; the service used {(app.cpu_seconds() - before) / seconds:.0%} of one core.")
+        show(f"{users} users; the service used {(app.cpu_seconds() - before) / seconds:.0%} of one core.")
     return code

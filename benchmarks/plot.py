@@ -1,12 +1,14 @@
-"""Bars, written as SVG by hand."""
+"""A bar chart as SVG."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-Group = tuple[str, Mapping[str, float]]
-"""What was asked, and the CPU µs/request of each server."""
+from benchmarks.testbed import USUAL
 
-COLORS = {"floor A": "#c8ccd4", "floor B": "#a9afbb", "floor C": "#7d8594", "app": "#0f766e"}
+Group = tuple[str, Mapping[str, float]]
+"""The name of a scenario, and the CPU µs/request of each server."""
+
+COLORS = {"floor A": "#c8ccd4", "floor B": "#a9afbb", "floor C": "#7d8594", "app": "#0f766e", USUAL: "#b45309"}
 WIDTH, LEFT, RIGHT, TOP = 760, 170, 90, 64
 BAR, GAP = 16, 18
 FONT = "font-family='system-ui, sans-serif' font-size='13'"

@@ -1,4 +1,4 @@
-"""What the kernel says of a process and its workers (Linux: /proc)."""
+"""CPU time, memory and cores of processes, read from Linux's /proc."""
 
 import os
 import re
@@ -9,8 +9,11 @@ from pathlib import Path
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def quietest(cores: Sequence[int], softirqs: str) -> int:
-    """The core where the disk has reported least: what interrupts a process is charged to it, and a commit ends so."""
+def least_interrupted(cores: Sequence[int], softirqs: str) -> int:
+    """The core with the fewest block-device interrupts.
+
+    The kernel charges an interrupt to the process that it interrupts, and every commit ends with one.
+    """
     head, _, rest = softirqs.partition("\n")
     found = re.search(r"BLOCK:(.*)", rest)
     counts = dict(zip(head.split(), map(int, found[1].split()), strict=True)) if found else {}
@@ -18,14 +21,14 @@ def quietest(cores: Sequence[int], softirqs: str) -> int:
 
 
 CORES = sorted(os.sched_getaffinity(0))
-# The server has a core to itself; the driver and PostgreSQL share the others.
-SERVER_CORES = {quietest(CORES, Path("/proc/softirqs").read_text())}
+# The measured server has a core of its own; the load driver and PostgreSQL share the others.
+SERVER_CORES = {least_interrupted(CORES, Path("/proc/softirqs").read_text())}
 OTHER_CORES = set(CORES) - SERVER_CORES or set(CORES)
 
 
 @contextmanager
 def pinned(cores: Set[int]) -> Iterator[None]:
-    """Keep this process, and whatever it starts meanwhile, on these cores."""
+    """Pin this process, and all processes that it starts inside the block, to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -34,8 +37,8 @@ def pinned(cores: Set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def family(pid: int) -> list[int]:
-    """The process and all that it started."""
+def process_tree(pid: int) -> list[int]:
+    """The ids of the process and of all its descendants, the process itself first."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -47,9 +50,9 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process and its workers have used, in user code and in the kernel."""
+    """User and system CPU time of the process and its descendants."""
     used = 0
-    for member in family(pid):
+    for member in process_tree(pid):
         with suppress(OSError):
             fields = _stat(Path(f"/proc/{member}/stat"))
             used += int(fields[11]) + int(fields[12])
@@ -57,7 +60,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def busy_seconds(cores: Set[int]) -> float:
-    """How long these cores have run anything, or were taken from this virtual machine; without interrupts."""
+    """Time in which these cores ran any process or were taken from this virtual machine (steal), without interrupts."""
     used = 0
     for line in Path("/proc/stat").read_text().splitlines():
         name, *times = line.split()
@@ -68,12 +71,12 @@ def busy_seconds(cores: Set[int]) -> float:
 
 
 def memory_megabytes(pid: int) -> tuple[float, float]:
-    """What it holds (RSS), and its share of that where pages are shared (PSS)."""
+    """Resident memory (RSS), and the same with shared pages divided among the processes that share them (PSS)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kilobytes = {name.rstrip(":"): int(value) for name, value, *_ in map(str.split, lines)}
     return kilobytes["Rss"] / 1024, kilobytes["Pss"] / 1024
 
 
 def _stat(path: Path) -> list[str]:
-    """The fields after the name, which may hold anything."""
+    """The fields after the process name, which may itself contain spaces and brackets."""
     return path.read_text().rpartition(")")[2].split()

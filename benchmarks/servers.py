@@ -1,4 +1,4 @@
-"""A server that is measured: on cores of its own, and told nothing by the shell or a `.env`, since defaults count."""
+"""Starts a server to measure: pinned to a core, without the shell's variables or a `.env`, so that defaults apply."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from benchmarks.processes import SERVER_CORES, cpu_seconds, family, pinned
+from benchmarks.processes import SERVER_CORES, cpu_seconds, pinned, process_tree
 from plinth.testing.locks import SetupError
 from plinth.testing.network import LOOPBACK, free_port
 from plinth.testing.process import Process
@@ -30,23 +30,25 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
+        """The ids of the processes that serve requests: the children of the process, or itself if it has none."""
         pid = self.process.pid or 0
-        return family(pid)[1:] or [pid]
+        return process_tree(pid)[1:] or [pid]
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.process.pid or 0)
 
     def wait_until_ready(self) -> None:
+        """Raises SetupError when the server exits or does not answer in time."""
         deadline = time.monotonic() + START_SECONDS
-        while not self._answers("/health/live"):
+        while not self._is_live():
             if self.process.exit_code is not None or time.monotonic() > deadline:
                 raise SetupError(f"{self.name} does not start:\n{self.process.log.read_text()[-2000:]}")
             time.sleep(0.05)
 
-    def _answers(self, path: str) -> bool:
+    def _is_live(self) -> bool:
         connection = HTTPConnection(LOOPBACK, self.port, timeout=2)
         try:
-            connection.request("GET", path)
+            connection.request("GET", "/health/live")
             return connection.getresponse().status == 200
         except (OSError, HTTPException):
             return False
@@ -55,9 +57,9 @@ class Server:
 
 
 def launch(name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, cores: Set[int] = SERVER_CORES) -> Server:
-    """Start a server, which finds its address in `HOST` and `PORT`; it may not answer yet."""
+    """Start a server, which gets its address as `HOST` and `PORT`. Does not wait until it answers."""
     port = free_port()
-    # The second pair is what the uvicorn command reads.
+    # The uvicorn command reads UVICORN_HOST and UVICORN_PORT.
     address = {"HOST": LOOPBACK, "PORT": str(port), "UVICORN_HOST": LOOPBACK, "UVICORN_PORT": str(port)}
     process = Process(name, log.parent, log.stem, signal.SIGTERM)
     with pinned(cores):
@@ -66,5 +68,6 @@ def launch(name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, co
 
 
 def plain_environment() -> dict[str, str]:
+    """The few variables that any process needs, and the path of the code."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     return kept | {"PYTHONPATH": str(ROOT)}

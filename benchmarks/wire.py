@@ -1,4 +1,4 @@
-"""What a request of each scenario costs on the wire, once its statements are prepared."""
+"""Round trips and bytes of a request of each scenario, once its statements are prepared."""
 
 import asyncio
 from random import Random
@@ -6,31 +6,31 @@ from urllib.parse import urlsplit
 
 from httpx import AsyncClient, HTTPError
 
-from benchmarks.ground import Ground
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.servers import Server
+from benchmarks.testbed import Testbed
 from plinth.testing.wire import WirePostgres, WireRedis
 
-# One connection of each kind, so that the second request finds what the first has prepared.
-ONE_EACH = {"DATABASE_POOL_SIZE": "1", "DATABASE_READ_POOL_SIZE": "1"}
+# One connection per pool, so that the second request uses the statements that the first has prepared.
+ONE_CONNECTION = {"DATABASE_POOL_SIZE": "1", "DATABASE_READ_POOL_SIZE": "1"}
 
 
-async def wire_counts(here: Ground) -> dict[str, dict[str, int]]:
-    postgres_url, redis_url = here.servers.database_url, here.servers.redis_url
+async def wire_counts(bed: Testbed) -> dict[str, dict[str, int]]:
+    postgres_url, redis_url = bed.servers.database_url, bed.servers.redis_url
     async with WirePostgres(*_address(postgres_url)) as postgres, WireRedis(*_address(redis_url)) as redis:
         urls = {"DATABASE_URL": postgres.through(postgres_url), "REDIS_URL": redis.through(redis_url)}
-        server = here.launch_app("wired app", urls | ONE_EACH)
+        server = bed.launch_app("app behind proxies", urls | ONE_CONNECTION)
         async with AsyncClient(base_url=server.url, timeout=10) as client:
             await _ready(server, client)
             counts = {}
             for scenario in SCENARIOS:
-                # A fixed seed: the same requests, so the same bytes.
-                first, *others = scenario.lines(Random(1), here.products, 5)
+                # The fixed seed makes the bytes the same in every run.
+                first, *others = scenario.lines(Random(1), bed.products, 5)
                 await _send(client, first)
                 for line in others:
                     with postgres.counting() as to_postgres, redis.counting() as to_redis:
                         await _send(client, line)
-                    if "PING" not in to_redis.commands:  # a beat of the cache's listener
+                    if "PING" not in to_redis.commands:  # the heartbeat of the invalidation listener
                         break
                 counts[scenario.name] = {
                     "PostgreSQL round trips": to_postgres.round_trips,
@@ -60,5 +60,5 @@ async def _ready(server: Server, client: AsyncClient) -> None:
 async def _send(client: AsyncClient, line: str) -> None:
     method, path, *body = line.split(" ", 2)
     headers = {"Content-Type": "application/json"} if body else {}
-    answer = await client.request(method, path, content="".join(body), headers=headers)
-    answer.raise_for_status()
+    response = await client.request(method, path, content="".join(body), headers=headers)
+    response.raise_for_status()

@@ -1,4 +1,4 @@
--- Sends the lines of a file in turn, and prints what came of it as one line of JSON.
+-- Sends the requests of a file in turn and prints the result as one line of JSON.
 
 local requests, sent = {}, 0
 

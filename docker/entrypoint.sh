@@ -1,9 +1,9 @@
 #!/bin/sh
-# What a container of the image does: `serve` and `migrate` are the app's own, everything else is run as it is.
-# `exec`, so that the command is process 1 and gets the signals.
+# Entry point of the image: commands of the app run as `app <command>`, any other command runs as it is.
+# `exec` makes the command process 1, which receives the signals.
 set -eu
 
 case "${1:-serve}" in
-    serve | migrate | seed | dev) exec app "$@" ;; # whoever adds a process type (a job worker, say) names it here
+    serve | migrate | seed | dev) exec app "$@" ;; # add the command of a new process type (a job worker, say) here
     *) exec "$@" ;;
 esac

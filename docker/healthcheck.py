@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python -IS
-"""Exits 0 if the service answers 200 at the path given. Runs every few seconds, so it imports next to nothing."""
+"""Exits with 0 if the service answers 200 at the given path. Runs every few seconds, so it imports little."""
 
 import os
 import socket

@@ -11,7 +11,7 @@ from app.models import Base
 from app.settings import get_settings
 
 # The key of the advisory lock is arbitrary, but the same in every replica.
-MIGRATION_LOCK = 0x706C696E7468  # "plinth"
+MIGRATION_LOCK = 0x6D696772617465  # "migrate"
 
 PATIENCE = "10min"  # for the replica that migrates before us
 

@@ -18,6 +18,8 @@ import typer
 from plinth.errors import ConfigurationError, UnavailableError
 from plinth.settings import Settings
 
+__all__ = ["create_cli", "fail"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -51,7 +53,7 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
     @cli.command()
     def openapi() -> None:
         """Print the API's OpenAPI document."""
-        from plinth.http import openapi as document_of
+        from plinth.http.docs import openapi as document_of
 
         module, _, name = application.partition(":")
         document = document_of(getattr(import_module(module), name))

@@ -1,16 +1,28 @@
-"""What can go wrong in the business. Knows no HTTP library and no database.
+"""The errors that a service raises. They know no HTTP library and no database.
 
 AppError
-├── InvalidError        the request cannot be carried out as it was asked
-├── NotFoundError       the thing asked for does not exist
-├── ConflictError       the state of something else forbids it
-├── ChangedError        the thing is no longer what the client takes it for
-└── UnavailableError    something this service stands on is away; trying again may help
+├── InvalidError        the request cannot be carried out as it was sent (422)
+├── NotFoundError       the resource does not exist (404)
+├── ConflictError       the state of another resource forbids it (409)
+├── ChangedError        the resource was modified since the client read it (412)
+└── UnavailableError    something that the service depends on cannot be reached; trying again may help (503)
+
+ConfigurationError      the settings cannot be used; the process does not start
 """
+
+__all__ = [
+    "AppError",
+    "ChangedError",
+    "ConfigurationError",
+    "ConflictError",
+    "InvalidError",
+    "NotFoundError",
+    "UnavailableError",
+]
 
 
 class AppError(Exception):
-    """Its text is shown to the client: one clear sentence, never a secret."""
+    """Its text is sent to the client: one clear sentence, never a secret."""
 
 
 class InvalidError(AppError):
@@ -21,7 +33,7 @@ class InvalidError(AppError):
 
 class NotFoundError(AppError):
     def __init__(self, resource: str, id: int | str) -> None:
-        super().__init__(f"There is no {resource} {id}.")
+        super().__init__(f"{resource.capitalize()} {id} does not exist.")
 
 
 class ConflictError(AppError):
@@ -30,7 +42,7 @@ class ConflictError(AppError):
 
 class ChangedError(AppError):
     def __init__(self, resource: str, id: int | str) -> None:
-        super().__init__(f"The {resource} {id} has changed meanwhile; get it again, and decide anew.")
+        super().__init__(f"{resource.capitalize()} {id} was modified since you read it. Fetch it again and retry.")
 
 
 class UnavailableError(AppError):

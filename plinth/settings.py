@@ -4,6 +4,8 @@ The name of a variable is its group and its field: `DATABASE_POOL_SIZE` is `sett
 be a file of that name in /run/secrets, where Docker and Kubernetes mount them; a variable takes precedence.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -24,6 +26,8 @@ from plinth.http.settings import CorsSettings, HttpSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
 
+__all__ = ["AppSettings", "Settings", "load_settings"]
+
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-change-me"  # noqa: S105 - refused in production
 
 
@@ -35,7 +39,7 @@ class ProductionChecked(Protocol):
 
 
 class AppSettings(BaseModel):
-    name: str = Field("Plinth", description="The service's name, in the API's title and in the logs.")
+    name: str = Field("Service", description="The service's name, in the API's title and in the logs.")
     env: Literal["development", "test", "production"] = Field(
         "development", description="`production` refuses unsafe settings and hides the docs."
     )
@@ -43,6 +47,12 @@ class AppSettings(BaseModel):
     secret_key: str = Field(
         DEVELOPMENT_SECRET_KEY, repr=False, description="Signs what the service hands out; 32 bytes or more."
     )
+
+    @property
+    def identifier(self) -> str:
+        """The name as other programs take it: `billing_api` for "Billing API"."""
+        latin = unicodedata.normalize("NFKD", self.name.casefold()).encode("ascii", "ignore").decode()
+        return re.sub(r"[^a-z0-9]+", "_", latin).strip("_") or "service"
 
     def production_faults(self) -> Iterator[str]:
         """What must not be so in production, a sentence each that begins with the variable."""
@@ -110,6 +120,15 @@ class Settings(BaseSettings):
     @property
     def log_format(self) -> Literal["json", "text"]:
         return self.log.format or ("json" if self.production else "text")
+
+    @model_validator(mode="after")
+    def _derive_from_the_name(self) -> Self:
+        if not self.database.url:
+            url = f"postgresql+asyncpg://postgres@127.0.0.1:5432/{self.app.identifier}"
+            self.database = self.database.model_copy(update={"url": url})
+        if not self.cache.namespace:
+            self.cache = self.cache.model_copy(update={"namespace": self.app.identifier})
+        return self
 
     @model_validator(mode="after")
     def _refuse_what_cannot_work(self) -> Self:

@@ -1,1 +1,1 @@
-"""What someone developing the service runs, and production never imports."""
+"""Development commands. Production never imports them."""

@@ -1,7 +1,7 @@
-"""`make backup-drill`: a backup that was never restored is a hope.
+"""`make backup-drill`: tests that a backup can be restored.
 
-Dumps `DATABASE_URL` while it is in use, restores the dump into a fresh database beside it (or on the server of
-`RESTORE_URL`), compares the two, and drops what it made.
+Dumps `DATABASE_URL` while it is in use, restores the dump into a new database on the same server (or on that of
+`RESTORE_URL`), compares the two, and drops the new one.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from plinth.testing.locks import SetupError
 from plinth.testing.postgres import binaries
 from tools.scratch import run
 
-# Every column counts, the order of the rows does not.
+# A checksum over every column that does not depend on the order of the rows.
 CONTENT = "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)::text FROM {} AS t"
 TABLES = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
@@ -41,8 +41,8 @@ Inventory = dict[str, str]
 
 
 async def drill(source: URL, server: URL) -> None:
-    """Raises SetupError where the copy is not what was dumped."""
-    with tempfile.TemporaryDirectory(prefix="plinth-drill-") as directory:
+    """Dump, restore and compare. Raises SetupError if the copy differs from the original."""
+    with tempfile.TemporaryDirectory(prefix="backup-drill-") as directory:
         dump = str(Path(directory, "dump"))
         started = time.monotonic()
         programs, before = await _dump(source, dump)
@@ -51,14 +51,16 @@ async def drill(source: URL, server: URL) -> None:
         after = await _restore(programs, fresh, server, dump)
         restored = time.monotonic()
     if lost := sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
-        raise SetupError(f"The copy differs from what was dumped: {', '.join(lost)}.")
+        raise SetupError(f"The copy differs from the original: {', '.join(lost)}.")
     rows = [int(content.split()[0]) for name, content in before.items() if name.startswith("table ")]
-    print(f"Dumped in {dumped - started:.1f} s, restored in {restored - dumped:.1f} s, both read through.")
-    print(f"The copy is complete, and the same: {len(rows)} tables, {sum(rows):,} rows.")
+    print(
+        f"Dumped in {dumped - started:.1f} s, restored in {restored - dumped:.1f} s, including a read of all rows each."
+    )
+    print(f"The copy is identical: {len(rows)} tables, {sum(rows):,} rows.")
 
 
 async def _dump(source: URL, dump: str) -> tuple[Path, Inventory]:
-    """With which programs, and what is in the very snapshot that is dumped: it may change meanwhile."""
+    """Dump the database. Returns the folder of the programs, and the inventory of the very snapshot that was dumped."""
     async with _connected(source) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
         programs = _programs(connection.get_server_version().major)
@@ -88,7 +90,7 @@ async def _inventory(connection: asyncpg.Connection) -> Inventory:
 @asynccontextmanager
 async def _connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    # The text of a row depends on these.
+    # The text of a row depends on these settings.
     settings = {"timezone": "UTC", "extra_float_digits": "1", "statement_timeout": "0"}
     connection = await asyncpg.connect(address, server_settings=settings, timeout=10)
     try:
@@ -98,7 +100,7 @@ async def _connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _run(program: Path, url: URL, *options: str) -> None:
-    # The password is not an argument, which everybody on this machine could read.
+    # Not as an argument, because every user of the machine can read those.
     address = url.set(drivername="postgresql", password=None).render_as_string()
     environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
     process = await asyncio.create_subprocess_exec(
@@ -110,21 +112,25 @@ async def _run(program: Path, url: URL, *options: str) -> None:
 
 
 def _programs(server: int) -> Path:
-    """Their folder: the PATH's, or else ours. Of the server's own version: an older pg_dump refuses it, and a newer
-    pg_restore sets what it does not know."""
+    """The folder of pg_dump and pg_restore: from the PATH, or else the embedded ones.
+
+    They must have the server's version: an older pg_dump refuses it, and a newer pg_restore sets unknown parameters.
+    """
     found = shutil.which("pg_dump")
     if found and re.search(rf"\(PostgreSQL\) {server}\b", run([found, "--version"])):
         return Path(found).parent
     try:
         return binaries(server)
     except SetupError:
-        raise SetupError(f"pg_dump and pg_restore of PostgreSQL {server} are needed: put them on the PATH.") from None
+        raise SetupError(
+            f"pg_dump and pg_restore of PostgreSQL {server} are needed: install them, or add them to the PATH."
+        ) from None
 
 
 def main() -> int:
     source, server = os.environ.get("DATABASE_URL"), os.environ.get("RESTORE_URL")
     if not source:
-        print("Say which database: make backup-drill DATABASE_URL=postgresql://…", file=sys.stderr)
+        print("Name the database: make backup-drill DATABASE_URL=postgresql://…", file=sys.stderr)
         return 1
     try:
         asyncio.run(drill(make_url(source), make_url(server or source)))

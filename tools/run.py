@@ -1,6 +1,6 @@
-"""`make run`: the servers, the migrations, example data and the app; everything ends when one of them does.
+"""`make run`: starts the servers, migrates, loads example data and serves the app; all stop when one of them does.
 
-Never leave anything running: whatever is started here is stopped on the way out, whichever way that is.
+Every process that is started here is stopped on exit, however this process ends.
 """
 
 import os
@@ -25,17 +25,17 @@ PLACES = {"API": "/api/products", "Docs": "/docs", "Health": "/health/ready"}
 
 
 class Stopped(BaseException):
-    """Ctrl-C, a polite kill, or the end of the terminal."""
+    """SIGINT (Ctrl-C), SIGTERM, or SIGHUP (the terminal was closed)."""
 
 
 def main(app: Sequence[str]) -> int:
-    """`app` is the app's command."""
+    """Run until a signal arrives and return the exit code. `app` is the command line of the app's CLI."""
     for number in STOP_SIGNALS:
         signal.signal(number, _stop)
     try:
         run(Path.cwd(), app)
     except Stopped:
-        say("Stopped.")
+        echo("Stopped.")
         return 0
     except (SetupError, OSError) as error:
         with suppress(OSError):
@@ -44,7 +44,7 @@ def main(app: Sequence[str]) -> int:
 
 
 def run(root: Path, app: Sequence[str]) -> None:
-    """Serve until a signal stops us. Raises SetupError for what the user can mend."""
+    """Serve until a signal raises Stopped. Raises SetupError for what the user can fix."""
     environ = {key: value for key, value in (dotenv_values(root / ".env") | os.environ).items() if value}
     data = root / ".data"
     server = Process("The app", data, "app", signal.SIGTERM)
@@ -53,7 +53,7 @@ def run(root: Path, app: Sequence[str]) -> None:
             server.end_leftover()
             host = environ.get("HOST", LOOPBACK)
             port = free_port(host, _number(environ, "PORT", 8000))
-            say("Starting the servers; their data and logs are in .data/.")
+            echo("Starting the servers; their data and logs are in .data/.")
             servers = stack.enter_context(started(data, _number(environ, "PG", POSTGRES_VERSION), True, environ))
             stack.callback(server.stop)
             _serve(server, app, _environment(environ, servers, host, port))
@@ -75,10 +75,10 @@ def _environment(environ: Mapping[str, str], servers: Servers, host: str, port: 
 def _serve(server: Process, app: Sequence[str], env: Mapping[str, str]) -> None:
     commands = ["migrate", "seed"] if env["APP_EXAMPLE_DATA"].lower() in {"true", "yes", "on", "1"} else ["migrate"]
     for command in commands:
-        # In a session of its own, since a Ctrl-C would make it print where it was.
+        # In a session of its own, because it would print a traceback on Ctrl-C.
         code = subprocess.run([*app, command], env=env, start_new_session=True, check=False).returncode
         if code:
-            raise SetupError(f"`app {command}` failed (exit code {code}): what it said is above.")
+            raise SetupError(f"`app {command}` failed (exit code {code}): see its output above.")
     server.start_in_terminal([*app, "dev"], env)
 
 
@@ -88,13 +88,13 @@ def _watch(processes: Sequence[Process], host: str, port: int) -> None:
     while True:
         for process in processes:
             if process.exit_code is not None:
-                where = f"; {process.log} may say why" if process.log.exists() else ""
-                raise SetupError(f"{process.name} stopped by itself (exit code {process.exit_code}){where}.")
+                where = f": see {process.log}" if process.log.exists() else ""
+                raise SetupError(f"{process.name} exited (code {process.exit_code}){where}.")
         if not announced and _answers(shown, port):
             announced = True
             address = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
             places = "".join(f"  {name:8}{address}{path}\n" for name, path in PLACES.items())
-            say(f"\n{places}\nCtrl-C stops it.")
+            echo(f"\n{places}\nCtrl-C stops it.")
         time.sleep(0.5 if announced else 0.05)
 
 
@@ -112,7 +112,7 @@ def _answers(host: str, port: int) -> bool:
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     value = environ.get(name, str(default))
     if not value.isdecimal() or int(value) > 65535:
-        raise SetupError(f"{name}={value} is not a number that fits: set another, as in `make run {name}={default}`.")
+        raise SetupError(f"{name}={value} is not a valid number: set another, as in `make run {name}={default}`.")
     return int(value)
 
 
@@ -122,13 +122,13 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _ignore_signals() -> None:
-    """From here on we are stopping; a second Ctrl-C would leave half of it undone."""
+    """Called when stopping, so that a second Ctrl-C does not interrupt the clean-up."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def say(text: str) -> None:
-    # Straight to the terminal, which may be gone: that is no reason to leave servers running.
+def echo(text: str) -> None:
+    # Unbuffered. A terminal that is gone must not keep the servers from being stopped.
     with suppress(OSError):
         os.write(1, f"{text}\n".encode())
 

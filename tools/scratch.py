@@ -1,4 +1,4 @@
-"""Environments for programs that are no part of the project: under `.data/`, out of the way of its own."""
+"""Virtual environments under `.data/` for programs that are not part of the project."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ SCRATCH = Path(__file__).resolve().parent.parent / ".data" / "scratch"
 
 
 def scratch_environment(name: str, requirements: Sequence[str]) -> Path:
-    """The folder of the programs of a virtual environment that holds these."""
+    """Create a virtual environment with these requirements and return its folder of programs."""
     uv, folder = str(Path(sys.executable).with_name("uv")), SCRATCH / name
     run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(folder)])
     run([uv, "pip", "install", "--quiet", "--system-certs", "--python", str(folder / "bin" / "python"), *requirements])
@@ -19,7 +19,7 @@ def scratch_environment(name: str, requirements: Sequence[str]) -> Path:
 
 
 def run(argv: Sequence[str]) -> str:
-    """What it printed. Raises SetupError where it fails or is not there."""
+    """Run a program and return its output. Raises SetupError if it fails or does not exist."""
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     except OSError as error:

@@ -1,24 +1,29 @@
+from typing import cast
+
+import asyncpg
 from sqlalchemy import select, text
 
 from app import example_data
 from app.models import Category, Product
-from plinth.database import Transaction
+from plinth.database import Session
 
 
-async def load_example_data(transaction: Transaction, products: int) -> int:
-    """Fill an empty catalogue. Returns how many products were loaded: none where there is anything already."""
-    session = transaction.session
-    # Two seeds at once would both find it empty; readers are let through.
+async def load_example_data(session: Session, products: int) -> int:
+    """Fill an empty catalogue. Returns the number of products: 0 where there is anything already."""
+    # Two loads at once would both find it empty. Readers are not blocked.
     await session.execute(text("LOCK TABLE categories, products IN SHARE ROW EXCLUSIVE MODE"))
     if await session.scalar(select(Category.id).limit(1)) is not None:
         return 0
     categories = [Category(name=name, description=description) for name, description in example_data.categories()]
     session.add_all(categories)
     await session.flush()
-    await transaction.copy_rows(
+    # COPY, a hundred times faster than INSERT, in the same transaction. The driver takes prices in minor units.
+    pooled = await (await session.connection()).get_raw_connection()
+    driver_connection = cast(asyncpg.Connection, pooled.driver_connection)
+    await driver_connection.copy_records_to_table(
         Product.__tablename__,
-        ["sku", "name", "description", "price", "stock", "category_id"],
-        ((*product, categories[category].id) for *product, category in example_data.products(products)),
+        columns=["sku", "name", "description", "price", "stock", "category_id"],
+        records=((*product, categories[category].id) for *product, category in example_data.products(products)),
     )
     await session.execute(text("ANALYZE categories, products"))
     return products

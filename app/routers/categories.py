@@ -2,22 +2,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.dependencies import CategoryReadServiceDep, CategoryServiceDep, IfMatchDep, LinksDep, PathId, ValidatorsDep
+from app import tags
+from app.dependencies import CategoryReaderDep, CategoryServiceDep, IfMatchDep, LinksDep, PathId, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
 from plinth.cache import cached_response
-from plinth.http import problem_responses
+from plinth.http import FastRoute, problem_responses
 
-router = APIRouter(prefix="/api/categories", tags=["categories"])
+router = APIRouter(prefix="/api/categories", tags=["categories"], route_class=FastRoute)
 
 TTL = 60.0
 MISSING_TTL = 5.0
 
 
 @router.get("")
-@cached_response(ttl=TTL, tags=["categories"])
+@cached_response(ttl=TTL, tags=[tags.CATEGORIES])
 async def list_categories(
-    query: Annotated[CategoryListQuery, Query()], categories: CategoryReadServiceDep, links: LinksDep
+    query: Annotated[CategoryListQuery, Query()], categories: CategoryReaderDep, links: LinksDep
 ) -> Page[CategoryRead]:
     """List categories, page by page."""
     page = await categories.page(query)
@@ -26,11 +27,11 @@ async def list_categories(
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["categories"], missing_ttl=MISSING_TTL)
-async def get_category(id: PathId, categories: CategoryReadServiceDep, validators: ValidatorsDep) -> CategoryRead:
+@cached_response(ttl=TTL, tags=[tags.CATEGORIES], missing_ttl=MISSING_TTL)
+async def get_category(id: PathId, categories: CategoryReaderDep, validators: ValidatorsDep) -> CategoryRead:
     """Return a category."""
     category = await categories.get(id)
-    validators.set(category.version, category.last_modified_at)
+    validators.set(category.version, category.updated_at)
     return category
 
 
@@ -41,16 +42,16 @@ async def create_category(
     """Create a category."""
     category = await categories.create(data)
     links.created(category.id)
-    validators.set(category.version, category.last_modified_at)
+    validators.set(category.version, category.updated_at)
     return category
 
 
-# No validators here: the answer to a PUT has none unless what was sent is stored as it came (RFC 9110 §9.3.4).
+# No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
 @router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
 async def replace_category(
     id: PathId, data: CategoryCreate, categories: CategoryServiceDep, if_match: IfMatchDep
 ) -> CategoryRead:
-    """Replace every field of a category; one left out takes its default."""
+    """Replace every field of a category; one that is left out takes its default."""
     return await categories.update(id, data, if_match)
 
 
@@ -60,11 +61,11 @@ async def update_category(
 ) -> CategoryRead:
     """Change some fields of a category."""
     category = await categories.update(id, data, if_match)
-    validators.set(category.version, category.last_modified_at)
+    validators.set(category.version, category.updated_at)
     return category
 
 
 @router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 409, 412))
 async def delete_category(id: PathId, categories: CategoryServiceDep, if_match: IfMatchDep) -> None:
-    """Delete a category that no product is in."""
+    """Delete a category that has no products."""
     await categories.delete(id, if_match)

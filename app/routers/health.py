@@ -2,8 +2,9 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import HealthServiceDep
 from app.schemas.health import Liveness, Readiness
+from plinth.http import FastRoute
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], route_class=FastRoute)
 
 
 @router.get("/live")

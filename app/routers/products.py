@@ -2,10 +2,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
-from app.dependencies import IfMatchDep, LinksDep, PathId, ProductReadServiceDep, ProductServiceDep, ValidatorsDep
+from app import tags
+from app.dependencies import (
+    FacetReaderDep,
+    IfMatchDep,
+    LinksDep,
+    PathId,
+    ProductReaderDep,
+    ProductServiceDep,
+    ValidatorsDep,
+)
 from app.schemas.base import Page
 from app.schemas.products import (
     ProductCreate,
+    ProductFacets,
     ProductListQuery,
     ProductRead,
     ProductSearchQuery,
@@ -13,18 +23,18 @@ from app.schemas.products import (
     ProductUpdate,
 )
 from plinth.cache import cached_response
-from plinth.http import problem_responses
+from plinth.http import FastRoute, problem_responses
 
-router = APIRouter(prefix="/api/products", tags=["products"])
+router = APIRouter(prefix="/api/products", tags=["products"], route_class=FastRoute)
 
 TTL = 60.0
 MISSING_TTL = 5.0
 
 
 @router.get("")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def list_products(
-    query: Annotated[ProductListQuery, Query()], products: ProductReadServiceDep, links: LinksDep
+    query: Annotated[ProductListQuery, Query()], products: ProductReaderDep, links: LinksDep
 ) -> Page[ProductRead]:
     """List products, page by page."""
     page = await products.page(query)
@@ -33,17 +43,23 @@ async def list_products(
 
 
 @router.get("/search")
-@cached_response(ttl=TTL, tags=["products", "categories"])
+@cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def search_products(
-    query: Annotated[ProductSearchQuery, Query()], products: ProductReadServiceDep
+    query: Annotated[ProductSearchQuery, Query()], products: ProductReaderDep
 ) -> ProductSearchResult:
     """Find products by the words in their name, sku and description, best match first."""
     return await products.search(query)
 
 
+@router.get("/facets")
+async def get_product_facets(facets: FacetReaderDep) -> ProductFacets:
+    """Count products and compare prices by category."""
+    return await facets.get()
+
+
 @router.get("/{id:digits}", responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=["product:{id}", "categories"], missing_ttl=MISSING_TTL)
-async def get_product(id: PathId, products: ProductReadServiceDep, validators: ValidatorsDep) -> ProductRead:
+@cached_response(ttl=TTL, tags=[tags.PRODUCT, tags.CATEGORIES], missing_ttl=MISSING_TTL)
+async def get_product(id: PathId, products: ProductReaderDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
     product = await products.get(id)
     validators.set(product.version, product.last_modified_at)
@@ -61,12 +77,12 @@ async def create_product(
     return product
 
 
-# No validators here: the answer to a PUT has none unless what was sent is stored as it came (RFC 9110 §9.3.4).
+# No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
 @router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
 async def replace_product(
     id: PathId, data: ProductCreate, products: ProductServiceDep, if_match: IfMatchDep
 ) -> ProductRead:
-    """Replace every field of a product; one left out takes its default."""
+    """Replace every field of a product; one that is left out takes its default."""
     return await products.update(id, data, if_match)
 
 

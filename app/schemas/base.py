@@ -1,6 +1,6 @@
-"""What requests and answers have in common."""
+"""What requests and responses have in common."""
 
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -8,13 +8,17 @@ ItemT = TypeVar("ItemT", bound=BaseModel)
 
 
 class RequestSchema(BaseModel):
-    """What a client sends: unknown fields and values of another type are refused, not guessed at."""
+    """The body of a request. Unknown fields and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    def changes(self) -> dict[str, Any]:
+        """The values to store, by the names of columns."""
+        return self.model_dump()
+
 
 class PatchSchema(RequestSchema):
-    """Some fields of a resource. One that is left out is MISSING and stays as it is; `null` would be a value."""
+    """Some fields of a resource. A field that is left out is MISSING and is not changed; `null` would be a value."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 

@@ -52,7 +52,7 @@ class ProductRead(BaseModel):
 
 
 class ProductDetail(ProductRead):
-    """One alone, which says besides when what it shows was changed; its category may have got another name."""
+    """A single product. Its representation also changes when its category is renamed."""
 
     last_modified_at: datetime
 
@@ -80,3 +80,17 @@ class ProductSearchQuery(BaseModel):
 
 class ProductSearchResult(BaseModel):
     items: list[ProductRead]
+
+
+class CategoryFacet(BaseModel):
+    id: int
+    name: str
+    products: int = Field(description="How many products are in the category.")
+    min_price: Price | None
+    max_price: Price | None
+
+
+class ProductFacets(BaseModel):
+    """What a shop shows beside a list: the categories, how many products each has, and at which prices."""
+
+    categories: list[CategoryFacet]

@@ -1,14 +1,16 @@
-from collections.abc import Collection
-
-from app.repositories.categories import CategoryReads, CategoryRepository, CategoryRow
+from app import tags
+from app.repositories.categories import PAGES, CategoryQueries, CategoryRepository, CategoryRow
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
 from plinth.cache import Invalidate
-from plinth.errors import AppError, ChangedError, NotFoundError
+from plinth.database import Versions, check_version
+from plinth.errors import NotFoundError
+
+PAGES.check(CategoryListQuery)
 
 
-class CategoryReadService:
-    def __init__(self, categories: CategoryReads) -> None:
+class CategoryReader:
+    def __init__(self, categories: CategoryQueries) -> None:
         self._categories = categories
 
     async def page(self, query: CategoryListQuery) -> Page[CategoryRead]:
@@ -25,42 +27,39 @@ class CategoryReadService:
         return _read(row)
 
 
-class CategoryService:
-    """Changes categories, inside the request's transaction."""
+class CategoryService(CategoryReader):
+    """Changes categories in the transaction of the request."""
 
     def __init__(self, categories: CategoryRepository, invalidate: Invalidate) -> None:
-        self._categories = categories
+        super().__init__(categories)
+        self._categories: CategoryRepository = categories
         self._invalidate = invalidate
 
     async def create(self, data: CategoryCreate) -> CategoryRead:
         """Raises ConflictError for a name that is taken."""
-        self._invalidate("categories")
-        return _read(await self._categories.create(**data.model_dump()))
+        category = await self._categories.add(**data.model_dump())
+        self._invalidate(tags.CATEGORIES)
+        return await self.get(category.id)
 
-    async def update(
-        self, id: int, data: CategoryCreate | CategoryUpdate, versions: Collection[int] | None = None
-    ) -> CategoryRead:
-        """Change what `data` holds, if it is one of `versions`; None is any.
+    async def update(self, id: int, data: CategoryCreate | CategoryUpdate, versions: Versions = None) -> CategoryRead:
+        """Raises NotFoundError, ChangedError for another version, and ConflictError for a name that is taken."""
+        category = await self._categories.find(id)
+        if category is None:
+            raise NotFoundError("category", id)
+        check_version(category, versions)
+        category.update(data.changes())
+        await self._categories.flush()
+        self._invalidate(tags.CATEGORIES)
+        return await self.get(id)
 
-        Raises NotFoundError, ChangedError for another version, and ConflictError for a name that is taken.
-        """
-        self._invalidate("categories")
-        row = await self._categories.update(id, versions, **data.model_dump())
-        if row is None:
-            raise await self._missed(id, versions)
-        return _read(row)
-
-    async def delete(self, id: int, versions: Collection[int] | None = None) -> None:
+    async def delete(self, id: int, versions: Versions = None) -> None:
         """Raises as `update` does, and ConflictError while products are in the category."""
-        self._invalidate("categories")
-        if not await self._categories.delete(id, versions):
-            raise await self._missed(id, versions)
-
-    async def _missed(self, id: int, versions: Collection[int] | None) -> AppError:
-        """Why there was nothing to change."""
-        if versions is not None and await self._categories.exists(id):
-            return ChangedError("category", id)
-        return NotFoundError("category", id)
+        category = await self._categories.find(id)
+        if category is None:
+            raise NotFoundError("category", id)
+        check_version(category, versions)
+        await self._categories.delete(category)
+        self._invalidate(tags.CATEGORIES)
 
 
 def _read(row: CategoryRow) -> CategoryRead:

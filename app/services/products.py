@@ -1,24 +1,29 @@
-from collections.abc import Collection
-
-from app.repositories.products import ProductReads, ProductRepository, ProductRow
+from app import tags
+from app.repositories.products import PAGES, ProductQueries, ProductRepository, ProductRow
 from app.schemas.base import Page
 from app.schemas.products import (
     WORD,
+    CategoryFacet,
     ProductCategory,
     ProductCreate,
     ProductDetail,
+    ProductFacets,
     ProductListQuery,
     ProductRead,
     ProductSearchQuery,
     ProductSearchResult,
     ProductUpdate,
 )
-from plinth.cache import Invalidate
-from plinth.errors import AppError, ChangedError, InvalidError, NotFoundError
+from plinth.cache import Cache, Invalidate
+from plinth.database import Versions, check_version
+from plinth.errors import InvalidError, NotFoundError
+
+PAGES.check(ProductListQuery)
+FACETS_TTL = 60.0
 
 
-class ProductReadService:
-    def __init__(self, products: ProductReads) -> None:
+class ProductReader:
+    def __init__(self, products: ProductQueries) -> None:
         self._products = products
 
     async def page(self, query: ProductListQuery) -> Page[ProductRead]:
@@ -28,10 +33,10 @@ class ProductReadService:
         )
 
     async def search(self, query: ProductSearchQuery) -> ProductSearchResult:
-        """Raises InvalidError when there is no word to search for."""
+        """Raises InvalidError where there is no word to search for."""
         words = [word for word in query.q.split() if WORD.search(word)]
         if not words:
-            raise InvalidError("q", "There is no word to search for; send at least one letter or digit.")
+            raise InvalidError("q", "There is no word to search for. Send at least one letter or digit.")
         rows = await self._products.search(words, query.limit)
         return ProductSearchResult(items=[_read(row) for row in rows])
 
@@ -43,43 +48,57 @@ class ProductReadService:
         return _detail(row)
 
 
-class ProductService:
-    """Changes products, inside the request's transaction."""
+class FacetReader:
+    """Not part of `ProductService`: in a transaction it would cache counts that are not committed."""
+
+    def __init__(self, products: ProductQueries, cache: Cache) -> None:
+        self._products = products
+        self._cache = cache
+
+    async def get(self) -> ProductFacets:
+        """Counted once for all requests, and again when a product or a category changes."""
+        return await self._cache.remember(
+            "facets", FACETS_TTL, self._count, schema=ProductFacets, tags=(tags.PRODUCTS, tags.CATEGORIES)
+        )
+
+    async def _count(self) -> ProductFacets:
+        rows = await self._products.facets()
+        return ProductFacets(categories=[CategoryFacet(**row._asdict()) for row in rows])
+
+
+class ProductService(ProductReader):
+    """Changes products in the transaction of the request."""
 
     def __init__(self, products: ProductRepository, invalidate: Invalidate) -> None:
-        self._products = products
+        super().__init__(products)
+        self._products: ProductRepository = products
         self._invalidate = invalidate
 
     async def create(self, data: ProductCreate) -> ProductDetail:
-        """Raises ConflictError for a sku that is taken and a category that does not exist."""
-        row = await self._products.create(**data.model_dump())
-        self._invalidate("products", f"product:{row.id}")  # somebody may have been told that there is none
-        return _detail(row)
+        """Raises ConflictError for a sku that is taken and for a category that does not exist."""
+        product = await self._products.add(**data.model_dump())
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(product.id))  # the 404 of this id may be cached
+        return await self.get(product.id)
 
-    async def update(
-        self, id: int, data: ProductCreate | ProductUpdate, versions: Collection[int] | None = None
-    ) -> ProductDetail:
-        """Change what `data` holds, if it is one of `versions`; None is any.
+    async def update(self, id: int, data: ProductCreate | ProductUpdate, versions: Versions = None) -> ProductDetail:
+        """Raises NotFoundError, ChangedError for another version, and ConflictError as `create` does."""
+        product = await self._products.find(id)
+        if product is None:
+            raise NotFoundError("product", id)
+        check_version(product, versions)
+        product.update(data.changes())
+        await self._products.flush()
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))
+        return await self.get(id)
 
-        Raises NotFoundError, ChangedError for another version, and ConflictError as `create` does.
-        """
-        self._invalidate("products", f"product:{id}")
-        row = await self._products.update(id, versions, **data.model_dump())
-        if row is None:
-            raise await self._missed(id, versions)
-        return _detail(row)
-
-    async def delete(self, id: int, versions: Collection[int] | None = None) -> None:
-        """Raises NotFoundError, and ChangedError if it is none of `versions`."""
-        self._invalidate("products", f"product:{id}")
-        if not await self._products.delete(id, versions):
-            raise await self._missed(id, versions)
-
-    async def _missed(self, id: int, versions: Collection[int] | None) -> AppError:
-        """Why there was nothing to change."""
-        if versions is not None and await self._products.exists(id):
-            return ChangedError("product", id)
-        return NotFoundError("product", id)
+    async def delete(self, id: int, versions: Versions = None) -> None:
+        """Raises NotFoundError, and ChangedError for another version."""
+        product = await self._products.find(id)
+        if product is None:
+            raise NotFoundError("product", id)
+        check_version(product, versions)
+        await self._products.delete(product)
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))
 
 
 def _read(row: ProductRow) -> ProductRead:

@@ -1,7 +1,8 @@
-"""The ground that the app stands on: the same answers from the same tables, with nothing between.
+"""Floors: minimal servers that give the same responses as the app from the same tables, byte for byte.
 
-`bare` is floor A (a ping) and floor B (asyncpg and orjson), `typed` is floor C (FastAPI, one typed route each, no
-middleware). They answer on the app's paths, byte for byte what the app answers.
+`bare` is floor A (a ping) and floor B (asyncpg and orjson); `typed` is floor C (FastAPI with one typed route each and
+no middleware). They share no code with plinth, so that a change there does not move them: only the sizes of their pools
+come from its settings.
 """
 
 import os
@@ -29,17 +30,17 @@ UPDATE = f"""WITH written AS (
 
 
 async def open_pool(size: int) -> asyncpg.Pool:
-    """Without the query that asyncpg sends when a connection comes back."""
+    """A pool without the query that asyncpg sends by default when a connection is released: a second round trip."""
     return await asyncpg.create_pool(
-        os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=_nothing, server_settings={"jit": "off"}
+        os.environ["DATABASE_URL"], min_size=size, max_size=size, reset=_no_reset, server_settings={"jit": "off"}
     )
 
 
-async def _nothing(connection: asyncpg.Connection) -> None:
+async def _no_reset(connection: asyncpg.Connection) -> None:
     pass
 
 
-def words_of(q: str) -> str:
+def tsquery(q: str) -> str:
     return " & ".join(f"'{word}'" for word in q.split()) + ":*"
 
 

@@ -1,4 +1,4 @@
-"""Floors A and B: ASGI without a framework, asyncpg without an ORM, orjson without a schema."""
+"""Floors A and B: ASGI without a framework, asyncpg without an ORM, orjson without schemas."""
 
 from typing import Any
 from urllib.parse import parse_qsl
@@ -7,24 +7,24 @@ import asyncpg
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.floors import BY_ID, CREATE, FIRST_PAGE, SEARCH, UPDATE, cursor_after, open_pool, words_of
-from plinth.database.settings import DatabaseSettings
+from benchmarks.floors import BY_ID, CREATE, FIRST_PAGE, SEARCH, UPDATE, cursor_after, open_pool, tsquery
+from plinth.database import DatabaseSettings
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
-        await _live(scope, receive, send)
+        await _lifespan(scope, receive, send)
         return
-    status, answer = await _answer(scope, receive)
-    body = orjson.dumps(answer, option=orjson.OPT_UTC_Z)
+    status, content = await _respond(scope, receive)
+    body = orjson.dumps(content, option=orjson.OPT_UTC_Z)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _live(scope: Scope, receive: Receive, send: Send) -> None:
+async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
-    sizes = DatabaseSettings()  # the app's
+    sizes = DatabaseSettings()  # the defaults of the app
     async with await open_pool(sizes.read_pool_size) as pool, await open_pool(sizes.pool_size) as changes:
         scope["state"] |= {"pool": pool, "changes": changes}
         await send({"type": "lifespan.startup.complete"})
@@ -32,7 +32,7 @@ async def _live(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _answer(scope: Scope, receive: Receive) -> tuple[int, Any]:
+async def _respond(scope: Scope, receive: Receive) -> tuple[int, Any]:
     method, path = scope["method"], scope["path"]
     if path == "/health/live":
         return 200, {"status": "alive"}
@@ -46,7 +46,7 @@ async def _answer(scope: Scope, receive: Receive) -> tuple[int, Any]:
         return 200, _page(await pool.fetch(FIRST_PAGE, 21))
     if path == "/api/products/search":
         query = dict(parse_qsl(scope["query_string"].decode()))
-        return 200, {"items": [_product(row) for row in await pool.fetch(SEARCH, words_of(query["q"]), 20)]}
+        return 200, {"items": [_product(row) for row in await pool.fetch(SEARCH, tsquery(query["q"]), 20)]}
     return 200, _product(await pool.fetchrow(BY_ID, int(path[14:])))
 
 

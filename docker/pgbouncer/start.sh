@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes PgBouncer's configuration, which has to hold the password, to memory; then becomes PgBouncer.
+# Writes PgBouncer's configuration, which contains the password, to memory, and executes PgBouncer.
 set -eu
 umask 077
 
@@ -13,7 +13,7 @@ fi
 printf '"%s" "%s"\n' "$POSTGRES_USER" "$(printf %s "$password" | sed 's/"/""/g')" > /tmp/users
 cat > /tmp/pgbouncer.ini <<END
 [databases]
-; PgBouncer does not pass a client's settings on; these stand in for the service's own.
+; PgBouncer does not forward a client's startup settings; these replace the service's own.
 * = host=${POSTGRES_HOST:-postgres} port=${POSTGRES_PORT:-5432} connect_query='SET statement_timeout = ''${STATEMENT_TIMEOUT:-10s}''; SET jit = off'
 
 [pgbouncer]
@@ -26,13 +26,14 @@ auth_file = /tmp/users
 pool_mode = transaction
 default_pool_size = ${SERVER_CONNECTIONS:-20}
 max_client_conn = ${CLIENT_CONNECTIONS:-1000}
-; asyncpg prepares every statement and keeps ${PREPARED_STATEMENTS:-500}: PgBouncer gives them names of its own.
+; asyncpg prepares every statement and keeps ${PREPARED_STATEMENTS:-500}; PgBouncer renames them per server connection.
 max_prepared_statements = ${PREPARED_STATEMENTS:-500}
-; Not for ever: a server keeps a statement as it was before a migration changed its columns.
+; Limited, because a server keeps prepared statements that a migration has invalidated.
 server_lifetime = ${SERVER_LIFETIME_SECONDS:-600}
-ignore_startup_parameters = statement_timeout,jit,extra_float_digits
+; Reads ask for read-only connections; where that is ignored, each one is a read-only transaction.
+ignore_startup_parameters = statement_timeout,jit,extra_float_digits,default_transaction_read_only
 
-; A client hears within seconds that PostgreSQL is away, and why.
+; Clients get an error with its cause within seconds when PostgreSQL is down.
 query_wait_timeout = 5
 server_login_retry = 1
 server_connect_timeout = 5

@@ -1,8 +1,15 @@
-"""The ways to Redis: redis-py's client for whoever needs one, and the cache's own, which costs half as much.
+"""Connections to Redis: redis-py's client for general use, and a multiplexed connection for the cache.
 
-The client lends a connection to each command until it is answered, and then takes it back. On a connection that is
-shared many ask at once: Redis answers in their order, and tells what is published in between. redis-py also makes
-these, and understands what comes.
+redis-py's client lends a connection to one command until its reply has arrived. Under load each worker then needs many
+connections, and every command pays for the pool. `SharedConnection` sends all commands over one connection and matches
+the replies by their order, which Redis guarantees. Published messages arrive on it in between. A command costs about
+half of what it costs through the client.
+
+This is the module that looks inside redis-py. It uses the connection class and the arguments that the client's pool
+would use (`connection_class`, `connection_kwargs`), and `connect`, `send_packed_command`, `read_response` and
+`disconnect` of a connection, which are public names without a promise of stability. Hence redis-py is pinned below its
+next minor version. The module fails closed: any exception ends the connection, and without one the cache serves nothing
+and requests read the database. Tests compare its replies with those of the client, and break its assumptions.
 """
 
 import asyncio
@@ -20,26 +27,28 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from plinth.cache.settings import RedisSettings
 
-# Who asks also says how long he waits. After a subscription, RESP2 has messages only. What redis-py is told of
-# maintenance would make it connect anew, and nobody would know.
-_OURS = {"socket_timeout": None, "protocol": 3, "maint_notifications_config": None}
-_LOST = "The connection is lost"
+_OVERRIDES = {
+    "socket_timeout": None,  # each caller of `execute` sets its own
+    "protocol": 3,  # on a RESP2 connection that has subscribed, no other commands can be sent
+    "maint_notifications_config": None,  # redis-py would reconnect by itself, and messages would be missed unnoticed
+}
+_LOST = "The connection to Redis was lost"
 
 
 @asynccontextmanager
 async def open_redis(settings: RedisSettings) -> AsyncIterator[Redis | None]:
-    """The process's client, or None where no REDIS_URL is set. Connects at the first command."""
+    """Open the process's client; yields None where REDIS_URL is not set. It connects when it sends a command."""
     if settings.url is None:
         yield None
         return
-    # The default pool raises when a burst wants more connections than it has; this one lets the burst wait.
+    # redis-py's default pool raises when all connections are in use; this one waits for one to be returned.
     pool = BlockingConnectionPool.from_url(
         settings.url,
         max_connections=settings.max_connections,
         timeout=settings.timeout_seconds,
         socket_timeout=settings.timeout_seconds,
         socket_connect_timeout=settings.timeout_seconds,
-        # By itself a client would repeat what was not answered, and whoever asked would wait as often as that.
+        # redis-py retries by default, which multiplies the longest wait by the number of attempts.
         retry=Retry(NoBackoff(), 0, supported_errors=()),
     )
     async with Redis.from_pool(pool) as redis:
@@ -47,16 +56,18 @@ async def open_redis(settings: RedisSettings) -> AsyncIterator[Redis | None]:
 
 
 class SharedConnection:
-    def __init__(self, redis: Redis, hear: Callable[[list[Any]], None]) -> None:
-        """As those of the client; `hear` is called with what is published."""
+    """One connection for concurrent commands and subscriptions. Use `open` once; it never reconnects."""
+
+    def __init__(self, redis: Redis, on_message: Callable[[list[Any]], None]) -> None:
+        """Connects to the server of `redis`. `on_message` is called with each published message."""
         pool = redis.connection_pool
-        self._connection = pool.connection_class(**pool.connection_kwargs | _OURS)
-        self._hear = hear
-        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._connection = pool.connection_class(**pool.connection_kwargs | _OVERRIDES)
+        self._on_message = on_message
+        self._pending: deque[asyncio.Future[Any]] = deque()
 
     @asynccontextmanager
-    async def opened(self, lost: asyncio.Event, timeout_seconds: float) -> AsyncIterator[Self]:
-        """Once. Sets `lost` when it breaks, and raises in the end what broke it."""
+    async def open(self, lost: asyncio.Event, timeout_seconds: float) -> AsyncIterator[Self]:
+        """Connect within `timeout_seconds`. Sets `lost` when the connection ends, and raises its error on exit."""
         async with asyncio.timeout(timeout_seconds):
             await self._connection.connect()  # type: ignore[no-untyped-call]
         reader = asyncio.create_task(self._read())
@@ -69,43 +80,45 @@ class SharedConnection:
             if isinstance(end, Exception):
                 raise end
 
-    async def ask(self, *words: Any) -> Any:
-        """What Redis answers to a command of bytes, texts and integers. Whoever leaves before that harms nobody else.
+    async def execute(self, *words: Any) -> Any:
+        """Send a command of bytes, strings and integers, and return the reply.
 
-        It is sent once: an invalidation that came twice could bring back what another one came between for. Raises
-        ResponseError if Redis refuses, ConnectionError if the connection is lost.
+        A cancelled caller does not affect the other callers. A command is never sent twice: an invalidation that was
+        repeated could replace a newer generation. Raises ResponseError for an error reply, and ConnectionError if the
+        connection is lost before the reply arrives.
         """
-        if not self._connection.is_connected:  # redis-py would connect anew
+        if not self._connection.is_connected:  # send_packed_command would reconnect
             raise ConnectionError(_LOST)
-        packed, answer = pack_command(words), asyncio.get_running_loop().create_future()
-        self._asked.append(answer)
+        packed, reply = pack_command(words), asyncio.get_running_loop().create_future()
+        self._pending.append(reply)
         try:
             await self._connection.send_packed_command(packed, check_health=False)
-            return await answer
+            return await reply
         finally:
-            answer.cancel()
+            reply.cancel()
 
     async def _read(self) -> None:
         try:
             while True:
                 try:
-                    said = await self._connection.read_response(timeout=math.inf, push_request=True)
+                    received = await self._connection.read_response(timeout=math.inf, push_request=True)
                 except ResponseError as error:
-                    said = error
-                if isinstance(said, PushNotification) and said[0] != b"subscribe":  # which is an answer
-                    self._hear(said)
+                    received = error
+                # In RESP3 the confirmation of SUBSCRIBE is a push, too, and is the reply to that command.
+                if isinstance(received, PushNotification) and received[0] != b"subscribe":
+                    self._on_message(received)
                 else:
-                    _tell(self._asked.popleft(), said)
+                    _resolve(self._pending.popleft(), received)
         finally:
             await self._connection.disconnect(nowait=True)
-            while self._asked:
-                _tell(self._asked.popleft(), ConnectionError(_LOST))
+            while self._pending:
+                _resolve(self._pending.popleft(), ConnectionError(_LOST))
 
 
-def _tell(who: "asyncio.Future[Any]", answer: Any) -> None:
-    if who.done():  # he has not waited
+def _resolve(pending: "asyncio.Future[Any]", received: Any) -> None:
+    if pending.done():  # its caller was cancelled
         return
-    if isinstance(answer, Exception):
-        who.set_exception(answer)
+    if isinstance(received, Exception):
+        pending.set_exception(received)
     else:
-        who.set_result(answer)
+        pending.set_result(received)

@@ -1,5 +1,6 @@
-"""Which routes are cached, and what of them a request asks for."""
+"""`@cached_response`, and the table of the routes that have it."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,35 +12,37 @@ from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.types import Scope
 
+from plinth.cache.tags import Tag, expect_tag
+
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
-_MARK = "cached_response"
-_REMEMBERED, _SHORT = 2000, 200
+# Attributes of an endpoint. ConditionalMiddleware reads the second one, and adds it to the response.
+_RULE, _CACHE_CONTROL = "cached_response", "cache_control"
+_MAX_MATCHES, _MAX_MATCH_LENGTH = 2000, 200
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     ttl: float
-    stale: float
-    tags: tuple[str, ...]
+    tags: tuple[Tag, ...]
     missing_ttl: float
 
 
 def cached_response(
-    *, ttl: float, tags: Iterable[str], stale: float = 0.0, max_age: int = 0, missing_ttl: float = 0.0
+    *, ttl: float, tags: Iterable[Tag], max_age: int = 0, missing_ttl: float = 0.0
 ) -> Callable[[Endpoint], Endpoint]:
-    """Keep what a public GET answers for `ttl` seconds, or until one of `tags` is invalidated.
+    """Cache the response of a public GET for `ttl` seconds, or until one of `tags` is invalidated.
 
-    Tags may hold path parameters: `"product:{id}"`. For `stale` seconds more the old answer is served while there is a
-    new one made. A 404 that the route declares is kept for `missing_ttl`: whatever creates the thing has to invalidate
-    one of the tags. `max_age` is how many seconds clients may keep an answer without asking again; they hear of no
-    invalidation.
+    Every client gets the same response, so it may depend on nothing but the path and the declared query parameters.
+    The parameters of a tag are parameters of the path. A 404 that the route declares is cached for `missing_ttl`
+    seconds; creating the resource must then invalidate one of the tags. `max_age` is how many seconds a client may
+    reuse the response without revalidation; invalidations do not reach clients.
     """
+    rule = Rule(ttl, tuple([expect_tag(tag) for tag in tags]), missing_ttl)
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        setattr(endpoint, _MARK, Rule(ttl, stale, tuple(tags), missing_ttl))
-        cache_control = b"public, max-age=%d" % max_age if max_age else b"public, no-cache"
-        endpoint.cache_control = cache_control  # type: ignore[attr-defined]
+        setattr(endpoint, _RULE, rule)
+        setattr(endpoint, _CACHE_CONTROL, b"public, max-age=%d" % max_age if max_age else b"public, no-cache")
         return endpoint
 
     return mark
@@ -48,51 +51,58 @@ def cached_response(
 @dataclass(frozen=True, slots=True)
 class _Route:
     path: str
-    regex: Any
-    """Of the path, with a group for each parameter."""
+    regex: re.Pattern[str]
+    """Matches the path; each parameter is a named group."""
     query: frozenset[str]
-    """The parameters that it declares."""
+    """The declared query parameters."""
     rule: Rule
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Match:
     key: str
-    names: list[str]
+    names: tuple[str, ...]
     rule: Rule
 
 
-NOT_ASKED = Asked("", [], Rule(0.0, 0.0, (), 0.0))
-"""Of a decorated route, but nothing that the cache may be asked for."""
+BYPASS = Match("", (), Rule(0.0, (), 0.0))
+"""A request to a cached route that is not served from the cache."""
 
 
 class CachedRoutes:
-    """The decorated routes of an app. Whatever they do not declare is not asked of the cache."""
+    """The cached routes of an app, and how requests map to keys."""
 
     def __init__(self) -> None:
+        self.tags: set[Tag] = set()
+        """The tags of all routes."""
         self._by_path: dict[str, _Route] = {}
         self._by_pattern: list[_Route] = []
-        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._find)
+        self._matches = lru_cache(maxsize=_MAX_MATCHES)(self._match)
 
     def add_all_of(self, app: FastAPI) -> None:
+        """Add the decorated routes of the app. Raises ValueError for a tag with parameters that are not in the path."""
         for route in iter_route_contexts(app.routes):
-            rule = getattr(route.endpoint, _MARK, None)
+            rule = getattr(route.endpoint, _RULE, None)
             if rule is None or route.path is None:
                 continue
+            _check_tags(route.path, rule, route.path_regex.groupindex)
+            self.tags.update(rule.tags)
             if 404 not in route.responses:
                 rule = replace(rule, missing_ttl=0.0)
-            cached = _Route(route.path, route.path_regex, frozenset(_declared(route.dependant)), rule)
+            cached = _Route(route.path, route.path_regex, frozenset(_query_parameters(route.dependant)), rule)
             if "{" in route.path:
                 self._by_pattern.append(cached)
             else:
                 self._by_path[route.path] = cached
 
-    def find(self, scope: Scope) -> Asked | None:
+    def match(self, scope: Scope) -> Match | None:
+        """Return the key of a GET, `BYPASS`, or None for a route that is not cached."""
         path, query = scope["path"], scope["query_string"]
-        find = self._remembered if len(path) + len(query) < _SHORT else self._find  # long ones may be somebody's junk
-        return find(path, query)
+        # Long URLs are not memoized: clients could fill the memory with them.
+        match = self._matches if len(path) + len(query) < _MAX_MATCH_LENGTH else self._match
+        return match(path, query)
 
-    def _find(self, path: str, query_string: bytes) -> Asked | None:
+    def _match(self, path: str, query_string: bytes) -> Match | None:
         route, parameters = self._by_path.get(path), {}
         if route is None:
             for candidate in self._by_pattern:
@@ -101,14 +111,22 @@ class CachedRoutes:
                     break
             else:
                 return None
-        query = _canonical(query_string, route.query)
+        query = _canonical_query(query_string, route.query)
         if query is None or not all(map(_is_canonical, parameters.values())):
-            return NOT_ASKED
-        names = [tag.format(**parameters) for tag in route.rule.tags] if parameters else [*route.rule.tags]
-        return Asked(f"GET {path}?{query}", names, route.rule)
+            return BYPASS
+        filled = [tag(**{name: parameters[name] for name in tag.parameters}) for tag in route.rule.tags]
+        return Match(f"GET {path}?{query}", tuple([tag.name for tag in filled]), route.rule)
 
 
-def _declared(dependant: Any) -> Iterator[str]:
+def _check_tags(path: str, rule: Rule, parameters: Iterable[str]) -> None:
+    for tag in rule.tags:
+        if unknown := [name for name in tag.parameters if name not in parameters]:
+            raise ValueError(
+                f"@cached_response of {path}: {tag!r} needs {', '.join(unknown)}, which the path does not have."
+            )
+
+
+def _query_parameters(dependant: Any) -> Iterator[str]:
     for field in dependant.query_params:
         kind = field.field_info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -116,11 +134,11 @@ def _declared(dependant: Any) -> Iterator[str]:
         else:
             yield field.alias
     for each in dependant.dependencies:
-        yield from _declared(each)
+        yield from _query_parameters(each)
 
 
-def _canonical(query: bytes, declared: frozenset[str]) -> str | None:
-    """One spelling for all that mean the same; None for what is not declared, said twice or no UTF-8."""
+def _canonical_query(query: bytes, declared: frozenset[str]) -> str | None:
+    """One spelling for equal queries; None for undeclared or repeated parameters and invalid UTF-8."""
     if not query:
         return ""
     try:
@@ -134,5 +152,5 @@ def _canonical(query: bytes, declared: frozenset[str]) -> str | None:
 
 
 def _is_canonical(parameter: str) -> bool:
-    """007 is 7 to an endpoint, and would be another one to an invalidation."""
+    """False for 007, which is 7 to the endpoint, but would have a tag that no invalidation uses."""
     return not parameter.isdigit() or (parameter.isascii() and (parameter[0] != "0" or parameter == "0"))

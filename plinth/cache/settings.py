@@ -21,7 +21,10 @@ class RedisSettings(BaseModel):
 
 
 class CacheSettings(BaseModel):
-    responses: bool = Field(True, description="Keep the answers of the routes that say so (`@cached_response`).")
-    namespace: str = Field("plinth", description="Begins every key in Redis; services that share one need their own.")
+    responses: bool = Field(True, description="Cache the responses of routes with `@cached_response`.")
+    namespace: str = Field(
+        "",  # plinth.settings derives it from the name of the service
+        description="Prefix of all keys in Redis; services that share one need their own. Unset: APP_NAME.",
+    )
     memory_entries: int = Field(10_000, ge=1, description="Most entries kept in memory, per worker.")
     memory_megabytes: int = Field(32, ge=1, description="Most memory they take, per worker.")

@@ -1,25 +1,24 @@
-"""PostgreSQL: pools, the transaction, reads without one, keyset pages."""
+"""PostgreSQL: sessions for changes, reads without a transaction, keyset pages, optimistic locking."""
 
 from plinth.database.engine import Database, open_database
 from plinth.database.keyset import Keyset, KeysetPage
+from plinth.database.query import Query, Readable
 from plinth.database.reads import Reads
-from plinth.database.replica import must_see
+from plinth.database.sessions import Session, Versions, check_version
 from plinth.database.settings import DatabaseSettings
-from plinth.database.statements import AnySelect, Change, Query
-from plinth.database.transaction import Transaction
 from plinth.database.types import Money
 
 __all__ = [
-    "AnySelect",
-    "Change",
     "Database",
     "DatabaseSettings",
     "Keyset",
     "KeysetPage",
     "Money",
     "Query",
+    "Readable",
     "Reads",
-    "Transaction",
-    "must_see",
+    "Session",
+    "Versions",
+    "check_version",
     "open_database",
 ]

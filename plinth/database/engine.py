@@ -1,21 +1,19 @@
-"""One `Database` per process: a pool for transactions and a pool for reads, both of fixed size."""
+"""One `Database` per process: SQLAlchemy's engine for transactions and asyncpg's pool for reads, both of fixed size."""
 
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
-import asyncpg
-import orjson
 from sqlalchemy import ColumnElement, Integer, cast, func, literal, select
-from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from plinth.database.pool import Pool, connect, connection_options
+from plinth.database.connections import PREPARED_STATEMENTS, connection_options
+from plinth.database.events import listen
+from plinth.database.query import Query
 from plinth.database.reads import Reads
 from plinth.database.replica import Replica, ReplicaReads
-from plinth.database.sessions import SessionPool
+from plinth.database.sessions import Sessions
 from plinth.database.settings import DatabaseSettings
-from plinth.database.statements import DIALECT, Query
-from plinth.database.transaction import Transaction
 from plinth.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -34,37 +32,34 @@ AVAILABLE_CONNECTIONS = Query(
 
 
 class Database:
-    """`transaction()` is where something changes; `reads` answers without one."""
+    """`sessions.begin()` is where something changes; `reads` reads without a transaction."""
 
     def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
-        self._write_pool = SessionPool(settings, application_name)
-        read_pool = create_read_pool(settings, application_name, settings.read_pool_size)
-        # Probes have a connection of their own: that every other is busy is no reason to take no more requests.
-        probe_pool = create_read_pool(settings, application_name, size=1)
-        self._pools: list[Pool] = [self._write_pool, read_pool, probe_pool]
+        self._engine = create_engine(settings, application_name)
+        # Probes have a connection of their own: that all others are busy is no reason to receive no more requests.
+        self._probes = Reads(settings, application_name, size=1)
+        self.reads = Reads(settings, application_name, settings.read_pool_size)
+        self._opened = [self._probes, self.reads]
         self.pooled_connections = settings.pool_size + settings.read_pool_size + 1
-        self.reads = Reads(read_pool, settings)
-        self._probes = Reads(probe_pool, settings)
-        self._slow_seconds = settings.slow_statement_seconds
         self.replica: Replica | None = None
         if settings.replica_url:
             there = settings.model_copy(update={"url": settings.replica_url})
-            self._pools += [create_read_pool(there, application_name, size) for size in (settings.read_pool_size, 1)]
-            self.replica = Replica(self._probes, Reads(self._pools[-1], there), settings.replica_lag_seconds)
-            self.reads = ReplicaReads(read_pool, self._pools[-2], self.replica, settings)
-
-    def transaction(self) -> Transaction:
-        """To be entered: returning commits, raising rolls back."""
-        return Transaction(self._write_pool, self._slow_seconds, self.replica.wrote if self.replica else None)
+            probe = Reads(there, application_name, size=1)
+            self.replica = Replica(self._probes, probe, settings.replica_lag_seconds)
+            self.reads = ReplicaReads(
+                settings, application_name, Reads(there, application_name, settings.read_pool_size), self.replica
+            )
+            self._opened = [self._probes, self.reads, probe]
+        self.sessions = Sessions(self._engine, self.replica.wrote if self.replica else None)
 
     async def warn_of_too_many_connections(self, workers: int) -> None:
-        """Compare what the workers of this host may open with what the server lets ordinary users have."""
+        """Compare what the workers of this host may open with what the server allows ordinary users."""
         wanted = workers * self.pooled_connections
         try:
             available = await self.reads.first(AVAILABLE_CONNECTIONS)
         except UnavailableError:
             # Not a reason to refuse to start: a worker that is replaced during a failover must come up.
-            log.warning("PostgreSQL cannot be reached yet; /health/ready tells when it can")
+            log.warning("PostgreSQL cannot be reached yet; /health/ready answers 503 until it can")
             return
         if available is not None and wanted > available:
             log.warning(
@@ -79,14 +74,21 @@ class Database:
         """Raises UnavailableError unless the database answers."""
         await self._probes.first(PING)
 
+    async def open(self) -> None:
+        for reads in self._opened:
+            await reads.open()
+
     async def close(self) -> None:
-        for pool in self._pools:
-            await pool.close()
+        for reads in self._opened:
+            await reads.close()
+        await self._engine.dispose()
 
 
 @asynccontextmanager
 async def open_database(settings: DatabaseSettings, application_name: str) -> AsyncIterator[Database]:
+    """The pools of the process. They connect when a connection is needed first."""
     database = Database(settings, application_name)
+    await database.open()
     try:
         async with database.replica.followed() if database.replica else nullcontext():
             yield database
@@ -94,19 +96,21 @@ async def open_database(settings: DatabaseSettings, application_name: str) -> As
         await database.close()
 
 
-def create_read_pool(settings: DatabaseSettings, application_name: str, size: int) -> Pool:
-    _, address = DIALECT.create_connect_args(make_url(settings.url))  # type: ignore[no-untyped-call]
-    options = address | connection_options(settings, application_name)
-
-    async def connect_for_reads() -> asyncpg.Connection:
-        connection = await connect(**options)
-        for name in ("json", "jsonb"):  # SQLAlchemy leaves these to the driver
-            await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=orjson.loads)
-        return connection
-
-    return Pool(
-        connect_for_reads,
-        size,
-        timeout_seconds=settings.pool_timeout_seconds,
-        recycle_seconds=settings.pool_recycle_seconds,
+def create_engine(settings: DatabaseSettings, application_name: str) -> AsyncEngine:
+    """An engine with a pool of fixed size: overflow connections would be opened and closed all the time under load."""
+    options = connection_options(settings, application_name)
+    if settings.prepared_statements:
+        options["prepared_statement_cache_size"] = PREPARED_STATEMENTS
+    else:
+        options |= {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+    engine = create_async_engine(
+        settings.url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_use_lifo=True,
+        pool_timeout=settings.pool_timeout_seconds,
+        pool_recycle=settings.pool_recycle_seconds,
+        connect_args=options,
     )
+    listen(engine.sync_engine, settings.slow_statement_seconds)
+    return engine

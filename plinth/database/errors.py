@@ -1,16 +1,20 @@
-"""What PostgreSQL refuses is told in the service's own words; its text never leaves the log."""
+"""Translates what PostgreSQL, asyncpg and SQLAlchemy raise into plinth's errors. Database text stays in the log."""
+
+from typing import NoReturn
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
 from plinth.errors import AppError, ConflictError, UnavailableError
 
-DATABASE_AWAY = "The database cannot be reached; try again in a moment."
-DATABASE_BUSY = "Every database connection is busy; try again in a moment."
+DATABASE_AWAY = "The database cannot be reached. Try again in a moment."
+DATABASE_BUSY = "All database connections are busy. Try again in a moment."
 
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
+# What `asyncpg.connect()` raises where the server is away or does not accept the connection.
 REFUSALS = (
     OSError,  # refused, unreachable, timed out
     asyncpg.CannotConnectNowError,
@@ -24,30 +28,34 @@ REFUSALS = (
 UNIQUE_VIOLATION = "23505"
 FOREIGN_KEY_VIOLATIONS = {"23503", "23001"}
 CONNECTION_LOST = {"57P01", "57P02", "57P03", "25006"}  # the server stops, or has become a standby
-CHANGED_MEANWHILE = ConflictError, "Somebody else changed the same data at the same time; try again."
-TOO_SLOW = UnavailableError, "The database took too long to answer; try again in a moment."
-PASSING = {
-    "40001": CHANGED_MEANWHILE,  # serialization failure
-    "40P01": CHANGED_MEANWHILE,  # deadlock
+CONCURRENT_CHANGE = ConflictError, "The same data was changed at the same time. Try again."
+TOO_SLOW = UnavailableError, "The database took too long to answer. Try again in a moment."
+TRANSIENT = {
+    "40001": CONCURRENT_CHANGE,  # serialization failure
+    "40P01": CONCURRENT_CHANGE,  # deadlock
     "57014": TOO_SLOW,  # statement timeout
     "55P03": TOO_SLOW,  # lock timeout
 }
 
 
-def translate(error: Exception, sql: str = "") -> AppError | None:
-    """The AppError that a client may see in place of a database error; None where there is none."""
+def raise_translated(error: Exception) -> NoReturn:
+    """Raise the error that a client may see, caused by this one; or this one, where there is none."""
+    if translated := translate(error):
+        raise translated from error
+    raise error
+
+
+def translate(error: Exception) -> AppError | None:
+    """The error that a client may see in place of a database error; None where there is none."""
+    if isinstance(error, PoolTimeoutError):
+        return UnavailableError(DATABASE_BUSY)
     if isinstance(error, TimeoutError) or is_connection_lost(error):
         return UnavailableError(DATABASE_AWAY)
     cause = _driver_error(error)
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
-        return _conflict(cause, getattr(error, "statement", None) or sql)
-    kind, message = PASSING.get(_sqlstate(error), (None, ""))
+        return _conflict(cause, getattr(error, "statement", None) or "")
+    kind, message = TRANSIENT.get(_sqlstate(error), (None, ""))
     return kind(message) if kind else None
-
-
-def may_be_repeated(error: BaseException) -> bool:
-    """Of what changes nothing: its connection had died, which tells nothing of another."""
-    return isinstance(error, DRIVER_ERRORS) and not isinstance(error, TimeoutError) and is_connection_lost(error)
 
 
 def is_connection_lost(error: Exception) -> bool:
@@ -59,7 +67,7 @@ def is_connection_lost(error: Exception) -> bool:
 
 
 def _sqlstate(error: Exception) -> str:
-    if isinstance(error, StaleDataError):  # the session's own word, of a `version_id_col`
+    if isinstance(error, StaleDataError):  # the session's own, of a `version_id_col`
         return "40001"
     return getattr(_driver_error(error), "sqlstate", None) or ""
 
@@ -74,12 +82,12 @@ def _conflict(error: asyncpg.IntegrityConstraintViolationError, sql: str) -> Con
         return ConflictError(f"{_subject(error)} is already taken.")
     if error.sqlstate in FOREIGN_KEY_VIOLATIONS:
         if sql.startswith("DELETE"):
-            return ConflictError("Something else still refers to it, so it cannot be deleted.")
+            return ConflictError("It cannot be deleted while something else refers to it.")
         return ConflictError(f"{_subject(error)} refers to something that does not exist.")
     return None
 
 
 def _subject(error: asyncpg.IntegrityConstraintViolationError) -> str:
-    """What a constraint guards, by our naming convention: `uq_products_sku` guards this sku."""
+    """What a constraint guards, by the naming convention: `uq_products_sku` guards the sku."""
     _, _, columns = (error.constraint_name or "").partition(f"_{error.table_name}_")
     return f"This {columns}" if columns else "This"

@@ -6,16 +6,16 @@ See https://use-the-index-luke.com/no-offset.
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_type_hints
+from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, TypeAdapter
 from sqlalchemy import ColumnElement, bindparam, func, select, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-from plinth.database.reads import Reads
-from plinth.database.statements import AnySelect, Query
+from plinth.database.query import AnySelect, Query, Readable
 from plinth.errors import InvalidError
 
 RowT = TypeVar("RowT", bound=NamedTuple)
@@ -28,28 +28,31 @@ def _utc(instant: datetime) -> datetime:
         raise ValueError("is outside of the years 1 to 9999") from None
 
 
-# A cursor comes from outside: what it holds must fit the column before PostgreSQL sees it.
-BIGINT = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-CURSOR_TYPES = {
-    int: BIGINT,
+# A cursor comes from the client: its values must fit the column before PostgreSQL sees them.
+CURSOR_TYPES: dict[Any, Any] = {
+    int: Annotated[int, Field(ge=-(2**63), lt=2**63)],
     str: Annotated[str, Field(pattern=r"^[^\x00]*$")],
     Decimal: Annotated[Decimal, Field(max_digits=17, decimal_places=2)],
     datetime: Annotated[AwareDatetime, AfterValidator(_utc)],
+    date: date,
+    UUID: UUID,
 }
+_NOT_FILTERS = {"sort", "limit", "cursor", "total"}
 
 
 @dataclass(frozen=True, slots=True)
 class KeysetPage(Generic[RowT]):
     rows: list[RowT]
     next_cursor: str | None
-    total: int | None  # None unless asked for
+    total: int | None  # None unless it was requested
 
 
 class Keyset(Generic[RowT]):
     """A list that can be sorted, filtered and read page by page, each page in one statement.
 
-    `sorts` and `filters` go by the names that callers use. A sort's name is that of a field of `row`, "id" among
-    them, which breaks ties; a filter's condition has a bind parameter of the filter's name.
+    The keys of `sorts` and `filters` are the names that clients use. A sort is named after a field of `row`; "id" is
+    among them and breaks ties. The condition of a filter has a bind parameter of the filter's name. Raises TypeError
+    for a sort by a nullable column, whose rows would be lost, or by a type that a cursor cannot hold.
     """
 
     def __init__(
@@ -61,46 +64,68 @@ class Keyset(Generic[RowT]):
         sorts: Mapping[str, InstrumentedAttribute[Any]],
         filters: Mapping[str, ColumnElement[bool]],
     ) -> None:
+        self._name = name
         self._row = row
         self._statement = statement
         self._sorts = sorts
         self._filters = filters
         self._queries: dict[tuple[str, frozenset[str], bool], Query[Any]] = {}
         types = get_type_hints(row)
-        self._cursors: dict[str, TypeAdapter[tuple[str, str, Any, int]]] = {
-            sort: TypeAdapter(tuple[Literal[name], Literal[sort], CURSOR_TYPES[types[field]], BIGINT])  # type: ignore[valid-type]
+        for field, column in sorts.items():
+            if column.nullable:
+                raise TypeError(f"{name} cannot be sorted by {field}: it may be NULL, and NULL is not after any value.")
+            if types[field] not in CURSOR_TYPES:
+                raise TypeError(f"{name} cannot be sorted by {field}: a cursor cannot hold a {types[field]}.")
+        self._cursors: dict[str, TypeAdapter[tuple[str, str, Any, Any]]] = {
+            sort: TypeAdapter(
+                tuple[Literal[name], Literal[sort], CURSOR_TYPES[types[field]], CURSOR_TYPES[types["id"]]]  # type: ignore[valid-type]
+            )
             for field in sorts
             for sort in (field, f"-{field}")
         }
-        self._name = name
+
+    def check(self, schema: type[BaseModel]) -> None:
+        """Raise TypeError unless every filter and sort that a schema of query parameters declares is one of the list's.
+
+        Call it where the schema and the list meet, at import: else the first request with the filter would fail.
+        """
+        declared = schema.model_fields.keys() - _NOT_FILTERS
+        if unknown := declared - self._filters.keys():
+            raise TypeError(
+                f"{schema.__name__} declares filters that {self._name} lacks: {', '.join(sorted(unknown))}."
+            )
+        sorts = get_args(schema.model_fields["sort"].annotation)
+        if unknown := set(sorts) - self._cursors.keys():
+            names = ", ".join(sorted(unknown))
+            raise TypeError(f"{schema.__name__} declares sorts that {self._name} does not have: {names}.")
 
     async def page(
-        self, reads: Reads, *, sort: str, limit: int, cursor: str | None, total: bool, **filters: Any
+        self, db: Readable, *, sort: str, limit: int, cursor: str | None, total: bool, **filters: Any
     ) -> KeysetPage[RowT]:
-        """The `limit` rows after `cursor`, by `sort` ("-" before it for descending); filters that are None don't count.
+        """The `limit` rows after `cursor`, by `sort` ("-" before it for descending); a filter of None is left out.
 
         Raises InvalidError for a cursor that is broken or was made for another list or sort.
         """
         given = {name: value for name, value in filters.items() if value is not None}
         if cursor is not None:
             given["after"], given["after_id"] = self._decode(sort, cursor)
-        rows = await reads.all(self._query(sort, frozenset(given), total), **given, limit=limit + 1)
-        counted = rows[0][-1] if total else None
-        rows = [self._row(*row[:-1]) for row in rows if row[0] is not None] if total else rows
+        rows = await db.all(self._query(sort, frozenset(given), total), **given, limit=limit + 1)
+        counted = rows[0].total if total else None
+        rows = [self._row(*row[:-1]) for row in rows if row.id is not None] if total else rows
         more = len(rows) > limit
         rows = rows[:limit]
         return KeysetPage(rows, self._encode(sort, rows[-1]) if more else None, counted)
 
-    def _encode(self, sort: str, row: RowT) -> str:
-        values = (self._name, sort, getattr(row, sort.removeprefix("-")), row.id)  # type: ignore[attr-defined]
+    def _encode(self, sort: str, row: Any) -> str:
+        values = (self._name, sort, getattr(row, sort.removeprefix("-")), row.id)
         return urlsafe_b64encode(self._cursors[sort].dump_json(values)).rstrip(b"=").decode()
 
-    def _decode(self, sort: str, cursor: str) -> tuple[Any, int]:
+    def _decode(self, sort: str, cursor: str) -> tuple[Any, Any]:
         try:
             data = b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             _, _, value, id = self._cursors[sort].validate_json(data)
         except ValueError as error:
-            message = "This is not a cursor of this list in this order; leave it out to start from the first page."
+            message = "This is not a cursor of this list in this order. Leave it out to start from the first page."
             raise InvalidError("cursor", message) from error
         return value, id
 
@@ -116,20 +141,18 @@ class Keyset(Generic[RowT]):
         filtered = self._statement.where(*(self._filters[name] for name in sorted(given - {"after", "after_id"})))
         page = filtered.limit(bindparam("limit"))
         if "after" in given:
-            here, after = tuple_(column, id), tuple_(bindparam("after", type_=column.type), bindparam("after_id"))
-            page = page.where(here < after if sort.startswith("-") else here > after)
+            after = tuple_(bindparam("after", type_=column.type), bindparam("after_id", type_=id.type))
+            page = page.where(tuple_(column, id) < after if sort.startswith("-") else tuple_(column, id) > after)
         if not total:
             return Query(self._row, page.order_by(*_order(sort, column, id)))
-        # The count stands on the left, so that it arrives even where the page is empty.
+        # The count is the left side of the join, so that there is a row even where the page is empty.
         count = filtered.with_only_columns(func.count().label("total"), maintain_column_froms=True).subquery()
         rows = page.order_by(*_order(sort, column, id)).subquery()
         counted = select(*rows.c, count.c.total).select_from(count.outerjoin(rows, true()))
-        return Query(_as_tuple, counted.order_by(*_order(sort, rows.c[field], rows.c.id)))
+        fields = [(column.key, Any) for column in counted.exported_columns]
+        row: Any = NamedTuple(f"Counted{self._row.__name__}", fields)  # type: ignore[misc]
+        return Query(row, counted.order_by(*_order(sort, rows.c[field], rows.c.id)))
 
 
 def _order(sort: str, *columns: ColumnElement[Any] | InstrumentedAttribute[Any]) -> list[ColumnElement[Any]]:
     return [column.desc() if sort.startswith("-") else column.asc() for column in columns]
-
-
-def _as_tuple(*columns: Any) -> tuple[Any, ...]:
-    return columns

@@ -1,69 +1,134 @@
-"""A read takes one round trip and no transaction; between two reads it holds no connection.
+"""Reads outside of a transaction: one round trip each, and no connection held between two of them.
 
-`Reads` is a handle on a pool, not a session: each call acquires a connection, fetches and releases. So reads may be
-gathered, and a type checker refuses a write on them.
+`Reads` is a handle on asyncpg's own pool, not a session: each call acquires a connection, fetches and releases it. So
+reads may be gathered. Its connections are read-only: PostgreSQL itself refuses a function that writes.
 """
 
+import asyncio
+import logging
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
 import asyncpg
+import orjson
 
-from plinth.database.errors import DRIVER_ERRORS, may_be_repeated, translate
-from plinth.database.pool import Pool
+from plinth.database.connections import READ_ONLY, driver_arguments
+from plinth.database.errors import (
+    DATABASE_AWAY,
+    DATABASE_BUSY,
+    DRIVER_ERRORS,
+    REFUSALS,
+    is_connection_lost,
+    raise_translated,
+)
+from plinth.database.query import Query
 from plinth.database.settings import DatabaseSettings
-from plinth.database.statements import Query, log_statement
+from plinth.errors import UnavailableError
+
+log = logging.getLogger(__name__)
 
 RowT = TypeVar("RowT")
 
+CLOSE_SECONDS = 2.0
+
 
 class Reads:
-    """Raises UnavailableError wherever the database is away, busy or too slow."""
+    """Raises UnavailableError where the database cannot be reached, every connection is busy, or a read is too slow."""
 
-    def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
-        self._pool = pool
-        self._slow_seconds = settings.slow_statement_seconds
-        self._prepared_statements = settings.prepared_statements
+    def __init__(self, settings: DatabaseSettings, application_name: str, size: int) -> None:
+        self._settings = settings
+        self._pool = asyncpg.create_pool(
+            min_size=0,  # connects with the first read: a worker has to start while the database is away
+            max_size=size,
+            max_inactive_connection_lifetime=settings.pool_recycle_seconds,
+            init=_set_codecs,
+            reset=_keep_state,
+            **driver_arguments(settings, application_name, READ_ONLY),
+        )
         self.statements = 0  # run so far
 
+    async def open(self) -> None:
+        await self._pool
+
+    async def close(self) -> None:
+        """Close the pool, for which reads that are running have CLOSE_SECONDS."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._pool.close()
+        except (TimeoutError, *DRIVER_ERRORS):
+            self._pool.terminate()
+
     async def all(self, query: Query[RowT], /, **parameters: Any) -> list[RowT]:
-        return query.rows(await self._fetch(query.sql, query.arguments(parameters)))
+        return query.rows(await self._fetch(query, parameters))
 
     async def first(self, query: Query[RowT], /, **parameters: Any) -> RowT | None:
-        rows = query.rows(await self._fetch(query.sql, query.arguments(parameters)))
+        rows = query.rows(await self._fetch(query, parameters))
         return rows[0] if rows else None
 
-    async def _fetch(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
+    async def _fetch(self, query: Query[Any], parameters: dict[str, Any]) -> list[asyncpg.Record]:
+        if query.locks:
+            raise TypeError("A SELECT with a locking clause needs a transaction: run it on the session.")
+        sql, arguments = query.bind(parameters)
         started = perf_counter()
         try:
             try:
-                return await self._fetch_once(sql, arguments)
+                return await self.fetch_once(sql, arguments)
             except DRIVER_ERRORS as error:
-                if not may_be_repeated(error):
+                if not _is_safe_to_retry(error):
                     raise
-                return await self._fetch_once(sql, arguments)  # a read may be asked twice
+                return await self.fetch_once(sql, arguments)
         except DRIVER_ERRORS as error:
-            if told := translate(error):
-                raise told from error
-            raise
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                raise  # a function that writes, which is a mistake in the service
+            raise_translated(error)
         finally:
             self.statements += 1
-            log_statement(sql, perf_counter() - started, self._slow_seconds)
+            log_statement(sql, perf_counter() - started, self._settings.slow_statement_seconds)
 
-    async def _fetch_once(self, sql: str, arguments: list[Any], pool: Pool | None = None) -> list[asyncpg.Record]:
-        pool = pool or self._pool
-        connection = await pool.acquire()
+    async def fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
+        connection = await self._acquire()
         try:
-            if self._prepared_statements:
-                records = await connection.fetch(sql, *arguments)
-            else:
-                async with connection.transaction(readonly=True):  # keeps PgBouncer's server for parse and bind
-                    records = await connection.fetch(sql, *arguments)
-        except asyncpg.PostgresError:
-            pool.release(connection)
-            raise
-        except BaseException:
-            pool.discard(connection)  # cancelled or out of time: nobody knows what it is doing
-            raise
-        pool.release(connection)
-        return cast(list[asyncpg.Record], records)
+            # PgBouncer in transaction mode ignores the startup parameter that makes a connection read-only, and without
+            # named statements it may send Parse and Bind to two servers. Both need a transaction around the read.
+            if self._settings.prepared_statements and _is_read_only(connection):
+                return cast(list[asyncpg.Record], await connection.fetch(sql, *arguments))
+            async with connection.transaction(readonly=True):
+                return cast(list[asyncpg.Record], await connection.fetch(sql, *arguments))
+        finally:
+            await self._pool.release(connection)
+
+    async def _acquire(self) -> Any:
+        try:
+            return await self._pool.acquire(timeout=self._settings.pool_timeout_seconds)
+        except TimeoutError as error:
+            busy = self._pool.get_size() == self._pool.get_max_size()
+            raise UnavailableError(DATABASE_BUSY if busy else DATABASE_AWAY) from error
+        except REFUSALS as error:
+            raise UnavailableError(DATABASE_AWAY) from error
+
+
+def log_statement(sql: str, seconds: float, slow_seconds: float) -> None:
+    if seconds > slow_seconds:
+        log.warning("A statement took %(seconds).3f s: %(sql)s", {"seconds": seconds, "sql": sql})
+    else:
+        log.debug("%s", sql)
+
+
+def _is_safe_to_retry(error: Exception) -> bool:
+    """A read whose connection was lost. A TimeoutError is not: the server may be as slow the second time."""
+    is_read_only = isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+    return is_connection_lost(error) and not isinstance(error, TimeoutError) and not is_read_only
+
+
+def _is_read_only(connection: Any) -> bool:
+    """PostgreSQL reports the parameter when a connection is made, so that this costs no round trip."""
+    return getattr(connection.get_settings(), "default_transaction_read_only", "off") == "on"
+
+
+async def _set_codecs(connection: asyncpg.Connection) -> None:
+    for name in ("json", "jsonb"):  # SQLAlchemy's types leave these to the driver
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=orjson.loads)
+
+
+async def _keep_state(connection: asyncpg.Connection) -> None:
+    """Nothing to reset after a read. asyncpg's own reset would be a second round trip."""

@@ -27,10 +27,9 @@ import asyncpg
 from sqlalchemy import BigInteger, case, cast, func, literal_column, select
 
 from plinth.database.errors import DRIVER_ERRORS, is_connection_lost
-from plinth.database.pool import Pool
+from plinth.database.query import Query
 from plinth.database.reads import Reads
 from plinth.database.settings import DatabaseSettings
-from plinth.database.statements import Query
 from plinth.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -110,21 +109,29 @@ class Replica:
 
 
 class ReplicaReads(Reads):
-    """`pool` leads to the primary, and `replica_pool` to the replica."""
+    """Reads on the replica while it has all that a read must see, else on the primary."""
 
-    def __init__(self, pool: Pool, replica_pool: Pool, replica: Replica, settings: DatabaseSettings) -> None:
-        super().__init__(pool, settings)
-        self._replica_pool = replica_pool
+    def __init__(self, settings: DatabaseSettings, application_name: str, on_replica: Reads, replica: Replica) -> None:
+        super().__init__(settings, application_name, settings.read_pool_size)
+        self._on_replica = on_replica
         self._replica = replica
 
-    async def _fetch_once(self, sql: str, arguments: list[Any], pool: Pool | None = None) -> list[asyncpg.Record]:
+    async def open(self) -> None:
+        await super().open()
+        await self._on_replica.open()
+
+    async def close(self) -> None:
+        await super().close()
+        await self._on_replica.close()
+
+    async def fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
         if self._replica.has_all():
             try:
-                return await super()._fetch_once(sql, arguments, self._replica_pool)
+                return await self._on_replica.fetch_once(sql, arguments)
             except asyncpg.QueryCanceledError:
                 raise  # what is too slow there is too slow here
             except (*DRIVER_ERRORS, UnavailableError) as error:
                 # A table that is not there yet, or a version of a row that no longer is: the primary has both.
                 if isinstance(error, UnavailableError) or is_connection_lost(error):
                     self._replica.lose(error)
-        return await super()._fetch_once(sql, arguments)
+        return await super().fetch_once(sql, arguments)

@@ -1,120 +1,149 @@
-"""SQLAlchemy's session as a guest of a transaction: it runs where that has begun, and is not asked when it ends."""
+"""Changes: a stock `AsyncSession` of a stock pool, in a transaction. Returning commits, raising rolls back.
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+async with sessions.begin() as session:
+    session.add(Category(name="Lamps"))
+
+Nothing else in a service commits: repositories flush.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
-from sqlalchemy import Connection, NullPool, PoolProxiedConnection, event
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.util import await_
+from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from plinth.database.errors import DATABASE_AWAY
-from plinth.database.pool import PREPARED_STATEMENTS, Pool, connect, connection_options
-from plinth.database.settings import DatabaseSettings
-from plinth.errors import UnavailableError
+from plinth.database.errors import is_connection_lost, raise_translated
+from plinth.database.query import Query
+from plinth.errors import ChangedError
 
-UNPREPARED = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+log = logging.getLogger(__name__)
 
+RowT = TypeVar("RowT")
+Versions: TypeAlias = Collection[int] | None
+"""The versions that a change may be made to; None is any."""
 
-class SessionPool(Pool):
-    """Connections that SQLAlchemy's engine has opened, so that a session can join what is done on one."""
-
-    def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
-        super().__init__(
-            self._open_by_engine,
-            settings.pool_size,
-            timeout_seconds=settings.pool_timeout_seconds,
-            recycle_seconds=settings.pool_recycle_seconds,
-        )
-        self._engine = create_engine(settings, application_name)
-        self._wrapped: dict[asyncpg.Connection, PoolProxiedConnection] = {}
-
-    def engine_side(self, connection: asyncpg.Connection) -> Connection:
-        """For one session: what one does to its connection (`schema_translate_map`) is not the next one's."""
-        # When it is lost it must not open another, of which nobody here would know.
-        return Connection(self._engine.sync_engine, connection=self._wrapped[connection], _allow_revalidate=False)
-
-    def release(self, connection: asyncpg.Connection) -> None:
-        if self._wrapped[connection].is_valid:
-            super().release(connection)
-        else:
-            self.discard(connection)
-
-    def discard(self, connection: asyncpg.Connection) -> None:
-        self._wrapped.pop(connection, None)
-        super().discard(connection)
-
-    async def _open_by_engine(self) -> asyncpg.Connection:
-        opened = await self._engine.connect()
-        connection: asyncpg.Connection = (await opened.get_raw_connection()).driver_connection
-        self._wrapped[connection] = await opened.run_sync(_without_pool)
-        return connection
+ROLLBACK_SECONDS = 2.0
+BUSY_SECONDS = 0.01
+CONCURRENT_USE = "isce"  # https://sqlalche.me/e/21/isce
 
 
-def _without_pool(connection: Connection) -> PoolProxiedConnection:
-    connection.detach()
-    return connection.connection
+class Session(AsyncSession):
+    """SQLAlchemy's AsyncSession; everything in SQLAlchemy's manual works in it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.callbacks: list[Callable[[], Awaitable[None]]] = []
+
+    async def all(self, query: Query[RowT], /, **parameters: Any) -> list[RowT]:
+        """Run the same `Query` that `Reads` runs, inside of the transaction: it sees what was flushed."""
+        return [query.row(*row) for row in await self.execute(query.statement, parameters)]
+
+    async def first(self, query: Query[RowT], /, **parameters: Any) -> RowT | None:
+        row = (await self.execute(query.statement, parameters)).first()
+        return None if row is None else query.row(*row)
+
+    def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run `callback` after the commit and before the response; never after a rollback.
+
+        It also runs where the connection is lost during COMMIT, since the transaction may have been committed.
+        """
+        self.callbacks.append(callback)
 
 
-def create_engine(settings: DatabaseSettings, application_name: str) -> AsyncEngine:
-    """For connections on which others begin and end transactions: to SQLAlchemy, each statement is one by itself."""
-    engine = create_async_engine(
-        settings.url,
-        poolclass=NullPool,
-        isolation_level="AUTOCOMMIT",
-        connect_args={
-            **connection_options(settings, application_name),
-            "async_creator_fn": connect,
-            **({"prepared_statement_cache_size": PREPARED_STATEMENTS} if settings.prepared_statements else UNPREPARED),
-        },
-    )
-    event.listen(engine.sync_engine, "handle_error", _tell_silence)
-    return engine
+class Sessions:
+    """Begins transactions on an engine. `on_commit` is called after each that may have changed something."""
+
+    def __init__(self, engine: AsyncEngine, on_commit: Callable[[], None] | None = None) -> None:
+        self._engine = engine
+        self._on_commit = on_commit
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Session]:
+        """A session whose transaction begins with its first statement, which is when it takes a connection.
+
+        Raises ConflictError or UnavailableError for what the database refuses, at COMMIT too.
+        """
+        may_be_committed = False
+        async with Session(self._engine, expire_on_commit=False, close_resets_only=False) as session:
+            try:
+                async with session.begin():
+                    try:
+                        yield session
+                        await session.flush()
+                    except BaseException:
+                        await _roll_back(session)
+                        raise
+                    may_be_committed = session.in_transaction()
+            except (SQLAlchemyError, asyncpg.PostgresError) as error:
+                may_be_committed = may_be_committed and is_connection_lost(error)
+                raise_translated(error)
+            except Exception:
+                may_be_committed = False
+                raise
+            finally:
+                if may_be_committed:
+                    await self._run_callbacks(session)
+
+    async def _run_callbacks(self, session: Session) -> None:
+        cancelled: asyncio.CancelledError | None = None
+        if self._on_commit is not None:
+            self._on_commit()
+        for callback in session.callbacks:
+            try:
+                await callback()
+            except asyncio.CancelledError as error:
+                cancelled = error  # the remaining callbacks still have to run
+            except Exception:
+                # The transaction is committed: an error answer would deny it.
+                log.exception("%r failed after the commit", callback)
+        if cancelled is not None:
+            raise cancelled
 
 
-def _tell_silence(context: ExceptionContext) -> None:
-    """A statement's own timeout; a TimeoutError of whatever else runs in a transaction is not the database's."""
-    if isinstance(context.original_exception, TimeoutError):
-        raise UnavailableError(DATABASE_AWAY) from context.original_exception
+async def _roll_back(session: Session) -> None:
+    """PostgreSQL rolls back when a connection ends, so one that cannot be rolled back soon is closed instead."""
+    try:
+        async with asyncio.timeout(ROLLBACK_SECONDS):
+            await session.rollback()
+    except (SQLAlchemyError, asyncpg.PostgresError, OSError):
+        log.info("A connection is closed because it could not be rolled back", exc_info=True)
+        await _invalidate(session)
 
 
-def guest_session(pool: SessionPool, begun: Callable[[], Awaitable[asyncpg.Connection]]) -> AsyncSession:
-    """A session on the connection that `begun` gives, which is asked for when the session has something to say."""
-    return AsyncSession(sync_session_class=_Guest, expire_on_commit=False, info={"begun": begun, "pool": pool})
+async def _invalidate(session: Session) -> None:
+    """Close the connection, once no other task takes one for the session: `asyncio.gather()` leaves such tasks.
+
+    Returned to the pool, it would carry what they still execute into the transaction of another request.
+    """
+    while True:
+        try:
+            await session.invalidate()
+            return
+        except InvalidRequestError as error:
+            if error.code != CONCURRENT_USE:
+                raise
+            await asyncio.sleep(BUSY_SECONDS)
 
 
-class _Guest(Session):
-    def get_bind(self, *_: Any, **__: Any) -> Connection:
-        connection = await_(self.info["begun"]())
-        if "bind" not in self.info:
-            self.info["bind"] = self.info["pool"].engine_side(connection)
-        bind: Connection = self.info["bind"]
-        return bind
+class Versioned(Protocol):
+    """An entity whose mapper has a `version_id_col`."""
 
-    def connection(
-        self, bind_arguments: dict[str, Any] | None = None, execution_options: Mapping[str, Any] | None = None
-    ) -> Connection:
-        if "isolation_level" in (execution_options or ()):
-            raise RuntimeError("Execute SET TRANSACTION ISOLATION LEVEL: the transaction is not the session's.")
-        return super().connection(bind_arguments, execution_options)
+    @property
+    def id(self) -> object: ...
 
-    def begin_nested(self) -> SessionTransaction:
-        nested = super().begin_nested()
-        self.connection()  # here the part begins, also for what the driver does
-        return nested
+    @property
+    def version(self) -> int: ...
 
-    def begin(self, nested: bool = False) -> SessionTransaction:
-        if not nested:
-            raise RuntimeError("The transaction has begun; begin_nested() begins a part of it.")
-        return super().begin(nested)
 
-    def commit(self) -> NoReturn:
-        raise RuntimeError("A transaction is committed when what it is for returns.")
+def check_version(entity: Versioned, versions: Versions) -> None:
+    """Raise ChangedError unless the version of the entity is one of `versions`.
 
-    def rollback(self) -> NoReturn:
-        raise RuntimeError("Raise to roll a transaction back; begin_nested() is for a part of it.")
-
-    def close(self) -> NoReturn:
-        raise RuntimeError("The session ends with its transaction.")
+    Read the entity with a lock (`session.get(…, with_for_update=True)`): of two changes at once, the second then waits
+    and reads the version that the first has made.
+    """
+    if versions is not None and entity.version not in versions:
+        raise ChangedError(type(entity).__name__.lower(), str(entity.id))

@@ -17,7 +17,7 @@ def _asyncpg_url(url: str) -> str:
     except ArgumentError as error:
         raise ValueError("must look like postgresql://user:password@host:5432/name") from error
     if parsed.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-        raise ValueError("must start with postgresql://; Plinth runs on PostgreSQL alone")
+        raise ValueError("must start with postgresql://; no other database is supported")
     query = dict(parsed.query)
     if "sslmode" in query:
         query.setdefault("ssl", query.pop("sslmode"))
@@ -29,9 +29,9 @@ PostgresURL = Annotated[str, AfterValidator(_asyncpg_url)]
 
 class DatabaseSettings(BaseModel):
     url: PostgresURL = Field(
-        "postgresql+asyncpg://postgres@127.0.0.1:5432/plinth",
+        "",  # plinth.settings names it after the service
         repr=False,
-        description="PostgreSQL 16 or newer; `?sslmode=verify-full` asks for TLS.",
+        description="PostgreSQL 16 or newer; `?sslmode=verify-full` asks for TLS. Unset: local, named after APP_NAME.",
     )
     direct_url: PostgresURL | None = Field(
         None,

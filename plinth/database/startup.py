@@ -14,10 +14,9 @@ import asyncpg
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
+from plinth.database.connections import driver_arguments
 from plinth.database.errors import DRIVER_ERRORS, is_connection_lost
-from plinth.database.pool import connection_options
 from plinth.database.settings import DatabaseSettings
-from plinth.database.statements import DIALECT
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +55,7 @@ async def wait_for_direct(settings: DatabaseSettings) -> None:
 async def _reach(settings: DatabaseSettings, variable: str) -> asyncpg.Connection:
     """A connection, as soon as the database accepts one. `variable` names its URL."""
     url = make_url(settings.url)
-    _, address = DIALECT.create_connect_args(url)  # type: ignore[no-untyped-call]
-    options = address | connection_options(settings, "startup")
+    options = driver_arguments(settings, "startup")
     give_up_at = asyncio.get_running_loop().time() + settings.wait_seconds
     pause = SHORTEST_PAUSE_SECONDS
     while True:

@@ -2,16 +2,17 @@
 
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware, accepted_versions
-from plinth.http.docs import add_docs, openapi
+from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.problems import problem, problem_responses
 from plinth.http.requests import HeadMiddleware, QueryEncodingMiddleware, RequestContextMiddleware
 from plinth.http.responses import Links, ORJSONResponse, Validators, ValidatorsMiddleware
-from plinth.http.routing import add_short_ways
+from plinth.http.routing import FastRoute
 from plinth.http.security import HttpsRedirectMiddleware, SecurityHeadersMiddleware, cors
 
 __all__ = [
     "ConditionalMiddleware",
+    "FastRoute",
     "GZipMiddleware",
     "HeadMiddleware",
     "HttpsRedirectMiddleware",
@@ -25,10 +26,8 @@ __all__ = [
     "ValidatorsMiddleware",
     "accepted_versions",
     "add_docs",
-    "add_short_ways",
     "cors",
     "exception_handlers",
-    "openapi",
     "problem",
     "problem_responses",
 ]

@@ -1,6 +1,8 @@
-"""How Gunicorn's workers serve the app, and leave without a request failing."""
+"""Gunicorn workers that start, reload and stop without failing a request."""
 
-from plinth.serving.fleet import fleet, handle_sigterm
-from plinth.serving.settings import ServerSettings, available_cores
+from plinth.serving.fleet import fleet
+from plinth.serving.settings import ServerSettings
 
-__all__ = ["ServerSettings", "available_cores", "fleet", "handle_sigterm"]
+is_draining = fleet.is_draining
+
+__all__ = ["ServerSettings", "fleet", "is_draining"]

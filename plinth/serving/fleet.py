@@ -1,46 +1,52 @@
-"""What Gunicorn's master and its workers know of one another: a page of memory that every fork shares.
+"""What Gunicorn's master and its workers share to replace workers without a gap, and Gunicorn's hooks for it.
 
-Gunicorn tells a worker to stop by SIGTERM, and does not say why. Whether others are to take its place, and whether they
-serve yet, is on this page. Each field has one writer, or is settled by a second look.
+Gunicorn stops a worker by SIGTERM and gives no reason: the service stops, a reload replaces the worker, there are more
+workers than configured, or an operator killed it. A worker that is replaced must serve until its successor does; one
+that is not must not wait. Each worker finds the reason on a page of memory that every fork inherits.
+
+This is the one module that depends on Gunicorn's internals: it reads `WORKERS` of the arbiter and changes `num_workers`
+(see `child_exit`). If those are missing, or Gunicorn handles SIGTERM in another way, nothing is recorded: workers then
+stop at once and without a drain, as Gunicorn's own do.
 """
 
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from mmap import mmap
+from types import FrameType
 from typing import Any
 
 from plinth.serving.settings import ServerSettings
 
-_SPAWNED, _ALIVE, _WANTED, _RELOADED, _TURN, _ASKED, _DRAINING, _STOPPING, _BOOTED = range(9)
+log = logging.getLogger(__name__)
+
+_SPAWNED, _ALIVE, _WANTED, _RELOADED, _TURN, _REQUESTED, _DRAINING, _STOPPING, _BOOTED = range(9)
 _AGES = 1024
 
 
 class Fleet:
-    """Workers are told apart by their age, which is Gunicorn's: the first is 1, and younger ones have higher ages."""
+    """Workers are known by their age, Gunicorn's serial number: the first is 1, and each fork has the next."""
 
     def __init__(self) -> None:
-        self._page = memoryview(mmap(-1, 8 * (_BOOTED + _AGES))).cast("q")
         self.settings = ServerSettings()
+        self._page = memoryview(mmap(-1, 8 * (_BOOTED + _AGES))).cast("q")
+        self._active = False
+        self._exit = lambda *_: sys.exit(0)
 
-    def configure(self, settings: ServerSettings) -> None:
-        """Set what the workers that are forked from now on use."""
-        self.settings = settings
-
-    # Of a worker.
+    # Called by workers.
 
     def booted(self, age: int) -> None:
-        """The worker serves."""
+        """Record that the worker serves."""
         self._page[_BOOTED + age % _AGES] = age
 
     def has_booted(self) -> bool:
-        """Whether any worker ever has."""
+        """Whether any worker ever served."""
         return self._booted_since(0) > 0
 
-    def may_leave(self, age: int, master: int) -> bool:
-        """Told to stop: not before somebody serves in its place, unless nobody is to."""
+    def may_stop(self, age: int, master: int) -> bool:
+        """Whether a worker that received SIGTERM may stop: it gets no successor, or that serves already."""
         page = self._page
         if page[_STOPPING] or (page[_ALIVE] > page[_WANTED] and page[_RELOADED] < age):
             return True
@@ -49,78 +55,96 @@ class Fleet:
         return self.is_replaced(age, master)
 
     def is_replaced(self, age: int, master: int) -> bool:
-        """Ask for a successor, again and again until one serves. Only one worker at a time has its turn."""
-        turn = self._page[_TURN]
-        if not self._page[_SPAWNED]:  # no hooks of ours, so nobody comes before it has gone
+        """Request a successor, and return whether it serves; to be called until it does. Workers are replaced in turn.
+
+        Two workers may find the turn free and both write their age. The later write stays, and since a worker goes on
+        only when its next call finds its own age there, the other one waits.
+        """
+        page = self._page
+        if not page[_SPAWNED]:  # the hooks are not active: a successor comes after the worker has exited
             return True
-        if not turn:
-            self._page[_TURN] = age
-        elif turn == age and not self._page[_ASKED]:  # nobody else has taken the turn meanwhile
-            self._page[_ASKED] = self._page[_SPAWNED]
-            os.kill(master, signal.SIGTTIN)
-        elif turn == age:
-            return self._booted_since(self._page[_ASKED]) > 0
+        if not page[_TURN]:
+            page[_TURN] = age
+        elif page[_TURN] == age and not page[_REQUESTED]:
+            page[_REQUESTED] = page[_SPAWNED]
+            os.kill(master, signal.SIGTTIN)  # one worker more
+        elif page[_TURN] == age:
+            return self._booted_since(page[_REQUESTED]) > 0
         return False
 
-    @property
-    def draining(self) -> bool:
-        return bool(self._page[_DRAINING] or self._page[_STOPPING])
+    def announce_stop(self) -> None:
+        """Record that no worker gets a successor any more."""
+        self._page[_STOPPING] = 1
+
+    def is_draining(self) -> bool:
+        """Whether readiness is to answer 503: the service is about to stop, or its drain file exists."""
+        file = self.settings.drain_file
+        return bool(self._page[_DRAINING] or self._page[_STOPPING]) or (file is not None and file.exists())
 
     def _booted_since(self, age: int) -> int:
         spawned = self._page[_SPAWNED]
         younger = range(max(age, spawned - _AGES) + 1, spawned + 1)
         return sum(self._page[_BOOTED + each % _AGES] == each for each in younger)
 
-    # Of the master: hooks of Gunicorn.
+    # Hooks, called in the master.
 
-    def on_starting(self, arbiter: Any) -> None:
-        """Let SIGTERM wait until load balancers have noticed that readiness answers 503."""
-        drain_seconds, drain_file = self.settings.drain_seconds, self.settings.drain_file
-        handle_term, stop = arbiter.handle_term, arbiter.stop
+    def on_starting(self, _arbiter: Any) -> None:
+        """Handle SIGTERM until Gunicorn does: process 1 of a container only receives signals that it handles."""
+        signal.signal(signal.SIGTERM, self._exit)
+        if self.settings.drain_file:
+            self.settings.drain_file.unlink(missing_ok=True)
 
-        def drain_first() -> None:
-            self._page[_DRAINING] = 1
-            told_since = drain_file.stat().st_mtime if drain_file and drain_file.exists() else time.time()
-            _wait(arbiter, drain_seconds - (time.time() - told_since))
-            handle_term()
+    def when_ready(self, arbiter: Any) -> None:
+        """Drain between SIGTERM and the stop: readiness answers 503 while the workers go on serving."""
+        stop, master = signal.getsignal(signal.SIGTERM), os.getpid()
+        known = hasattr(arbiter, "WORKERS") and hasattr(arbiter, "num_workers")
+        if not known or not callable(stop) or stop is self._exit:
+            log.warning("Workers stop without successors and without a drain: this version of Gunicorn is unknown.")
+            return
+        self._active = True
 
-        def tell_and_stop(graceful: bool = True) -> None:
-            self._page[_STOPPING] = 1
-            stop(graceful)
+        def drain(_number: int, _frame: FrameType | None) -> None:
+            # A worker has this handler until it sets its own. No logging here: the signal may interrupt a log call.
+            if os.getpid() == master and not self._page[_DRAINING]:
+                self._page[_DRAINING] = 1
+                signal.setitimer(signal.ITIMER_REAL, max(0.001, self._drain_seconds_left()))
 
-        arbiter.handle_term, arbiter.stop = drain_first, tell_and_stop
+        def end_drain(_number: int, frame: FrameType | None) -> None:
+            self.announce_stop()
+            stop(signal.SIGTERM, frame)
 
-    def on_reload(self, arbiter: Any) -> None:
-        self._page[_RELOADED] = arbiter.worker_age
+        signal.signal(signal.SIGALRM, end_drain)
+        signal.signal(signal.SIGTERM, drain)
+
+    def _drain_seconds_left(self) -> float:
+        """The drain began when `app drain` made its file, or begins now."""
+        file, now = self.settings.drain_file, time.time()
+        began_at = file.stat().st_mtime if file and file.exists() else now
+        return self.settings.drain_seconds - (now - began_at)
+
+    def on_reload(self, _arbiter: Any) -> None:
+        self._page[_RELOADED] = self._page[_SPAWNED]
 
     def nworkers_changed(self, _arbiter: Any, wanted: int, _before: int | None) -> None:
         self._page[_WANTED] = wanted
 
     def pre_fork(self, arbiter: Any, worker: Any) -> None:
-        self._page[_SPAWNED], self._page[_ALIVE] = worker.age, len(arbiter.WORKERS) + 1
+        if self._active:
+            self._page[_SPAWNED], self._page[_ALIVE] = worker.age, len(arbiter.WORKERS) + 1
 
     def child_exit(self, arbiter: Any, worker: Any) -> None:
-        self._page[_ALIVE] = len(arbiter.WORKERS)
-        if self._page[_TURN] != worker.age:
-            return
-        # It asked for one more, which is in its place now; a reload since has set the number anew.
-        if self._page[_ASKED] and self._page[_ASKED] >= self._page[_RELOADED] and arbiter.num_workers > 1:
-            arbiter.num_workers -= 1
-        self._page[_ASKED] = self._page[_TURN] = 0
+        """End the worker's turn. If it requested a successor, one worker less is wanted again.
 
-
-def handle_sigterm() -> None:
-    """Process 1 of a container gets no signal that it does not handle, and Gunicorn handles none before it begins."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-
-
-def _wait(arbiter: Any, seconds: float) -> None:
-    """Go on being a master for a while. SIGINT and SIGQUIT end it."""
-    hurried: dict[int, Callable[[], None]] = {signal.SIGINT: arbiter.handle_int, signal.SIGQUIT: arbiter.handle_quit}
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        for number in arbiter.wait_for_signals(timeout=left):
-            hurried.get(number, arbiter.reap_workers)()
+        SIGTTOU, the documented way, would be handled after Gunicorn has forked another worker in the place of this one.
+        A reload since the request has reset the number already.
+        """
+        page = self._page
+        if self._active:
+            page[_ALIVE] = len(arbiter.WORKERS)
+        if self._active and page[_TURN] == worker.age:
+            if page[_REQUESTED] and page[_REQUESTED] >= page[_RELOADED] and arbiter.num_workers > 1:
+                arbiter.num_workers -= 1
+            page[_REQUESTED] = page[_TURN] = 0
 
 
 fleet = Fleet()

@@ -1,8 +1,9 @@
-"""Uvicorn's server, which leaves in another order: successors come first, then connections end, idle ones last.
+"""A Uvicorn server that stops without a reset: successors start first, busy connections end next, idle ones last.
 
-Uvicorn closes idle and fresh connections as soon as it is asked to stop, and Gunicorn asks before the successors have
-booted: both reset requests. Here the listener stays open until they have; then each connection hears
-`Connection: close` with its next answer (RFC 9112 §9.6), and one that stays silent is closed at the end.
+Uvicorn closes idle connections as soon as it stops, and Gunicorn stops old workers before new ones have booted: a
+client that sends a request in that moment gets a reset. This server accepts connections until its successors do (see
+`Fleet.may_stop`). Then every response says `Connection: close` (RFC 9112 §9.6), and only a connection that stays
+idle is closed without one.
 """
 
 import asyncio
@@ -19,35 +20,32 @@ from uvicorn.server import Server
 
 from plinth.serving.fleet import fleet
 from plinth.serving.protocol import Protocol
-from plinth.serving.settings import ServerSettings
 from plinth.serving.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-# A client that sends nothing for this long after the listener has closed may well keep its connection for minutes.
+# A client without a request for this long after the listener was closed may well keep its connection for minutes.
 IDLE_SECONDS = 2.0
 TICK_SECONDS = 0.05
 
 
-class LeavingServer(Server):
+class GracefulServer(Server):
     """Serves in one of Gunicorn's workers."""
 
-    def __init__(self, config: Config, worker: Any, settings: ServerSettings) -> None:
+    def __init__(self, config: Config, worker: Any) -> None:
         super().__init__(config)
         self._worker = worker
-        self._settings = settings
-        self._asked = False
-        """To stop, by SIGTERM."""
-        self._told: list[int] = []
-        """The other signals to stop, which are from someone in a hurry."""
         self._watchdog = Watchdog()
+        self._draining = False
+        self._sigterm_received = False
+        self._fast_shutdown_signals: list[int] = []  # SIGINT and SIGQUIT
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM:  # Gunicorn repeats it every second
-            self._asked = True
-            return
-        self._told.append(sig)
-        self.should_exit = True
+            self._sigterm_received = True
+        else:
+            self._fast_shutdown_signals.append(sig)
+            self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -57,59 +55,59 @@ class LeavingServer(Server):
             self._watchdog.start()
 
     async def on_tick(self, counter: int) -> bool:
-        self._watchdog.seen()
-        self._worker.notify()  # Uvicorn does by the wall clock, which may step back
-        file = self._settings.drain_file
-        draining = fleet.draining or bool(self._told) or (file is not None and file.exists())
-        self.config.app.state.draining = draining  # type: ignore[union-attr]
-        return await super().on_tick(counter) or self._may_leave()
+        self._watchdog.beat()
+        self._worker.notify()  # Uvicorn's own call depends on the wall clock, which may step back
+        if (draining := fleet.is_draining()) and not self._draining:
+            log.info("Draining: readiness answers 503.")
+        self._draining = draining
+        return await super().on_tick(counter) or self._may_stop()
 
-    def _may_leave(self) -> bool:
+    def _may_stop(self) -> bool:
         worker = self._worker
         if os.getppid() != worker.ppid:  # the master was killed, and the next one needs the port
             return True
-        if self._asked:
-            return fleet.may_leave(worker.age, worker.ppid)
-        worn = self.server_state.total_requests >= worker.max_requests
-        return worn and fleet.is_replaced(worker.age, worker.ppid)
+        if self._sigterm_received:
+            return fleet.may_stop(worker.age, worker.ppid)
+        return self.server_state.total_requests >= worker.max_requests and fleet.is_replaced(worker.age, worker.ppid)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        beating = asyncio.create_task(self._beat())
+        heartbeat = asyncio.create_task(self._heartbeat())
         for server in self.servers:
             server.close()
-        log.info("Leaving; %(open)d connections are open.", {"open": len(self.server_state.connections)})
-        self.config.encoded_headers.append((b"connection", b"close"))
-        await super().on_tick(0)
-        for connection in self.server_state.connections:
-            if isinstance(connection, Protocol):
-                connection.announce_close()
-        until = time.monotonic() + (self.config.timeout_graceful_shutdown or 0)
-        await self._until_connections_end(until)
-        left = 0 if self._impatient else max(0, until - time.monotonic())
-        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]
+        log.info("Shutting down; %(open)d connections are open.", {"open": len(self.server_state.connections)})
+        Protocol.stopping = True
+        for connection in self._http_connections():
+            connection.announce_close()
+        await self._wait_for_requests()
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
         await super().shutdown(sockets)
-        beating.cancel()
-        self._watchdog.stop()
+        heartbeat.cancel()
 
-    @property
-    def _impatient(self) -> bool:
-        """At a terminal the first Ctrl-C comes as SIGINT to all, and as SIGQUIT from the master; so count each."""
-        return len(self._told) > len(set(self._told)) or (self._asked and bool(self._told))
-
-    async def _until_connections_end(self, until: float) -> None:
-        idle_until = time.monotonic() + (0 if self._told else IDLE_SECONDS)
-        connections = self.server_state.connections
-        while connections and not self._impatient and (now := time.monotonic()) < until:
-            if now >= idle_until:
-                for connection in tuple(connections):
-                    if isinstance(connection, Protocol) and connection.idle:
-                        connection.shutdown()
+    async def _wait_for_requests(self) -> None:
+        """Wait until the last connection and request have ended, and close connections that are idle for too long."""
+        state, now = self.server_state, time.monotonic()
+        idle_deadline = now if self._fast_shutdown_signals else now + IDLE_SECONDS
+        # After its graceful timeout Gunicorn kills the worker. A quarter of that is left for the end of the lifespan.
+        deadline = now + self._worker.cfg.graceful_timeout * 3 / 4
+        while (state.connections or state.tasks) and not self._must_hurry() and (now := time.monotonic()) < deadline:
+            for connection in self._http_connections():
+                if now >= idle_deadline and connection.idle:
+                    connection.shutdown()
             await asyncio.sleep(TICK_SECONDS)
 
-    async def _beat(self) -> None:
-        """Gunicorn kills a worker that it does not hear of."""
+    def _must_hurry(self) -> bool:
+        """Whether Ctrl-C was pressed twice. Each one arrives twice: as SIGINT, and as SIGQUIT from the master."""
+        signals = self._fast_shutdown_signals
+        return len(signals) > len(set(signals)) or (self._sigterm_received and bool(signals))
+
+    def _http_connections(self) -> list[Protocol]:
+        return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
+
+    async def _heartbeat(self) -> None:
+        """Keep the worker alive for Gunicorn, and the `Date` header current, while the server stops."""
         while True:
-            self._watchdog.seen()
+            self._watchdog.beat()
             self._worker.notify()
             await super().on_tick(0)
             await asyncio.sleep(TICK_SECONDS)

@@ -9,23 +9,26 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 class ServerSettings(BaseModel):
-    timeout_seconds: int = Field(30, ge=2, description="A worker silent for this long is killed and replaced.")
+    timeout_seconds: int = Field(30, ge=2, description="A worker that hangs for this long is killed and replaced.")
     graceful_timeout_seconds: int = Field(
         30, ge=2, description="Time a stopping worker has to finish its requests before it is killed."
     )
     drain_seconds: float = Field(
-        2.0, ge=0, description="Time between being asked to stop and stopping, in which readiness answers 503."
+        2.0, ge=0, description="Time between SIGTERM and the stop, in which readiness answers 503."
     )
     drain_file: Path | None = Field(
         None, description="While this file exists, readiness answers 503; `app drain` makes it."
     )
     keep_alive_seconds: int = Field(75, ge=1, description="Idle time of a connection; above the load balancer's.")
+    limit_concurrency: int | None = Field(
+        None, ge=2, description="From this many connections or requests on, a worker answers 503. Unset: no limit."
+    )
     max_requests: int = Field(0, ge=0, description="Requests after which a worker is replaced; 0 is never.")
-    max_requests_jitter: int = Field(0, ge=0, description="Random addition, so that workers do not leave together.")
+    max_requests_jitter: int = Field(0, ge=0, description="Random addition, so that workers are not replaced together.")
 
 
 def available_cores() -> int:
-    """The cores this process may use: its affinity, and the CPU limit of its container (cgroup v2)."""
+    """Return the number of cores this process may use: its affinity, and the CPU limit of its container (cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = CPU_LIMIT.read_text().split()

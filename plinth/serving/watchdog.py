@@ -1,4 +1,4 @@
-"""A coroutine that blocks stops every request of its worker: this tells which code does, while it does."""
+"""Finds code that blocks the event loop, and with it every request of the worker, while it blocks."""
 
 import logging
 import sys
@@ -9,42 +9,37 @@ import traceback
 log = logging.getLogger(__name__)
 
 BLOCKED_SECONDS = 1.0
-_FRAMES = 12
+STACK_FRAMES = 12
 
 
 class Watchdog(threading.Thread):
-    """Told `seen()` by the event loop all the time, it warns once when it has heard nothing for BLOCKED_SECONDS.
+    """Logs the stack of the thread that made it, once that has not called `beat()` for BLOCKED_SECONDS.
 
-    It needs the GIL: code that never gives it up (an extension in C) is shown by the traceback that ends the worker.
+    It needs the GIL. Where an extension in C never releases it, Gunicorn's timeout ends the worker, and faulthandler
+    prints the stack.
     """
 
     def __init__(self) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self._watched = threading.get_ident()
-        self._seen_at = time.monotonic()
-        self._stopped = threading.Event()
+        self._watched_thread = threading.get_ident()
+        self.beat()
 
-    def seen(self) -> None:
-        self._seen_at = time.monotonic()
-
-    def stop(self) -> None:
-        self._stopped.set()
+    def beat(self) -> None:
+        self._last_beat_at = time.monotonic()
 
     def run(self) -> None:
-        while not self._stopped.wait(BLOCKED_SECONDS / 4):
-            seen_at = self._seen_at
-            if time.monotonic() - seen_at > BLOCKED_SECONDS:
-                self._tell()
-                while self._seen_at == seen_at and not self._stopped.wait(BLOCKED_SECONDS / 4):
-                    pass
-                log.warning("The event loop was blocked for %(seconds).1f s.", {"seconds": self._seen_at - seen_at})
+        while True:
+            time.sleep(BLOCKED_SECONDS / 4)
+            last_beat_at = self._last_beat_at
+            if time.monotonic() - last_beat_at > BLOCKED_SECONDS:
+                self._log_stack()
+                while self._last_beat_at == last_beat_at:
+                    time.sleep(BLOCKED_SECONDS / 4)
+                seconds = self._last_beat_at - last_beat_at
+                log.warning("The event loop was blocked for %(seconds).1f s.", {"seconds": seconds})
 
-    def _tell(self) -> None:
-        frame = sys._current_frames().get(self._watched)
-        stack = traceback.extract_stack(frame)[-_FRAMES:]
-        where = f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}"
-        log.warning(
-            "The event loop is blocked by %(code)s",
-            {"code": where},
-            extra={"stack": "".join(traceback.format_list(stack))},
-        )
+    def _log_stack(self) -> None:
+        stack = traceback.extract_stack(sys._current_frames().get(self._watched_thread))[-STACK_FRAMES:]
+        code = f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}"
+        formatted = "".join(traceback.format_list(stack))
+        log.warning("The event loop is blocked by %(code)s", {"code": code}, extra={"stack": formatted})

@@ -1,5 +1,6 @@
-"""The classes that gunicorn.conf.py names."""
+"""The worker class that gunicorn.conf.py names."""
 
+import asyncio
 import faulthandler
 import gc
 import sys
@@ -11,62 +12,69 @@ from uvicorn_worker import UvicornWorker
 
 from plinth.serving.fleet import fleet
 from plinth.serving.protocol import Protocol
-from plinth.serving.server import LeavingServer
+from plinth.serving.server import GracefulServer
 
 RETRY_SECONDS = 1.0
-# What hundreds of waiting requests are made of is no garbage. With Python's own 700, to look through it again and again
-# was a fifth of the work at 512 connections.
-NEW_OBJECTS = 10_000
+# Requests in progress are made of many objects and of no garbage. With Python's default of 700 new objects, collections
+# took a fifth of the CPU time at 512 connections.
+GC_THRESHOLD = 10_000
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # it carries no types
-    """Uvicorn on uvloop and httptools, which finishes its requests and closes the lifespan before it leaves."""
+    """Uvicorn on uvloop and httptools, which finishes its requests and closes the lifespan before it exits."""
 
     CONFIG_KWARGS = {  # noqa: RUF012 - the base class declares it so
         "loop": "uvloop",
         "http": Protocol,
         "lifespan": "on",
-        "access_log": False,  # ours is a middleware: it knows the request id
+        "factory": True,
+        "access_log": False,  # RequestContextMiddleware's includes the request id
         "server_header": False,
-        "limit_max_requests": None,  # it would leave without a successor
+        "limit_max_requests": None,  # it would stop before a successor serves
+        "timeout_graceful_shutdown": 1,  # for requests that GracefulServer has cancelled
     }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A factory, because the app is imported after Uvicorn's configuration has been made here.
+        own = {"app": lambda: self.wsgi, "limit_concurrency": fleet.settings.limit_concurrency}
+        self.CONFIG_KWARGS = {**self.CONFIG_KWARGS, **own}
         super().__init__(*args, **kwargs)
-        # Gunicorn's graceful_timeout ends in SIGKILL, which would skip the end of the lifespan: a quarter is for that.
-        self.config.timeout_graceful_shutdown = max(1, self.cfg.graceful_timeout * 3 // 4)
 
     def init_signals(self) -> None:
         super().init_signals()
-        faulthandler.enable()  # Gunicorn ends a worker that hangs by SIGABRT, and this shows where it was
-        self.notify()  # from here on it may hang
+        faulthandler.enable()  # Gunicorn ends a worker that hangs by SIGABRT: this prints where it hung
+        self.notify()  # the import of the app comes next, and has the whole timeout
 
     def load_wsgi(self) -> None:
-        gc.disable()  # an import makes little garbage, and looking for it takes a sixth of the time
+        gc.disable()  # an import makes little garbage, and collections take a sixth of its time
         try:
             super().load_wsgi()
         except Exception:
             self.log.exception("The app cannot be imported")
-            _give_up(Arbiter.APP_LOAD_ERROR)
+            _exit_failed(Arbiter.APP_LOAD_ERROR)
         gc.collect()
-        gc.freeze()  # what the app is made of stays, and need not be looked through again
-        gc.set_threshold(NEW_OBJECTS)
+        gc.freeze()  # the app's own objects live as long as the process, and are not examined again
+        gc.set_threshold(GC_THRESHOLD)
         gc.enable()
 
-    async def _serve(self) -> None:
-        self.config.app = self.wsgi
-        server = LeavingServer(self.config, self, fleet.settings)
+    def run(self) -> None:
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self._run_server())
+
+    async def _run_server(self) -> None:
+        server = GracefulServer(self.config, self)
         try:
             await server.serve(sockets=[each.sock for each in self.sockets])  # uvloop closes a real socket once
         except SystemExit:  # the lifespan failed, which Uvicorn has logged
-            _give_up(Arbiter.WORKER_BOOT_ERROR)
+            _exit_failed(Arbiter.WORKER_BOOT_ERROR)
         if not server.started:
-            _give_up(Arbiter.WORKER_BOOT_ERROR)
+            _exit_failed(Arbiter.WORKER_BOOT_ERROR)
 
 
-def _give_up(code: int) -> NoReturn:
-    """With such a code Gunicorn ends everything; but not those who serve, because one who comes later cannot."""
+def _exit_failed(code: int) -> NoReturn:
+    """Exit after a failed start. These codes make Gunicorn stop the service, so not once any worker has served."""
     if fleet.has_booted():
         time.sleep(RETRY_SECONDS)
-        code = 1
+        sys.exit(1)
+    fleet.announce_stop()
     sys.exit(code)

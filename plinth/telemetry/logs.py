@@ -1,144 +1,114 @@
-"""Everything that is logged leaves through one handler on standard output, and one record can never look like two.
+"""The log of the process: one handler on standard output, as JSON for machines or as text for people.
 
-The named arguments of a message (`log.info("%(method)s …", {"method": …})`) and the keys of `extra` become fields.
+The named arguments of a message (`log.info("%(method)s …", {"method": …})`) and the keys of `extra` become fields. A
+record is one line of JSON, or text of which only the first line begins at the left margin. No value makes logging fail.
 """
 
-import asyncio
 import json
 import logging
+import logging.config
 import os
 import sys
 from asyncio import CancelledError
-from contextvars import Context, copy_context
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import orjson
+from pythonjsonlogger.core import RESERVED_ATTRS, merge_record_extra
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 from plinth.telemetry.context import request_id
 
-ACCESS_LOG = "app.access"
-LINGER_SECONDS = 0.02
+log = logging.getLogger(__name__)
 
-# These bring handlers of their own, or are given some by a server.
-_ADOPTED = ("uvicorn", "uvicorn.error", "gunicorn", "gunicorn.error", "sqlalchemy", "alembic")
-# What every record has; anything else came through `extra`. Uvicorn adds its message in colour.
-_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
-_STANDARD_COUNT = len(vars(logging.makeLogRecord({})))
+# They come with handlers of their own, or get some from a server; without them each record is written once.
+_LIBRARIES = ("uvicorn", "uvicorn.error", "gunicorn", "gunicorn.error", "alembic")
+# `color_message` is Uvicorn's message again, with escape codes.
+_RESERVED = frozenset({*RESERVED_ATTRS, "taskName", "color_message"})
 _COLORS = {"DEBUG": 36, "INFO": 32, "WARNING": 33, "ERROR": 31, "CRITICAL": 35}
 
 
-def configure_logging(level: str, format: Literal["json", "text"], service: str | None = None) -> None:
-    """Send the whole process's log to standard output, from `level` on; `service` names it in each line of JSON.
+def logging_config(level: str, format: Literal["json", "text"], service: str | None = None) -> dict[str, Any]:
+    """Return the configuration of the whole process's log for `logging.config.dictConfig`.
 
-    Replaces the handlers that write to a stream, those of an earlier call included; others (a test's, an error
-    tracker's) stay. Call it before an engine is built: SQLAlchemy looks at the level once.
+    Records from `level` on go to standard output; `service` is a field of each line of JSON.
     """
-    handler = _StdoutHandler(sys.stdout)
-    if format == "json":
-        handler.setFormatter(JSONFormatter(service))
-    else:
-        handler.setFormatter(TextFormatter(color=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    formatter = {"()": JSONFormatter, "service": service} if format == "json" else {"()": TextFormatter, "color": color}
+    inherit: dict[str, Any] = {"level": "NOTSET", "handlers": [], "propagate": True}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"stdout": formatter},
+        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "stdout"}},
+        "root": {"level": level, "handlers": ["stdout"]},
+        "loggers": {
+            **dict.fromkeys(_LIBRARIES, inherit),
+            "uvicorn.error": {**inherit, "filters": [summarize_cancelled]},
+            # It lacks the request id; RequestContextMiddleware writes the access log.
+            "uvicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+            # At INFO it logs statements.
+            "sqlalchemy": {**inherit, "level": "INFO" if level == "DEBUG" else "WARNING"},
+        },
+    }
+
+
+def configure_logging(level: str, format: Literal["json", "text"], service: str | None = None) -> None:
+    """Apply `logging_config` and log Python's warnings, too.
+
+    Replaces the root logger's stream handlers, those of an earlier call included. Other kinds (a test's, an error
+    tracker's) stay. Call it before an engine is made: SQLAlchemy reads the level once.
+    """
     root = logging.getLogger()
-    root.handlers = [*(h for h in root.handlers if type(h) not in {logging.StreamHandler, _StdoutHandler}), handler]
-    root.setLevel(level)
-    for name in _ADOPTED:
-        logger = logging.getLogger(name)
-        logger.handlers = []
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.getLogger("uvicorn.error").addFilter(_tell_cut_off)
-    # Its line knows no request id, and ours says the same.
-    logging.getLogger("uvicorn.access").disabled = True
-    # At INFO it logs statements.
-    logging.getLogger("sqlalchemy").setLevel(logging.INFO if level == "DEBUG" else logging.WARNING)
+    others = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
+    logging.config.dictConfig(logging_config(level, format, service))
+    for handler in others:
+        root.addHandler(handler)
     logging.captureWarnings(True)
 
 
-def _tell_cut_off(record: logging.LogRecord) -> bool:
-    """A request that outlasts the server's patience while it stops is no error of the application's."""
+def summarize_cancelled(record: logging.LogRecord) -> bool:
+    """Replace Uvicorn's traceback of a request that did not end before the server stopped: the code has no fault."""
     if record.exc_info and isinstance(record.exc_info[1], CancelledError):
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args, record.exc_info = "A request was cut off: the server is stopping.", (), None
+        log.warning("The request was cancelled: the server is stopping.")
+        return False
     return True
 
 
-class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Lets records of the access log wait for one another, since each write costs; all else leaves at once.
-
-    They are made into lines together, too: that takes half as long as one by one, between other work. A process that is
-    killed meanwhile takes the last LINGER_SECONDS of them along.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._waiting: list[tuple[Context, logging.LogRecord]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """That will write them."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._waiting.append((copy_context(), record))
-        loop = asyncio._get_running_loop() if record.name == ACCESS_LOG else None
-        if loop is None:
-            self._write(record)
-        elif loop is not self._loop or len(self._waiting) == 1:
-            self._loop = loop
-            loop.call_later(LINGER_SECONDS, self._write, record)
-
-    def flush(self) -> None:
-        self.acquire()
-        try:
-            waiting, self._waiting = self._waiting, []
-            if waiting:
-                self.stream.write("".join([self._line(context, record) for context, record in waiting]))
-                self.stream.flush()
-        finally:
-            self.release()
-
-    def _line(self, context: Context, record: logging.LogRecord) -> str:
-        """As it was to be when it was logged."""
-        try:
-            return context.run(self.format, record) + "\n"
-        except Exception:
-            self.handleError(record)
-            return ""
-
-    def _write(self, record: logging.LogRecord) -> None:
-        try:
-            self.flush()
-        except Exception:
-            self.handleError(record)
-
-
-class JSONFormatter(logging.Formatter):
-    """One JSON object a line. What JSON has no form for becomes text: nothing that is logged makes it fail."""
+class JSONFormatter(OrjsonFormatter):
+    """One JSON object per record. A value that JSON cannot represent becomes text."""
 
     def __init__(self, service: str | None = None) -> None:
-        super().__init__()
-        self.service = {} if service is None else {"service": service}
+        super().__init__(
+            rename_fields={"exc_info": "exception", "stack_info": "stack"},
+            static_fields={} if service is None else {"service": service},
+        )
 
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        log_data |= {
             "timestamp": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": record.message,
             "request_id": request_id.get(),
-            **self.service,
-            **_fields(record),
+            **self.static_fields,
         }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        if record.stack_info:
-            line["stack"] = record.stack_info
+        if isinstance(record.args, dict):
+            log_data |= record.args
+        merge_record_extra(record, log_data, _RESERVED)
+        for name, value in message_dict.items():
+            log_data[self.rename_fields.get(name, name)] = value
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         try:
-            return orjson.dumps(line, default=_text, option=orjson.OPT_UTC_Z).decode()
-        except TypeError:  # half a surrogate pair, a key that is no text, an integer beyond 64 bits, a cycle
-            return json.dumps({_text(name): _text(value) for name, value in line.items()})
+            return orjson.dumps(log_data, default=to_text, option=orjson.OPT_UTC_Z).decode()
+        except TypeError:  # half a surrogate pair, a key that is not a string, an integer beyond 64 bits, a cycle
+            return json.dumps({to_text(name): to_text(value) for name, value in log_data.items()})
 
 
 class TextFormatter(logging.Formatter):
-    """For people: aligned, and only the start of a record begins at the left margin."""
+    """Aligned columns: time, level, logger, message and the fields that the message does not contain."""
 
     def __init__(self, color: bool = False) -> None:
         super().__init__()
@@ -149,33 +119,31 @@ class TextFormatter(logging.Formatter):
         level = f"{record.levelname:8}"
         if self.color:
             level = f"\x1b[{_COLORS.get(record.levelname, 0)}m{level}\x1b[0m"
-        text = record.getMessage().rstrip("\n")
-        for name, value in {**_fields(record), "request_id": request_id.get()}.items():
-            if value is not None and f"%({name})" not in str(record.msg):
-                text += f" {name}={_text(value)}"
+        text = record.getMessage().rstrip("\n") + "".join(self._fields(record))
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         if record.stack_info:
             text += "\n" + record.stack_info
-        text = "\n    ".join(map(_printable, text.split("\n")))
+        text = "\n    ".join(map(printable, text.split("\n")))
         return f"{time} {level} {record.name:20} {text}"
 
+    def _fields(self, record: logging.LogRecord) -> Iterator[str]:
+        fields = record.args.copy() if isinstance(record.args, dict) else {}
+        fields = merge_record_extra(record, fields, _RESERVED) | {"request_id": request_id.get()}
+        for name, value in fields.items():
+            if value is not None and f"%({name})" not in str(record.msg):
+                yield f" {name}={to_text(value)}"
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    named = record.args if isinstance(record.args, dict) else {}
-    if len(record.__dict__) <= _STANDARD_COUNT:
-        return named
-    return {**named, **{name: value for name, value in record.__dict__.items() if name not in _STANDARD}}
 
-
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
+    """Escape control characters, line separators and the like."""
     if line.isprintable():
         return line
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
 
 
-def _text(value: object) -> str:
+def to_text(value: object) -> str:
     try:
         return str(value)
     except Exception:
-        return f"<{type(value).__name__} that cannot be shown>"
+        return f"<{type(value).__name__} without a text form>"

@@ -1,1 +1,1 @@
-"""For tests: a pytest plugin, embedded servers, a client, a counter of round trips. Production never imports it."""
+"""Test support: a pytest plugin, embedded servers, a client, a round-trip counter. Production never imports it."""

@@ -1,15 +1,19 @@
-"""The app as a test calls it: inside its lifespan, in this process, without a socket."""
+"""The app as a test calls it: inside its lifespan and in this process, without a socket or on one."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import uvicorn
 from asyncpg import Connection
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import MetaData
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 
 @dataclass
@@ -31,6 +35,21 @@ async def serve(app: FastAPI) -> AsyncIterator[Service]:
     """Run the app's lifespan around the block."""
     async with app.router.lifespan_context(app) as state:
         yield Service(app, state or {})
+
+
+@asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[int]:
+    """Serve an app on a port of its own, with the HTTP parser of production. Returns the port."""
+    config = uvicorn.Config(app, http="httptools", lifespan="off", access_log=False, log_config=None)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: HttpToolsProtocol(config, state, app_state={}), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for connection in list(state.connections):
+            connection.shutdown()
+        await asyncio.gather(*state.tasks)
 
 
 async def empty(connection: Connection, metadata: MetaData) -> None:

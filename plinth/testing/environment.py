@@ -1,4 +1,4 @@
-"""The settings of whoever runs the tests stay out of them: their variables are not seen, their `.env` is not read."""
+"""Isolates tests from the developer's settings: their variables are removed and their `.env` is not read."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def variables(settings: type[BaseSettings]) -> dict[str, tuple[object, str]]:
-    """Each setting's variable, with its default and description."""
+    """Map each setting's variable to its default and its description."""
     found: dict[str, tuple[object, str]] = {}
     for name, field in settings.model_fields.items():
         group = field.annotation
@@ -23,12 +23,12 @@ def variables(settings: type[BaseSettings]) -> dict[str, tuple[object, str]]:
 
 
 def forget_settings(settings: type[BaseSettings]) -> None:
-    """Leave the servers' addresses alone, which say where the tests run."""
+    """Remove all settings but the addresses of the servers that the tests run on."""
     for name in variables(settings).keys() - {"DATABASE_URL", "REDIS_URL"}:
         os.environ.pop(name, None)
     settings.model_config["env_file"] = settings.model_config["secrets_dir"] = None
 
 
 def child_environment(**changes: str) -> dict[str, str]:
-    """For a process of the app that starts in another folder, where no `.env` lies."""
+    """Environment for a process of the app that starts in a folder without a `.env`."""
     return os.environ | {"PYTHONPATH": str(ROOT)} | changes

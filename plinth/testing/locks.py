@@ -1,7 +1,7 @@
-"""Who uses a data directory, told by locks and not by pid files.
+"""Locks on data directories and pid files.
 
-A pid file alone lies after a crash, because process ids are used again. A lock cannot: the kernel drops it with the
-last process that holds it. Every server that we start inherits the lock on its own pid file.
+A pid file alone is unreliable after a crash, because process ids are reused. A lock is reliable: the kernel releases it
+with the last process that holds it. Every server that is started here inherits the lock on its own pid file.
 """
 
 import fcntl
@@ -17,16 +17,18 @@ STOP_SECONDS = 10.0
 
 
 class SetupError(Exception):
-    """What is wrong and what to do about it, in one sentence for the person at the terminal."""
+    """A setup problem. Its text is one sentence for the terminal: what is wrong, and what to do about it."""
 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold a data directory, which is made if it is missing. Raises SetupError where another run does."""
+    """Lock a data directory for the length of the block, creating it if needed. Raises SetupError if it is in use."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"{directory} cannot be made ({error.strerror}): run make as the checkout's owner.") from error
+        raise SetupError(
+            f"{directory} cannot be created ({error.strerror}): run make as the checkout's owner."
+        ) from error
     owner = directory.stat().st_uid
     if owner != os.geteuid():
         name = _account_name(owner)
@@ -38,7 +40,7 @@ def held(directory: Path) -> Iterator[None]:
 
 
 def acquire(pid_file: Path, name: str, stop_signal: signal.Signals) -> int:
-    """Lock the pid file of a server, and first stop the one that an earlier run left behind."""
+    """Lock a server's pid file and return its descriptor. Stops the server that an earlier run left behind first."""
     file = os.open(pid_file, os.O_RDWR | os.O_CREAT, 0o644)
     if lock(file, seconds=0):
         return file
@@ -55,7 +57,7 @@ def acquire(pid_file: Path, name: str, stop_signal: signal.Signals) -> int:
 
 
 def lock(file: int, seconds: float) -> bool:
-    """Lock an open file, which may take others that long to let go; whether that worked."""
+    """Lock an open file, waiting up to `seconds` for other holders. Returns whether it was locked."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A pytest plugin: real servers, a database for each worker, the loop that production uses.
+"""A pytest plugin: real servers, a database for each worker, and the event loop of production.
 
 `pytest_plugins = ["plinth.testing.plugin"]` in the top conftest.py switches it on. One set of embedded servers serves
 the whole run; each pytest-xdist worker has a migrated database and a Redis database of its own. `DATABASE_URL` and
@@ -25,13 +25,13 @@ from plinth.testing.servers import POSTGRES_VERSION, running
 from plinth.testing.wire import WirePostgres
 
 _servers = ExitStack()
-hypothesis.settings.register_profile("default", deadline=None)  # a machine may be busy
+hypothesis.settings.register_profile("default", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        return  # a worker of pytest-xdist inherits the addresses
+        return  # workers of pytest-xdist inherit the addresses
     directory = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="plinth-test-")))
     version = int(os.environ.get("PG", POSTGRES_VERSION))
     try:
@@ -60,7 +60,7 @@ def worker(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def empty_database_url(worker: str) -> Iterator[str]:
-    """A database without any table, for this worker alone."""
+    """An empty database for this worker only."""
     server = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
     name = f"test_{worker}_{os.getpid()}"
 
@@ -76,21 +76,21 @@ def empty_database_url(worker: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def database_url(empty_database_url: str) -> str:
-    """A migrated database, for this worker alone."""
+    """A migrated database for this worker only."""
     migrate(empty_database_url)
     return empty_database_url
 
 
 @pytest.fixture(scope="session")
 def redis_url(worker: str) -> str:
-    """One of Redis's numbered databases, for this worker alone."""
+    """One of Redis's numbered databases, for this worker only."""
     index = int(worker.removeprefix("gw")) if worker != "main" else 0
     return urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{index}").geturl()
 
 
 @pytest.fixture(scope="session")
 async def onlooker(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A second connection, which sees what is committed and nothing else."""
+    """A second connection, which sees only committed rows."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -98,7 +98,7 @@ async def onlooker(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture(scope="module")
 async def wire(database_url: str) -> AsyncIterator[WirePostgres]:
-    """Counts what crosses it on the way to PostgreSQL."""
+    """A proxy to PostgreSQL that counts round trips."""
     server = make_url(database_url)
     async with WirePostgres(server.host or "", server.port or 5432) as wire:
         yield wire

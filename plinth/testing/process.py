@@ -1,4 +1,7 @@
-"""Child processes that never get lost: we stop them, or our death does (on Linux), or the next run finds them."""
+"""Child processes that are never orphaned.
+
+This process stops them; if it is killed, the kernel does (on Linux), or else the next run finds and stops them.
+"""
 
 import ctypes
 import os
@@ -27,7 +30,7 @@ class _User(TypedDict):
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a process runs as; by default, whoever started us."""
+    """The account that a process runs as; by default that of this process."""
 
     prefix: tuple[str, ...] = ()
     uid: int | None = None
@@ -42,7 +45,7 @@ OURS = Account()
 
 
 def output_of(argv: Sequence[str], env: Mapping[str, str], account: Account = OURS) -> tuple[int, str]:
-    """Run a program to its end: its exit code, and all that it printed."""
+    """Run a program to completion and return its exit code and output."""
     done = subprocess.run(
         [*account.prefix, *argv],
         env=env,
@@ -57,9 +60,9 @@ def output_of(argv: Sequence[str], env: Mapping[str, str], account: Account = OU
 
 
 class Process:
-    """A server in the background, which holds the lock on `<file>.pid` while it lives.
+    """A server in the background, which holds the lock on `<file>.pid` while it runs.
 
-    It has a session of its own, so that a Ctrl-C comes to us alone and we stop things in order.
+    It has a session of its own, so Ctrl-C reaches only this process, which stops its servers in order.
     """
 
     def __init__(self, name: str, directory: Path, file: str, stop_signal: signal.Signals) -> None:
@@ -85,7 +88,7 @@ class Process:
             self._start([*account.prefix, *argv], env, account, log.fileno())
 
     def start_in_terminal(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        """Let it print to our terminal, and a debugger read the keyboard."""
+        """Start it attached to the terminal, so that it can print and a debugger can read the keyboard."""
         self._start(argv, env, OURS, None)
 
     def _start(self, argv: Sequence[str], env: Mapping[str, str], account: Account, log: int | None) -> None:
@@ -100,11 +103,11 @@ class Process:
                     stderr=log,
                     start_new_session=True,
                     pass_fds=[lock],
-                    preexec_fn=self._in_child(lock, mask),  # noqa: PLW1509 - we run no threads
+                    preexec_fn=self._in_child(lock, mask),  # noqa: PLW1509 - there are no threads
                     **account.options,
                 )
         finally:
-            os.close(lock)  # the child has its own hold on it now
+            os.close(lock)  # the child holds the lock now
 
     def _in_child(self, lock: int, mask: set[signal.Signals]) -> Callable[[], None]:
         parent = os.getpid()
@@ -116,7 +119,7 @@ class Process:
             if _prctl:
                 _prctl(PR_SET_PDEATHSIG, self._stop_signal)
             if os.getppid() != parent:
-                os._exit(1)  # we died before the line above
+                os._exit(1)  # the parent died before prctl took effect
 
         return prepare
 
@@ -127,14 +130,14 @@ class Process:
         self._popen.send_signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(STOP_SECONDS)
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the second of a group of the dead
+        with suppress(ProcessLookupError, PermissionError):  # macOS raises PermissionError for a group that has ended
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
 
 @contextmanager
 def _signals_held() -> Iterator[set[signal.Signals]]:
-    """Keep a Ctrl-C from arriving between the start of a process and our knowing of it."""
+    """Block stop signals, so that none arrives between the start of a process and the assignment of its handle."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield {signal.Signals(number) for number in before}

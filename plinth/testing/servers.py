@@ -1,6 +1,6 @@
 """Real servers without Docker: an embedded PostgreSQL and Valkey on free loopback ports, in a directory of their own.
 
-`DATABASE_URL` and `REDIS_URL` each name a server to use instead.
+`DATABASE_URL` and `REDIS_URL` replace one each by an existing server.
 """
 
 import os
@@ -22,19 +22,19 @@ class Servers:
     database_url: str
     redis_url: str
     processes: tuple[Process, ...]
-    """The ones that we started."""
+    """Those that were started here."""
 
 
 @contextmanager
 def running(directory: Path, postgres_version: int = POSTGRES_VERSION, durable: bool = False) -> Iterator[Servers]:
-    """Servers for as long as the block lasts. `durable` keeps data through crashes; else speed comes first."""
+    """Run servers for the length of the block. `durable` keeps data through crashes, at the cost of speed."""
     with held(directory), started(directory, postgres_version, durable, os.environ) as servers:
         yield servers
 
 
 @contextmanager
 def started(directory: Path, postgres_version: int, durable: bool, environ: Mapping[str, str]) -> Iterator[Servers]:
-    """As `running`, in a directory that is held already."""
+    """Like `running`, in a directory that is locked already."""
     postgres, valkey = Postgres(directory, postgres_version, durable), Valkey(directory, durable)
     ours: list[Process] = []
     with ExitStack() as stack:

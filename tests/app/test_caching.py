@@ -10,11 +10,10 @@ from httpx import AsyncClient, Limits
 
 from app.main import create_app
 from app.settings import Settings
-from plinth.http import openapi
-from plinth.testing.client import serve
+from plinth.http.docs import openapi
+from plinth.testing.client import serve, served
 from plinth.testing.wire import WirePostgres
 from tests.app.factories import create_category, create_product, product_data
-from tests.plinth.http.apps import served
 
 CACHED = ("/api/products", "/api/products/1", "/api/products/search?q=aurora", "/api/categories", "/api/categories/1")
 
@@ -176,7 +175,7 @@ async def test_what_a_write_answers_validates_the_next_one(clients: AsyncClient)
             for stale in (tag, '"other"'):
                 answer = await clients.request(method, address, json=body, headers={"If-Match": stale})
                 assert (answer.status_code, answer.headers["Content-Type"]) == (412, "application/problem+json")
-                assert "has changed meanwhile" in answer.json()["detail"]
+                assert "was modified since you read it" in answer.json()["detail"]
             answer = await clients.request(method, address, json=body, headers={"If-Match": "3"})
             assert (answer.status_code, answer.json()["detail"][:8]) == (400, "If-Match")
             answer = await clients.request(method, f"{path}/99", json=body, headers={"If-Match": '"1"'})

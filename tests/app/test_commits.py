@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from httpx import AsyncClient
 from sqlalchemy import text
 
-from app.dependencies import SessionDep, TransactionDep
+from app.dependencies import SessionDep
 from app.main import create_app
 from app.settings import Settings
-from plinth.http import add_short_ways
+from plinth.http import FastRoute
 from plinth.testing.client import Service, serve
 from tests.app.factories import create_category, product_data
 
@@ -37,20 +38,20 @@ async def test_a_reader_on_another_connection_sees_the_row_after_every_201(
     assert await onlooker.fetchval("SELECT count(*) FROM products") == PAIRS
 
 
-@pytest.fixture(params=[False, True], ids=["FastAPI's way", "the short way"])
+@pytest.fixture(params=[APIRoute, FastRoute], ids=["APIRoute", "FastRoute"])
 async def ledger(
     request: pytest.FixtureRequest, settings: Settings, onlooker: asyncpg.Connection
 ) -> AsyncIterator[Service]:
     """The app with endpoints that fail in every way, on a table whose constraint is checked at COMMIT."""
     await onlooker.execute("CREATE TABLE ledger (entry int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     async with serve(create_app(settings)) as service:
-        router = APIRouter(prefix="/entries")
+        router = APIRouter(prefix="/entries", route_class=request.param)
 
         @router.post("/{entry}", status_code=201)
-        async def add_entry(entry: int, transaction: TransactionDep, session: SessionDep, fail: str = "") -> int:
+        async def add_entry(entry: int, session: SessionDep, fail: str = "") -> int:
             await session.execute(text("INSERT INTO ledger VALUES (:entry)"), {"entry": entry})
             if fail == "after":
-                transaction.after_commit(_fail)
+                session.after_commit(_fail)
             if fail == "answer":
                 return "not a number"  # type: ignore[return-value]
             if fail == "raise":
@@ -61,8 +62,6 @@ async def ledger(
             return entry
 
         service.app.include_router(router)
-        if request.param:
-            add_short_ways(service.app)
         service.app.state.waiting = asyncio.Event()
         yield service
     await onlooker.execute("DROP TABLE ledger")

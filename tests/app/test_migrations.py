@@ -37,7 +37,7 @@ ORDER BY part
 def empty_url(worker: str) -> Iterator[str]:
     """A database with nothing in it."""
     server = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
-    name = f"plinth_migrations_{worker}_{os.getpid()}"
+    name = f"migrations_{worker}_{os.getpid()}"
 
     async def on_server(statement: str) -> None:
         connection = await asyncpg.connect(server.render_as_string(hide_password=False))

@@ -1,4 +1,4 @@
-"""The bundled driver, and what it is given to send."""
+"""The bundled load driver, and the requests of the scenarios."""
 
 import asyncio
 import json
@@ -11,32 +11,32 @@ from benchmarks.scenarios import CREATE, SCENARIOS, Scenario
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_lines_are_as_many_as_wanted_and_the_same_again(scenario: Scenario) -> None:
+def test_a_seed_gives_the_same_number_of_the_same_lines(scenario: Scenario) -> None:
     lines = list(scenario.lines(Random(1), 100, 50))
     assert len(lines) == 50
     assert lines == list(scenario.lines(Random(1), 100, 50))
     assert all(line.split(" ")[0] in {"GET", "POST", "PATCH"} for line in lines)
 
 
-def test_nothing_is_created_twice() -> None:
+def test_no_product_is_created_twice() -> None:
     random = Random(1)
     skus = [json.loads(line.split(" ", 2)[2])["sku"] for _ in range(2) for line in CREATE.lines(random, 100, 5000)]
     assert len(set(skus)) == len(skus)
 
 
-def test_a_line_becomes_a_request() -> None:
+def test_a_line_is_encoded_as_a_request() -> None:
     assert client.request("GET /a?b=c") == b"GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    asked = b"GET /a HTTP/1.1\r\nHost: 127.0.0.1\r\nIf-None-Match: *\r\n\r\n"
-    assert client.request("GET /a If-None-Match: *") == asked
+    expected = b"GET /a HTTP/1.1\r\nHost: 127.0.0.1\r\nIf-None-Match: *\r\n\r\n"
+    assert client.request("GET /a If-None-Match: *") == expected
     head, body = client.request('PATCH /a {"stock": "é 1"}').split(b"\r\n\r\n")
     assert body == '{"stock": "é 1"}'.encode()
     assert f"Content-Length: {len(body)}".encode() in head
 
 
 @pytest.mark.parametrize("closes", [False, True])
-async def test_it_counts_answers_and_failures(closes: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also of a server that closes the connection after each answer, and of answers that come in pieces."""
-    answered = {b"/good": 0, b"/bad": 0}
+async def test_it_counts_responses_and_failures(closes: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also when the server closes the connection after each response, and when a response arrives in pieces."""
+    sent = {b"/good": 0, b"/bad": 0}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.read(1000):
@@ -47,7 +47,7 @@ async def test_it_counts_answers_and_failures(closes: bool, capsys: pytest.Captu
             await writer.drain()
             await asyncio.sleep(0.001)
             writer.write(b"}")
-            answered[path] += 1
+            sent[path] += 1
             if closes:
                 break
         writer.close()
@@ -57,6 +57,6 @@ async def test_it_counts_answers_and_failures(closes: bool, capsys: pytest.Captu
         await asyncio.sleep(0.05)
     figures = json.loads(capsys.readouterr().out)
     assert figures["requests"] > 10
-    assert sum(answered.values()) - figures["requests"] <= 2  # those under way at the end
-    assert abs(answered[b"/bad"] - figures["errors"]) <= 2
+    assert sum(sent.values()) - figures["requests"] <= 2  # requests in progress at the end
+    assert abs(sent[b"/bad"] - figures["errors"]) <= 2
     assert 0.5 < figures["p50_ms"] <= figures["p99_ms"]

@@ -1,4 +1,4 @@
-"""A floor that answers anything else than the app measures nothing."""
+"""Floors give the same responses as the app; otherwise a comparison with them would mean nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +9,8 @@ from httpx import ASGITransport, AsyncClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.floors import bare, open_pool, typed
-from plinth.database.settings import DatabaseSettings
-from tests.app.factories import create_category, create_product, product_data
+from plinth.database import DatabaseSettings
+from tests.app.factories import product_data
 
 READS = ["/health/live", "/api/products", "/api/products/search?q=quiet+lap", "/api/products/7"]
 
@@ -43,51 +43,41 @@ async def typed_floor(pool: asyncpg.Pool) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@pytest.fixture
-async def catalogue(client: AsyncClient) -> AsyncClient:
-    await create_category(client)
-    for number in range(1, 25):  # more than a page
-        await create_product(
-            client, sku=f"LAP-{number}", price=f"{number}.05", description="Quiet, „light“ – and \\ odd."
-        )
-    return client
-
-
 @pytest.mark.parametrize("path", READS)
-async def test_floors_answer_the_same_bytes(
+async def test_floors_respond_with_the_same_bytes(
     catalogue: AsyncClient, bare_floor: AsyncClient, typed_floor: AsyncClient, path: str
 ) -> None:
     expected = await catalogue.get(path)
     assert expected.is_success
     for client in (bare_floor, typed_floor):
-        answer = await client.get(path)
-        assert (answer.status_code, answer.content) == (expected.status_code, expected.content)
+        response = await client.get(path)
+        assert (response.status_code, response.content) == (expected.status_code, expected.content)
 
 
-async def test_the_bare_floor_creates_what_the_app_reads(catalogue: AsyncClient, bare_floor: AsyncClient) -> None:
+async def test_the_app_reads_what_the_bare_floor_created(catalogue: AsyncClient, bare_floor: AsyncClient) -> None:
     created = await bare_floor.post("/api/products", json=product_data(sku="NEW"))
     assert created.status_code == 201
     assert (await catalogue.get(f"/api/products/{created.json()['id']}")).content == created.content
 
 
-async def test_the_bare_floor_updates_what_the_app_reads(catalogue: AsyncClient, bare_floor: AsyncClient) -> None:
+async def test_the_app_reads_what_the_bare_floor_updated(catalogue: AsyncClient, bare_floor: AsyncClient) -> None:
     updated = await bare_floor.patch("/api/products/7", json={"stock": 99})
     assert (updated.status_code, updated.json()["stock"], updated.json()["version"]) == (200, 99, 2)
     assert (await catalogue.get("/api/products/7")).content == updated.content
 
 
-async def test_the_bare_floor_has_the_pools_of_the_app(
+async def test_the_bare_floor_has_pools_of_the_sizes_of_the_app(
     catalogue: AsyncClient, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    shipped = DatabaseSettings()
+    defaults = DatabaseSettings()
     state: dict[str, asyncpg.Pool] = {}
     statuses = []
 
     async def receive() -> Message:
-        if state:  # it is open, and waits for its end
+        if state:  # the pools are open; returning from here closes them
             sizes = [state[name].get_max_size() for name in ("pool", "changes")]
-            assert sizes == [shipped.read_pool_size, shipped.pool_size]
+            assert sizes == [defaults.read_pool_size, defaults.pool_size]
             async with floor(bare.app, state["pool"], state["changes"]) as client:
                 await state["pool"].close()
                 statuses.append((await client.patch("/api/products/7", json={"stock": 99})).status_code)
@@ -102,8 +92,8 @@ async def test_the_bare_floor_has_the_pools_of_the_app(
     assert statuses == [200]
 
 
-async def test_a_connection_comes_back_without_a_query(pool: asyncpg.Pool) -> None:
-    """The reset query that asyncpg would send is a round trip, and would make the floor a ceiling."""
+async def test_a_connection_is_released_without_a_query(pool: asyncpg.Pool) -> None:
+    """The reset query that asyncpg sends by default would be a second round trip, which the app does not make."""
     async with pool.acquire() as connection:
         await connection.execute("SET application_name = 'kept'")
         pid = connection.get_server_pid()
@@ -112,4 +102,4 @@ async def test_a_connection_comes_back_without_a_query(pool: asyncpg.Pool) -> No
             if connection.get_server_pid() == pid:
                 assert await connection.fetchval("SHOW application_name") == "kept"
                 return
-    pytest.fail("the connection was not seen again")
+    pytest.fail("the pool did not return the connection again")

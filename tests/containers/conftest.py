@@ -1,4 +1,4 @@
-"""The images and Compose projects, for real: `make test-containers`. `make test` leaves them out."""
+"""Builds and runs the real images and Compose projects: `make test-containers`. `make test` skips them."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
         code, output = attempt(command)
         if code:
             raise pytest.UsageError(
-                f"`make test-containers` needs Docker, and `{' '.join(command)}` says: {output.splitlines()[-1]}"
+                f"`make test-containers` needs Docker, but `{' '.join(command)}` failed: {output.splitlines()[-1]}"
             )
 
 
@@ -30,7 +30,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def images() -> Iterator[None]:
-    """Ours are gone afterwards; what they are made of stays in the build cache, which makes the next run faster."""
+    """Remove the images afterwards. Their layers stay in the build cache, which makes the next run faster."""
     yield
     ours = docker("images", "--quiet", f"--filter=reference={IMAGE}*").split()
     if ours:
@@ -52,18 +52,18 @@ def nginx_image() -> str:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of ours, which tests may change."""
+    """A copy of the checkout that tests may change."""
     return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="session")
 def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose]:
-    """Nginx before three replicas, as production runs them, and nothing in the database."""
+    """Nginx in front of three replicas, as in production, with an empty database."""
     folder = checkout / "secrets"
     folder.mkdir(mode=0o700)
     password = secrets.token_hex(16)
-    url = f"postgresql://plinth:{password}@postgres:5432/plinth"
-    tls = ["-subj", "/CN=plinth.test", "-addext", "subjectAltName=DNS:plinth.test"]
+    url = f"postgresql://service:{password}@postgres:5432/service"
+    tls = ["-subj", "/CN=api.test", "-addext", "subjectAltName=DNS:api.test"]
     tls += ["-keyout", "/out/tls_key", "-out", "/out/tls_certificate"]
     texts = {"app_secret_key": secrets.token_hex(32), "postgres_password": password, "database_url": url}
     for name, text in (texts | {"database_direct_url": url}).items():
@@ -85,12 +85,12 @@ def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose
         "EDGE_HTTPS_PORT": str(free_port()),
         "REQUESTS_PER_SECOND": "100000",
     }
-    with Compose(checkout, "plinth-test-production", options, environ) as project:
+    with Compose(checkout, "containers-test-production", options, environ) as project:
         project("up", "--detach", "--wait")
         yield project
 
 
 @pytest.fixture(scope="session")
 def linters() -> Path:
-    """Where `make test-containers` installs them."""
+    """The folder where `make test-containers` installs the linters."""
     return ROOT / ".data" / "containers" / "bin"

@@ -1,4 +1,4 @@
-"""Sends requests one after another on connections that are kept alive, and never sends one twice."""
+"""A load generator: keep-alive connections, one request at a time on each, no retries."""
 
 import asyncio
 import re
@@ -66,7 +66,7 @@ class Load:
 
 @contextmanager
 def under_load(port: int, requests: list[bytes], connections: int) -> Iterator[Load]:
-    """In a thread, for as long as the block runs."""
+    """Generate load in a thread for the length of the block."""
     load = Load(port, requests, connections)
     thread = threading.Thread(target=lambda: asyncio.run(load.run()))
     thread.start()

@@ -1,4 +1,4 @@
-"""Stands in for the replicas: tells what Nginx sends to it, and misbehaves as the path asks. Plain sockets."""
+"""Stands in for the replicas: returns what Nginx sends, and misbehaves depending on the path. Plain sockets."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Docker as people use it: by its command line, on whatever engine that reaches."""
+"""Docker, used by its command line."""
 
 import os
 import shutil
@@ -14,20 +14,20 @@ from app.settings import Settings
 from plinth.testing.environment import variables
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "plinth-test"
+IMAGE = "containers-test"
 CONFINED = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 PATIENCE_SECONDS = 60
 
 
 def docker(*arguments: str) -> str:
-    """What it printed. Raises AssertionError with all it said where it fails."""
+    """Run docker and return its output. Raises AssertionError with the output if it fails."""
     code, output = attempt(["docker", *arguments])
     assert code == 0, f"docker {' '.join(arguments)}: {output}"
     return output
 
 
 def attempt(argv: Sequence[str], cwd: Path = ROOT, environ: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """The exit code, and what it printed and complained of."""
+    """Run a command. Returns its exit code and its output, errors included."""
     done = subprocess.run(
         argv,
         cwd=cwd,
@@ -43,12 +43,12 @@ def attempt(argv: Sequence[str], cwd: Path = ROOT, environ: Mapping[str, str] | 
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without the settings of whoever runs the tests: Compose would put them into its files."""
+    """This environment without the settings of the app, which Compose would substitute into its files."""
     return {name: value for name, value in os.environ.items() if name not in variables(Settings)}
 
 
 def container(*arguments: str) -> tuple[int, str]:
-    """What becomes of the image run with these arguments, confined as in production."""
+    """Run a container, confined as in production. Returns its exit code and output."""
     return attempt(["docker", "run", "--rm", *CONFINED, *arguments])
 
 
@@ -65,11 +65,11 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIEN
 
 
 def copy_checkout(target: Path) -> Path:
-    """What the images are made of, and what Compose reads, to be changed at will."""
+    """Copy what the images are built from and what Compose reads."""
     for pattern in (*ROOT.glob("docker*"), *ROOT.glob("Dockerfile"), *ROOT.glob("*.*"), ROOT / ".dockerignore"):
         if pattern.is_file():
             shutil.copy(pattern, target)
-    for folder in ("app", "docker", "migrations", "requirements"):
+    for folder in ("app", "docker", "migrations", "plinth", "requirements"):
         shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (target / ".env").unlink(missing_ok=True)
     return target
@@ -77,7 +77,7 @@ def copy_checkout(target: Path) -> Path:
 
 @dataclass
 class Compose:
-    """One project; as a context manager, its containers and volumes are gone when that ends."""
+    """A Compose project. As a context manager it removes its containers and volumes at the end."""
 
     folder: Path
     name: str

@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from app.settings import AppSettings
 from tests.containers.support import IMAGE, Compose, attempt, eventually, free_port
 
 ROUTE = """
@@ -17,9 +18,9 @@ ROUTE = """
 async def reloaded() -> str:
     return "yes"
 """
-# They make users of their own, or a replica.
-OF_A_SERVER = [f"--ignore=tests/database/{name}.py" for name in ("test_startup", "test_replica")]
-# They look at the connection behind PgBouncer, which is not theirs alone: its settings, its statements, its end.
+# These create roles of their own, or a replica.
+OF_A_SERVER = [f"--ignore=tests/plinth/database/{name}.py" for name in ("test_startup", "test_replica")]
+# These look at the server connection, which they share behind PgBouncer: its settings, statements and end.
 OF_A_SESSION = (
     "carries_the_name_and_the_limits or outlives_a_change_of_its_table or nothing_is_left_on_the_server "
     "or died_in_the_pool or lost_in_a_transaction or slow"
@@ -35,14 +36,14 @@ def environ() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def development(checkout: Path, environ: dict[str, str]) -> Iterator[Compose]:
-    with Compose(checkout, "plinth-test-development", environ=environ) as project:
+    with Compose(checkout, "containers-test-development", environ=environ) as project:
         project("up", "--detach", "--build", "--wait")
         yield project
 
 
 @pytest.fixture(scope="module")
 def pooled(development: Compose) -> Compose:
-    """The same, with PgBouncer before PostgreSQL."""
+    """The same project with PgBouncer in front of PostgreSQL."""
     environ = development.environ | {"POSTGRES_ADDRESS": "pgbouncer:6432"}
     project = Compose(development.folder, development.name, ["--profile=pgbouncer"], environ)
     project("up", "--detach", "--build", "--wait")
@@ -60,7 +61,7 @@ def ask(development: Compose, path: str) -> tuple[int, str]:
         return 0, ""
 
 
-def test_it_shows_something(development: Compose) -> None:
+def test_it_serves_example_data(development: Compose) -> None:
     status, products = ask(development, "/api/products?limit=3")
     assert (status, len(json.loads(products)["items"])) == (200, 3)
     assert ask(development, "/docs")[0] == 200
@@ -82,14 +83,15 @@ def test_the_service_runs_behind_pgbouncer(pooled: Compose) -> None:
     assert "There is a catalogue already" in pooled("logs", "--no-log-prefix", "migrate")
     assert len(json.loads(ask(pooled, "/api/products?limit=100")[1])["items"]) == 100
     address = pooled.inside("pgbouncer", "hostname", "-i").split()[-1]
-    seen = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'Plinth' AND client_addr = '{address}'"
-    assert pooled.inside("postgres", "psql", "--user=plinth", "--tuples-only", "--command", seen).strip() == "t"
+    sessions = f"SELECT FROM pg_stat_activity WHERE application_name = '{AppSettings().name}'"
+    seen = f"SELECT EXISTS ({sessions} AND client_addr = '{address}')"
+    assert pooled.inside("postgres", "psql", "--username=service", "--tuples-only", "--command", seen).strip() == "t"
 
 
 def test_the_database_tests_pass_through_pgbouncer(
     pooled: Compose, record_property: Callable[[str, object], None]
 ) -> None:
-    url = "postgresql://plinth:plinth@127.0.0.1:{}/plinth"
+    url = "postgresql://service:development@127.0.0.1:{}/service"
     environ = {
         "DATABASE_URL": url.format(pooled.environ["LOCAL_PGBOUNCER_PORT"]),
         "DATABASE_DIRECT_URL": url.format(pooled.environ["LOCAL_POSTGRES_PORT"]),
@@ -97,20 +99,20 @@ def test_the_database_tests_pass_through_pgbouncer(
     }
     pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:schemathesis"]
     options = ["--hypothesis-profile=ci", *OF_A_SERVER, f"-k=not ({OF_A_SESSION})"]
-    code, output = attempt([*pytest_here, *options, "tests/database"], environ=environ)
+    code, output = attempt([*pytest_here, *options, "tests/plinth/database"], environ=environ)
     assert code == 0, output
-    record_property("tests/database through PgBouncer", output.splitlines()[-1])
+    record_property("tests/plinth/database through PgBouncer", output.splitlines()[-1])
 
 
-def test_a_password_that_the_volume_does_not_know_is_told(checkout: Path, environ: dict[str, str]) -> None:
-    """PostgreSQL takes POSTGRES_PASSWORD when it makes the volume, and never again."""
+def test_a_password_that_differs_from_the_volumes_is_reported(checkout: Path, environ: dict[str, str]) -> None:
+    """PostgreSQL reads POSTGRES_PASSWORD only when it initialises the volume."""
     environ = environ | {"LOCAL_POSTGRES_PORT": str(free_port())}
-    with Compose(checkout, "plinth-test-password", environ=environ) as project:
+    with Compose(checkout, "containers-test-password", environ=environ) as project:
         project("run", "--build", "--rm", "migrate")
         project("down")
         changed = Compose(checkout, project.name, environ=environ | {"POSTGRES_PASSWORD": "another"})
         code, output = changed.attempt("run", "--rm", "migrate")
-    said = [line for line in output.splitlines() if not line.strip().startswith(("Container ", "Network "))]
-    assert (code, len(said)) == (1, 1), output
-    assert "password" in said[0]
-    assert "volume" in said[0]
+    messages = [line for line in output.splitlines() if not line.strip().startswith(("Container ", "Network "))]
+    assert (code, len(messages)) == (1, 1), output
+    assert "password" in messages[0]
+    assert "volume" in messages[0]

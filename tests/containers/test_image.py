@@ -1,4 +1,4 @@
-"""The production image: what is in it, what is not, and how it behaves as a process."""
+"""The production image: its contents, and its behaviour as a process."""
 
 import json
 import re
@@ -14,18 +14,18 @@ MOST_BYTES_OVER_THE_BASE = 120_000_000
 SETTINGS = ["--env=APP_SECRET_KEY=" + "k" * 32, "--env=DATABASE_ALLOW_PLAINTEXT=true"]
 
 
-def test_it_holds_what_serves_and_nothing_else(image: str) -> None:
+def test_it_contains_what_serves_and_nothing_else(image: str) -> None:
     programs = "for name in gcc cc g++ make git pip; do command -v $name; done"
     folders = " -o ".join(f"-name {name}" for name in ("pip", "ensurepip", "fastapi_swagger", "pytest", "tests"))
     script = f"""
         id -u; {programs}; find / -xdev -type d \\( {folders} \\) 2>/dev/null
         find ~root/.cache /var/.cache /tmp -type f 2>/dev/null; python -m pip --version 2>&1
-        command -v app; ls -A -I __pycache__ /srv
+        command -v app; ls -d /srv/plinth/testing 2>/dev/null; ls -A -I __pycache__ /srv
     """
     code, found = container(image, "sh", "-c", script)
     installed = ["/opt/venv/bin/python: No module named pip", "/opt/venv/bin/app"]
     assert code == 0
-    assert found.splitlines() == ["10001", *installed, "alembic.ini", "app", "gunicorn.conf.py", "migrations"]
+    assert found.splitlines() == ["10001", *installed, "alembic.ini", "app", "gunicorn.conf.py", "migrations", "plinth"]
 
 
 def test_it_is_small(image: str, record_property: Callable[[str, object], None]) -> None:
@@ -37,7 +37,7 @@ def test_it_is_small(image: str, record_property: Callable[[str, object], None])
 
 
 def test_everything_is_compiled(image: str) -> None:
-    """Its root is read-only: what is not compiled now is compiled at every start."""
+    """Its root is read-only, so a file without bytecode would be compiled at every start."""
     look = (
         "from importlib.util import cache_from_source; from pathlib import Path; "
         "files = [path for folder in ('/srv', '/opt/venv/lib') for path in Path(folder).rglob('*.py')]; "
@@ -47,7 +47,7 @@ def test_everything_is_compiled(image: str) -> None:
     assert container(image, "python", "-c", look) == (0, "[]")
 
 
-def test_it_says_what_it_is(image: str) -> None:
+def test_it_is_labelled(image: str) -> None:
     found = json.loads(docker("image", "inspect", image))[0]["Config"]
     assert {name.rpartition(".")[2] for name in found["Labels"]} >= {
         "title",
@@ -60,46 +60,46 @@ def test_it_says_what_it_is(image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         ([], 1, "APP_SECRET_KEY: is missing or the default"),
         ([*SETTINGS, "--env=DATABASE_URL=mysql://here"], 1, "DATABASE_URL: must start with postgresql://"),
     ],
 )
-def test_it_refuses_to_start_with_a_sentence(image: str, arguments: list[str], code: int, said: str) -> None:
+def test_it_refuses_to_start_with_a_sentence(image: str, arguments: list[str], code: int, message: str) -> None:
     for command in ("serve", "migrate"):
         ended, output = container(*arguments, image, command)
         assert ended == code
-        assert output.startswith(said)
+        assert output.startswith(message)
         assert "Traceback" not in output
 
 
-def test_a_secret_that_it_may_not_read_is_named(image: str, tmp_path: Path) -> None:
+def test_an_unreadable_secret_is_named(image: str, tmp_path: Path) -> None:
     secret = tmp_path / "app_secret_key"
     secret.write_text("k" * 32)
     secret.chmod(0o400)
-    code, said = container(f"--volume={secret}:/run/secrets/app_secret_key:ro", image)
-    assert (code, said) == (1, "/run/secrets/app_secret_key: cannot be read by this user (Permission denied)")
+    code, output = container(f"--volume={secret}:/run/secrets/app_secret_key:ro", image)
+    assert (code, output) == (1, "/run/secrets/app_secret_key: cannot be read by this user (Permission denied)")
 
 
 def test_any_other_command_runs_as_it_is(image: str) -> None:
     assert container(image, "sh", "-c", 'echo "$0 $$"; exit 3') == (3, "sh 1")
 
 
-def test_a_change_of_the_code_installs_nothing_anew(image: str, checkout: Path) -> None:
+def test_a_change_of_the_code_reinstalls_nothing(image: str, checkout: Path) -> None:
     (checkout / "app" / "changed.py").write_text(f"CHANGED = {time.time_ns()}\n")
     try:
-        said = docker("build", "--progress=plain", "--tag=plinth-test-changed", str(checkout))
+        output = docker("build", "--progress=plain", "--tag=containers-test-changed", str(checkout))
     finally:
         (checkout / "app" / "changed.py").unlink()
-    [step] = re.findall(r"^#(\d+) .*pip --disable-pip-version-check", said, re.MULTILINE)
-    assert f"#{step} CACHED" in said
+    [step] = re.findall(r"^#(\d+) .*pip --disable-pip-version-check", output, re.MULTILINE)
+    assert f"#{step} CACHED" in output
 
 
 def test_the_docs_come_with_a_build_argument(checkout: Path) -> None:
-    docker("build", "--quiet", "--build-arg=REQUIREMENTS=docs", "--tag=plinth-test-docs", str(checkout))
+    docker("build", "--quiet", "--build-arg=REQUIREMENTS=docs", "--tag=containers-test-docs", str(checkout))
     check = "import fastapi_swagger; from plinth.http import add_docs"
-    assert container("plinth-test-docs", "python", "-c", check) == (0, "")
+    assert container("containers-test-docs", "python", "-c", check) == (0, "")
 
 
 def test_the_files_are_clean(linters: Path) -> None:

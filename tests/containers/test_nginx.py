@@ -1,4 +1,4 @@
-"""What Nginx does by itself, before a probe in the place of the replicas."""
+"""Nginx alone, with a probe in place of the replicas."""
 
 import json
 import socket
@@ -16,12 +16,12 @@ from tests.containers.support import CONFINED, ROOT, docker, eventually, free_po
 TLS = ssl.create_default_context()
 TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE
 CONNECTIONS_PER_ADDRESS = 5
-PROBE = "plinth-test-probe"
+PROBE = "containers-test-probe"
 
 
 @pytest.fixture(scope="module")
 def port(image: str, nginx_image: str) -> Iterator[int]:
-    """Nginx's, with a certificate that it made itself."""
+    """The port of Nginx, with a self-signed certificate."""
     port = free_port()
     aliases = [f"--network-alias=api-{number}" for number in (1, 2, 3)]
     volume = f"--volume={ROOT}/tests/containers/probe.py:/probe.py:ro"
@@ -50,7 +50,7 @@ def opened(port: int) -> HTTPSConnection:
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """The status, and the body as JSON."""
+    """Send a request. Returns the status and the body as JSON."""
     with closing(opened(port)) as connection:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
@@ -69,19 +69,19 @@ def test_http2_is_offered(port: int) -> None:
         assert connection.selected_alpn_protocol() == "h2"
 
 
-def test_what_a_client_claims_about_itself_is_overwritten(port: int) -> None:
+def test_forwarding_headers_of_a_client_are_overwritten(port: int) -> None:
     claims = {"X_Forwarded_For": "192.0.2.1", "X_Forwarded_Proto": "http", "Forwarded": "for=192.0.2.1"}
-    _, told = ask(port, "GET", "/", None, **claims, X_Forwarded_Host="evil.example", Host="plinth.test:8443")
-    headers = told["headers"]
+    _, seen = ask(port, "GET", "/", None, **claims, X_Forwarded_Host="evil.example", Host="api.test:8443")
+    headers = seen["headers"]
     assert headers["x-forwarded-proto"] == "https"
-    assert headers["host"] == "plinth.test:8443"
+    assert headers["host"] == "api.test:8443"
     assert "192.0.2.1" not in json.dumps(headers)
     assert "evil.example" not in json.dumps(headers)
 
 
 @pytest.mark.parametrize(("method", "attempts"), [("GET", 3), ("PUT", 3), ("DELETE", 3), ("POST", 1), ("PATCH", 1)])
-def test_only_what_may_be_repeated_is_repeated(port: int, method: str, attempts: int) -> None:
-    eventually(lambda: ask(port, "GET", "/")[0] == 200, "no replica is taken for lost")
+def test_only_idempotent_requests_are_retried(port: int, method: str, attempts: int) -> None:
+    eventually(lambda: ask(port, "GET", "/")[0] == 200, "no replica is marked as failed")
     before = asked(port, f"{method} /drop")
     status, problem = ask(port, method, "/drop")
     assert (status, problem["type"], problem["status"]) == (502, "urn:problem-type:bad-gateway", 502)
@@ -89,7 +89,7 @@ def test_only_what_may_be_repeated_is_repeated(port: int, method: str, attempts:
     assert asked(port, f"{method} /drop") - before == attempts
 
 
-def test_an_event_leaves_before_there_is_a_next_one(port: int) -> None:
+def test_an_event_is_sent_before_the_next_one_exists(port: int) -> None:
     with closing(opened(port)) as connection:
         connection.request("GET", "/events")
         stream = connection.getresponse()
@@ -104,7 +104,7 @@ def test_a_body_that_is_too_large_is_refused(port: int) -> None:
     assert ask(port, "POST", "/", b"x" * 1_048_576)[0] == 200
 
 
-def test_an_address_has_so_many_requests_at_a_time(port: int) -> None:
+def test_an_address_has_limited_concurrent_requests(port: int) -> None:
     with ExitStack() as stack:
         held = [stack.enter_context(closing(opened(port))) for _ in range(CONNECTIONS_PER_ADDRESS)]
         for connection in held:
@@ -120,8 +120,8 @@ def test_an_address_has_so_many_requests_at_a_time(port: int) -> None:
     [None, b"GET / HTTP/1.1\r\nX-Slow: ", b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n123"],
     ids=["handshake", "headers", "body"],
 )
-def test_a_client_that_is_slow_on_purpose_is_let_go(port: int, begun: bytes | None) -> None:
-    """Within 15 seconds, whichever part of its request it holds back; trickling does not help it."""
+def test_a_slow_client_is_disconnected(port: int, begun: bytes | None) -> None:
+    """Within 15 seconds, in whichever part of its request it stalls, and even if it trickles bytes."""
     with socket.create_connection(("127.0.0.1", port)) as raw, ExitStack() as stack:
         client = raw
         if begun:
@@ -136,7 +136,7 @@ def test_a_client_that_is_slow_on_purpose_is_let_go(port: int, begun: bytes | No
 
 
 def still_open(client: socket.socket) -> bool:
-    """After a second in which it says nothing."""
+    """Whether the connection is open after a second of silence."""
     try:
         return bool(client.recv(4096))
     except TimeoutError:

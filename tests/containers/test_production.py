@@ -1,4 +1,4 @@
-"""Nginx and three replicas, from the production files: what comes through, and what goes on when something dies."""
+"""Nginx and three replicas from the production files: requests, confinement, replacement, killed servers."""
 
 import json
 import socket
@@ -21,11 +21,11 @@ REQUESTS_DURING_REPLACEMENT = 20_000
 def ask(
     production: Compose, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers by their names in lower case, and body."""
+    """Send a request. Returns the status, the headers by lower-case name, and the body."""
     tls = ssl.create_default_context(cafile=str(production.folder / "secrets" / "tls_certificate"))
-    with closing(HTTPSConnection("plinth.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)) as connection:
+    with closing(HTTPSConnection("api.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)) as connection:
         raw = socket.create_connection(("127.0.0.1", connection.port), timeout=30)
-        connection.sock = tls.wrap_socket(raw, server_hostname="plinth.test")
+        connection.sock = tls.wrap_socket(raw, server_hostname="api.test")
         connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
         return read(connection.getresponse())
 
@@ -52,13 +52,13 @@ def product(production: Compose) -> int:
 
 def test_http_is_redirected_to_https(production: Compose) -> None:
     with closing(HTTPConnection("127.0.0.1", int(production.environ["EDGE_HTTP_PORT"]), timeout=10)) as connection:
-        connection.request("POST", "/api/products?limit=1", "{}", {"Host": "plinth.test"})
+        connection.request("POST", "/api/products?limit=1", "{}", {"Host": "api.test"})
         status, headers, _ = read(connection.getresponse())
     port = production.environ["EDGE_HTTPS_PORT"]
-    assert (status, headers["location"]) == (308, f"https://plinth.test:{port}/api/products?limit=1")
+    assert (status, headers["location"]) == (308, f"https://api.test:{port}/api/products?limit=1")
 
 
-def test_http2_is_spoken_and_tls_before_12_is_not(production: Compose) -> None:
+def test_http2_is_supported_and_tls_before_12_is_not(production: Compose) -> None:
     curl = ["curl", "--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_version} %{http_code}"]
     address = "https://127.0.0.1:8443/health/live"
     assert production.inside("nginx", *curl, "--http2", address) == "2 200"
@@ -67,9 +67,9 @@ def test_http2_is_spoken_and_tls_before_12_is_not(production: Compose) -> None:
     assert (code, said) == (35, "0 000")  # no handshake
 
 
-def test_the_app_sees_https_from_the_proxy_alone(production: Compose, product: int) -> None:
+def test_the_app_trusts_forwarded_https_from_the_proxy_only(production: Compose, product: int) -> None:
     assert ask(production, "GET", f"/api/products/{product}")[1]["strict-transport-security"]
-    # Another container of the same network claims to be a proxy, and is redirected all the same.
+    # Another container of the network sends the same header and is redirected.
     claim = (
         "import http.client as h; c = h.HTTPConnection('api-1', 8000); "
         "c.request('GET', '/api/products', headers={'X-Forwarded-Proto': 'https', 'X-Forwarded-For': '192.0.2.1'}); "
@@ -94,7 +94,7 @@ def test_the_docs_assets_come_from_nginx(production: Compose) -> None:
         assert (status, headers["content-type"], headers["content-encoding"]) == (200, kind, "gzip")
         assert "immutable" in headers["cache-control"]
         assert len(zlib.decompress(body, 16 + zlib.MAX_WBITS)) > 10_000
-    assert ask(production, "GET", "/docs")[0] == 404  # production shows none, unless it is asked to
+    assert ask(production, "GET", "/docs")[0] == 404  # off in production by default
 
 
 @pytest.mark.parametrize("service", [*REPLICAS, "nginx", "redis", "postgres"])
@@ -106,7 +106,7 @@ def test_a_service_is_confined(production: Compose, service: str) -> None:
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     assert host["Memory"] > 0 < host["NanoCpus"]
     assert not any("SECRET" in variable or "PASSWORD=" in variable for variable in found["Config"]["Env"])
-    if service != "postgres":  # whose entrypoint becomes another user by itself
+    if service != "postgres":  # its entrypoint switches to another user
         assert production.inside(service, "id", "-u") != "0"
 
 
@@ -115,8 +115,8 @@ def test_replicas_are_replaced_under_load_without_a_failed_request(
 ) -> None:
     before = [production.id(replica) for replica in REPLICAS]
     paths = [f"/api/products/{product}", "/api/products?limit=1", "/api/products/search?q=lamp"]
-    requests = [f"GET {path} HTTP/1.1\r\nHost: plinth.test\r\n\r\n".encode() for path in paths] * 10
-    write = f"PATCH /api/products/{product} HTTP/1.1\r\nHost: plinth.test\r\nContent-Type: application/json\r\n"
+    requests = [f"GET {path} HTTP/1.1\r\nHost: api.test\r\n\r\n".encode() for path in paths] * 10
+    write = f"PATCH /api/products/{product} HTTP/1.1\r\nHost: api.test\r\nContent-Type: application/json\r\n"
     requests.append(f'{write}Content-Length: 11\r\n\r\n{{"stock":5}}'.encode())
     with under_load(int(production.environ["EDGE_HTTPS_PORT"]), requests, connections=4) as load:
         code, output = attempt(
@@ -131,7 +131,7 @@ def test_replicas_are_replaced_under_load_without_a_failed_request(
     record_property("requests while the replicas were replaced", f"{load.answered:,}, none of them failed")
 
 
-def test_a_container_listens_where_it_is_told_and_ends_on_sigterm(production: Compose) -> None:
+def test_a_container_listens_on_its_port_and_ends_on_sigterm(production: Compose) -> None:
     arguments = ["--env=PORT=9001", "--env=WEB_CONCURRENCY=1", "--env=DATABASE_ALLOW_PLAINTEXT=true"]
     for name in ("app_secret_key", "database_url"):
         arguments.append(f"--volume={production.folder}/secrets/{name}:/run/secrets/{name}:ro")
@@ -170,7 +170,7 @@ def test_a_killed_server_is_survived(
     assert ask(production, "GET", f"/api/products/{product}")[0] == 200
 
 
-def test_nginx_takes_its_configuration_without_a_warning(production: Compose) -> None:
+def test_nginx_accepts_its_configuration_without_a_warning(production: Compose) -> None:
     said = production.inside("nginx", "nginx", "-e", "stderr", "-t", "-c", "/tmp/nginx.conf")
     assert "test is successful" in said
     assert "[warn]" not in said

@@ -1,4 +1,4 @@
-"""What no schema knows of the Kubernetes manifests: that they fit the app, its settings and one another.
+"""Properties of the Kubernetes manifests that no schema checks: they fit the app, its settings and one another.
 
 `make check-deploy` runs it, and `make test` does not: it needs kubectl or kustomize.
 """
@@ -19,14 +19,14 @@ from tools.manifests import ENVIRONMENTS, PARTS, render
 
 Manifest = dict[str, Any]
 
-SECRETS = {"APP_SECRET_KEY": "s" * 32, "DATABASE_URL": "postgresql://plinth@db/plinth?sslmode=verify-full"}
-# What a PostgreSQL as it comes has for ordinary users: 100, less 3 for superusers.
+SECRETS = {"APP_SECRET_KEY": "s" * 32, "DATABASE_URL": "postgresql://user@db/name?sslmode=verify-full"}
+# A default PostgreSQL has 100 connections, 3 of them reserved for superusers.
 POSTGRES_CONNECTIONS = 97
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
 def everything(request: pytest.FixtureRequest) -> list[Manifest]:
-    """What both parts of an environment bring, each thing once."""
+    """The resources of both parts of an environment, without duplicates."""
     streams = [yaml.safe_load_all(render(request.param, part)) for part in PARTS]
     return list({(each["kind"], each["metadata"]["name"]): each for stream in streams for each in stream}.values())
 
@@ -70,7 +70,7 @@ def test_the_settings_exist_and_production_starts_with_them(everything: list[Man
     assert settings.host == "0.0.0.0"
 
 
-def test_what_is_asked_and_run_is_there(everything: list[Manifest]) -> None:
+def test_probes_and_commands_exist(everything: list[Manifest]) -> None:
     container = server(everything)
     paths = create_app().openapi()["paths"].keys()
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -83,13 +83,13 @@ def test_what_is_asked_and_run_is_there(everything: list[Manifest]) -> None:
     assert (program, command in known) == ("app", True)
 
 
-def test_it_leaves_before_it_is_killed(everything: list[Manifest], settings: Settings) -> None:
+def test_it_stops_before_it_is_killed(everything: list[Manifest], settings: Settings) -> None:
     pod = only(everything, "Deployment")["spec"]["template"]["spec"]
     times, grace = settings.server, pod["terminationGracePeriodSeconds"]
-    for_requests = times.graceful_timeout_seconds * 3 // 4  # as plinth/serving/worker.py tells Uvicorn
+    for_requests = times.graceful_timeout_seconds * 3 // 4  # as plinth/serving/worker.py sets it
     assert times.drain_seconds < for_requests < times.graceful_timeout_seconds < grace
     assert times.drain_seconds + times.graceful_timeout_seconds < grace
-    # `app drain` and the server meet at a file.
+    # `app drain` and the server use the same file.
     mounts = {mount["mountPath"] for mount in server(everything)["volumeMounts"]}
     assert times.drain_file
     assert str(times.drain_file.parent) in mounts
@@ -99,14 +99,16 @@ def test_it_has_time_to_start_and_to_answer(everything: list[Manifest], settings
     container = server(everything)
     startup, readiness = container["startupProbe"], container["readinessProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] > settings.database.connect_timeout_seconds
-    # The readiness check itself gives up after a second.
+    # The readiness check has a timeout of one second.
     assert 1 < readiness["timeoutSeconds"] <= readiness["periodSeconds"]
     assert settings.workers <= float(container["resources"]["limits"]["cpu"])
 
 
-async def test_all_its_pods_fit_a_postgresql_as_it_comes(everything: list[Manifest], settings: Settings) -> None:
+async def test_the_connections_of_all_pods_fit_a_default_postgresql(
+    everything: list[Manifest], settings: Settings
+) -> None:
     deployment = only(everything, "Deployment")["spec"]
-    # While it rolls out, one pod more is starting and another still leaving.
+    # During a rollout, one additional pod starts while another one stops.
     most = only(everything, "HorizontalPodAutoscaler")["spec"]["maxReplicas"]
     most += 2 * deployment["strategy"]["rollingUpdate"]["maxSurge"]
     database = Database(settings.database, "test")
@@ -128,24 +130,24 @@ def selectors(everything: list[Manifest]) -> Iterator[tuple[str, dict[str, str]]
             yield f"{name}'s spread", spread["labelSelector"]["matchLabels"]
 
 
-def test_selectors_find_the_pods_that_they_mean(everything: list[Manifest]) -> None:
+def test_selectors_match_their_pods(everything: list[Manifest]) -> None:
     service, migration = (
         only(everything, kind)["spec"]["template"]["metadata"]["labels"] for kind in ("Deployment", "Job")
     )
-    of_both = {"NetworkPolicy deny-all", "NetworkPolicy plinth-to-servers"}
+    of_both = {"NetworkPolicy deny-all", "NetworkPolicy to-servers"}
     for name, selector in selectors(everything):
         assert selector.items() <= service.items(), name
         assert (selector.items() <= migration.items()) == (name in of_both), name
 
 
-def test_names_lead_to_what_they_name(everything: list[Manifest]) -> None:
+def test_references_resolve(everything: list[Manifest]) -> None:
     names = {(each["kind"], each["metadata"]["name"]) for each in everything}
     for pod in pods(everything):
         assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in names
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
         assert volumes == {mount["name"] for each in pod["spec"]["containers"] for mount in each["volumeMounts"]}
         sources = [source for each in pod["spec"]["containers"] for source in each["envFrom"]]
-        assert {"secretRef": {"name": "plinth-secrets"}} in sources
+        assert {"secretRef": {"name": "api-secrets"}} in sources
         assert all(("ConfigMap", each["configMapRef"]["name"]) in names for each in sources if "configMapRef" in each)
     target = only(everything, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) in names
@@ -162,7 +164,7 @@ def test_names_lead_to_what_they_name(everything: list[Manifest]) -> None:
     assert {each["metadata"].get("namespace", namespace) for each in everything} == {namespace}
 
 
-def test_nothing_may_more_than_it_needs(everything: list[Manifest]) -> None:
+def test_privileges_are_minimal(everything: list[Manifest]) -> None:
     assert not of_kind(everything, "Secret")
     assert only(everything, "ServiceAccount")["automountServiceAccountToken"] is False
     for pod in pods(everything):
@@ -181,6 +183,6 @@ def test_nothing_may_more_than_it_needs(everything: list[Manifest]) -> None:
     assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def test_the_migration_is_of_the_version_that_is_served(everything: list[Manifest]) -> None:
+def test_the_migration_has_the_version_of_the_service(everything: list[Manifest]) -> None:
     [image] = {container["image"] for container in containers(everything)}
-    assert only(everything, "Job")["metadata"]["name"] == f"plinth-migrate-{image.partition(':')[2]}"
+    assert only(everything, "Job")["metadata"]["name"] == f"migrate-{image.partition(':')[2]}"

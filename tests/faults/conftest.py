@@ -1,4 +1,4 @@
 from tests.app.conftest import empty_tables, settings
-from tests.plinth.serving.conftest import serve
+from tests.faults.serving import serve
 
 __all__ = ["empty_tables", "serve", "settings"]

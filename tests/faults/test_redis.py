@@ -1,4 +1,4 @@
-"""Redis is killed, and comes back with what it had saved, while two workers serve reads and writes over HTTP."""
+"""Redis is killed and restarts with an older snapshot, while two workers serve reads and writes over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,39 +10,43 @@ import pytest
 from httpx import AsyncClient
 
 from tests.app.factories import create_category, create_product
-from tests.plinth.cache.support import Server, mortal_server, until
-from tests.plinth.workers import two_workers
+from tests.faults.redis_server import RestartableServer, restartable_server, wait_until
+from tests.faults.workers import two_workers
 
 IDS = range(1, 7)
 OUTAGES = 3
-HEARD_SECONDS = 0.5
-"""After so long, a worker knows of the writes of the other one. 0.05 s is the aim; a busy machine takes longer."""
+MAX_DELAY_SECONDS = 0.5
+"""How long a message between workers may take. 0.05 s is the aim; a slow machine takes longer."""
 
 
 @dataclass
 class Load:
-    """Each product's stock counts its writes. Nobody is shown less than he has seen before, or than he must know of."""
+    """The stock of each product counts its writes.
+
+    A client never sees a lower stock than before, nor a lower one than was written through the same worker, nor a lower
+    one than was written through the other worker `MAX_DELAY_SECONDS` earlier.
+    """
 
     workers: list[AsyncClient]
-    answered: dict[tuple[int, int], list[tuple[float, int]]] = field(default_factory=dict)
-    """When each write was answered, by its worker and product."""
-    over: bool = False
+    acknowledged: dict[tuple[int, int], list[tuple[float, int]]] = field(default_factory=dict)
+    """The time and the stock of each acknowledged write, by worker and product."""
+    finished: bool = False
     reads: int = 0
     writes: int = 0
     errors: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    behind: list[float] = field(default_factory=list)
-    """Of the answers older than a write through the other worker: how many seconds ago that was answered."""
+    delays: list[float] = field(default_factory=list)
+    """Of each read that missed a write through the other worker: the seconds since that was acknowledged."""
 
     async def write(self, at: int, id: int) -> None:
-        """All writes of a product, one after the other, through one worker."""
-        written = self.answered.setdefault((at, id), [(0.0, 0)])
+        """Write one product again and again, through one worker."""
+        written = self.acknowledged.setdefault((at, id), [(0.0, 0)])
         stock = 0
-        while not self.over:
+        while not self.finished:
             stock += 1
-            answer = await self.workers[at].patch(f"/api/products/{id}", json={"stock": stock})
-            if answer.status_code != 200:
-                self.errors.append(f"{answer.status_code} {answer.text}")
+            response = await self.workers[at].patch(f"/api/products/{id}", json={"stock": stock})
+            if response.status_code != 200:
+                self.errors.append(f"{response.status_code} {response.text}")
                 continue
             written.append((monotonic(), stock))
             self.writes += 1
@@ -50,34 +54,35 @@ class Load:
 
     async def read(self, at: int, id: int, by: int) -> None:
         seen = 0
-        while not self.over:
-            written = self.answered[by, id]
+        while not self.finished:
+            written = self.acknowledged[by, id]
             began, known = monotonic(), len(written)
-            answer = await self.workers[at].get(f"/api/products/{id}")
-            if answer.status_code != 200:
-                self.errors.append(f"{answer.status_code} {answer.text}")
+            response = await self.workers[at].get(f"/api/products/{id}")
+            if response.status_code != 200:
+                self.errors.append(f"{response.status_code} {response.text}")
                 continue
             self.reads += 1
-            stock = answer.json()["stock"]
+            stock = response.json()["stock"]
             missed = [began - when for when, number in written[:known] if number > stock]
-            if stock < seen or (missed and (at == by or missed[0] > HEARD_SECONDS)):
+            if stock < seen or (missed and (at == by or missed[0] > MAX_DELAY_SECONDS)):
                 self.stale.append(f"{stock} of {id} through {at}, after {seen}, {missed[:1]} s after a write")
-            self.behind += missed[:1]
+            self.delays += missed[:1]
             seen = max(stock, seen)
 
-    async def some(self) -> None:
+    async def proceed(self) -> None:
+        """Wait for some more reads and writes."""
         reads, writes = self.reads + 200, self.writes + 60
-        await until(lambda: self.reads >= reads and self.writes >= writes, 60)
+        await wait_until(lambda: self.reads >= reads and self.writes >= writes, 60)
 
 
 @pytest.fixture
-async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    with mortal_server(tmp_path, monkeypatch) as server:
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RestartableServer]:
+    with restartable_server(tmp_path, monkeypatch) as server:
         yield server
 
 
-async def test_redis_is_killed_and_comes_back_under_load(
-    server: Server, tmp_path: Path, database_url: str, empty_tables: None, capsys: pytest.CaptureFixture[str]
+async def test_redis_is_killed_and_restarts_under_load(
+    server: RestartableServer, tmp_path: Path, database_url: str, empty_tables: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with two_workers(tmp_path, database_url, server.url) as workers:
         await create_category(workers[0])
@@ -92,22 +97,22 @@ async def test_redis_is_killed_and_comes_back_under_load(
                 for at in (0, 1):
                     tasks.create_task(load.read(at, id, by=id % 2))
             for _ in range(OUTAGES):
-                await load.some()
+                await load.proceed()
                 await server.save()
-                await load.some()
+                await load.proceed()
                 await asyncio.to_thread(server.kill)
-                await load.some()
+                await load.proceed()
                 await asyncio.to_thread(server.start)
-                await load.some()
-            load.over = True
+                await load.proceed()
+            load.finished = True
         figures = f"{load.reads} reads, {load.writes} writes, {len(load.errors)} errors, {len(load.stale)} stale"
-        late = f"{len(load.behind)} before a write was heard of, {1000 * max(load.behind, default=0):.0f} ms at most"
+        late = f"{len(load.delays)} late messages, {1000 * max(load.delays, default=0):.0f} ms at most"
         with capsys.disabled():
-            print(f"\n{figures}; {late}")  # noqa: T201 - it is what the suite is run for
+            print(f"\n{figures}; {late}")  # noqa: T201 - the suite is run for these figures
         assert not load.errors
         assert not load.stale
         for id in IDS:
-            last = load.answered[id % 2, id][-1][1]
+            last = load.acknowledged[id % 2, id][-1][1]
             assert [(await worker.get(f"/api/products/{id}")).json()["stock"] for worker in workers] == [last, last]
         for worker in workers:
             while (await worker.get(f"/api/products/{IDS[0]}")).headers["X-Cache"] != "hit":

@@ -1,14 +1,15 @@
-"""What tests/serving shows once, for as long as it takes to believe it."""
+"""Restarts and recycling under load, repeated often enough to show rare failures."""
 
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
-from tests.plinth.serving.conftest import STARTED, Serve, Served, load_on
+from tests.faults.serving import STARTED, Serve, Served, load_on
 
 ROUNDS = 10
-ENOUGH = 200_000
+REQUESTS = 200_000
 
 
 def reload(server: Served, round: int) -> None:
@@ -25,23 +26,23 @@ def stop_one_by_one(server: Served, round: int) -> None:
 
 
 @pytest.mark.parametrize("restart", [reload, stop_one_by_one])
-def test_no_restart_fails_a_request(serve: Serve, restart: object) -> None:
+def test_no_restart_fails_a_request(serve: Serve, restart: Callable[[Served, int], None]) -> None:
     with serve(workers=2) as server, load_on(server) as load:
         for round in range(1, ROUNDS + 1):
-            restart(server, round)  # type: ignore[operator]
-        load.wait_for_answers(max(0, ENOUGH // 2 - load.answered))
+            restart(server, round)
+        load.wait_for_answers(max(0, REQUESTS // 2 - load.answered))
         assert not load.failures
 
 
-def test_no_worn_worker_fails_a_request(serve: Serve) -> None:
+def test_no_worker_with_max_requests_fails_a_request(serve: Serve) -> None:
     limits = {"SERVER_MAX_REQUESTS": "5000", "SERVER_MAX_REQUESTS_JITTER": "1000"}
     with serve(workers=2, **limits) as server, load_on(server) as load:
-        load.wait_for_answers(ENOUGH)
+        load.wait_for_answers(REQUESTS)
         assert not load.failures
-        assert server.said.count("Worker exiting") >= 10
+        assert server.output.count("Worker exiting") >= 10
 
 
-def test_a_killed_worker_is_replaced_again_and_again(serve: Serve) -> None:
+def test_every_killed_worker_is_replaced(serve: Serve) -> None:
     with serve(workers=2) as server, load_on(server) as load:
         for round in range(1, ROUNDS + 1):
             before = sum(load.failures.values())

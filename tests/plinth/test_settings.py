@@ -6,14 +6,14 @@ import pytest
 
 from app.settings import Settings
 from plinth.errors import ConfigurationError
-from plinth.serving import available_cores
+from plinth.serving.settings import available_cores
 from plinth.settings import load_settings
 from plinth.testing.environment import ROOT, variables
 
 SAFE = {
     "APP_ENV": "production",
     "APP_SECRET_KEY": "k" * 32,
-    "DATABASE_URL": "postgresql://plinth:secret@db.example.com/plinth?sslmode=verify-full",
+    "DATABASE_URL": "postgresql://me:secret@db.example.com/shop?sslmode=verify-full",
 }
 
 
@@ -109,11 +109,11 @@ def test_safe_production_settings_are_taken(environment: pytest.MonkeyPatch) -> 
         ("APP_DEBUG", {"APP_DEBUG": "true"}),
         ("APP_EXAMPLE_DATA", {"APP_EXAMPLE_DATA": "1"}),
         ("CORS_ORIGINS", {"CORS_ORIGINS": "https://a.example, *", "CORS_CREDENTIALS": "true"}),
-        ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/plinth"}),
-        ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/plinth?sslmode=prefer"}),
-        ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/plinth?sslmode=disable"}),
-        ("DATABASE_DIRECT_URL", {"DATABASE_DIRECT_URL": "postgresql://db.example.com/plinth"}),
-        ("DATABASE_REPLICA_URL", {"DATABASE_REPLICA_URL": "postgresql://db.example.com/plinth"}),
+        ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/shop"}),
+        ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/shop?sslmode=prefer"}),
+        ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/shop?sslmode=disable"}),
+        ("DATABASE_DIRECT_URL", {"DATABASE_DIRECT_URL": "postgresql://db.example.com/shop"}),
+        ("DATABASE_REPLICA_URL", {"DATABASE_REPLICA_URL": "postgresql://db.example.com/shop"}),
     ],
 )
 def test_production_refuses(environment: pytest.MonkeyPatch, name: str, changes: dict[str, str]) -> None:
@@ -129,7 +129,7 @@ def test_production_names_every_fault_at_once(environment: pytest.MonkeyPatch) -
         "APP_EXAMPLE_DATA": "true",
         "CORS_ORIGINS": "*",
         "CORS_CREDENTIALS": "true",
-        "DATABASE_URL": "postgresql://db/plinth",
+        "DATABASE_URL": "postgresql://db/shop",
     }
     assert sorted(faults(environment, **wrong)) == sorted(wrong.keys() - {"CORS_CREDENTIALS"})
 
@@ -140,7 +140,7 @@ def test_docs_without_their_files_are_refused(environment: pytest.MonkeyPatch) -
 
 
 def test_plaintext_is_allowed_explicitly(environment: pytest.MonkeyPatch) -> None:
-    set_all(environment, SAFE | {"DATABASE_URL": "postgresql://db/plinth", "DATABASE_ALLOW_PLAINTEXT": "true"})
+    set_all(environment, SAFE | {"DATABASE_URL": "postgresql://db/shop", "DATABASE_ALLOW_PLAINTEXT": "true"})
     load_settings(Settings)
 
 
@@ -196,3 +196,20 @@ def test_workers_follow_the_cores_of_the_container(
     assert available_cores() == cores
     assert Settings(_env_file=None, web_concurrency=None).workers == cores
     assert Settings(_env_file=None, web_concurrency=3).workers == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "identifier"),
+    [("Billing API", "billing_api"), (" 2nd  Try! ", "2nd_try"), ("Über", "uber"), ("東京", "service")],
+)
+def test_the_database_and_the_namespace_are_named_after_the_service(
+    environment: pytest.MonkeyPatch, name: str, identifier: str
+) -> None:
+    environment.setenv("APP_NAME", name)
+    settings = load_settings(Settings)
+    assert settings.database.url == f"postgresql+asyncpg://postgres@127.0.0.1:5432/{identifier}"
+    assert settings.database.direct.url == settings.database.url
+    assert settings.cache.namespace == identifier
+    set_all(environment, {"DATABASE_URL": "postgresql://db/shop", "CACHE_NAMESPACE": "shop"})
+    named = load_settings(Settings)
+    assert (named.database.url, named.cache.namespace) == ("postgresql+asyncpg://db/shop", "shop")

@@ -44,7 +44,7 @@ def build_editable(directory, config_settings=None, metadata_directory=None):
 
 
 class Checkout:
-    """A small project with our Makefile and tools, a package index in a folder, and only the programs it is given."""
+    """A small project with this Makefile and tools, a local package index, and a PATH with only a few programs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "checkout"
@@ -96,6 +96,6 @@ class Checkout:
         return outcome(["make", *arguments], self.directory, self.environment(**env))
 
     def installed(self) -> str:
-        """What the environment's Python finds."""
+        """The version of `greeting` that is installed."""
         argv = [".venv/bin/python", "-c", "import demo, greeting; print(greeting.version)"]
         return outcome(argv, self.directory, {})[1].strip()

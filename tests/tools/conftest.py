@@ -7,6 +7,6 @@ __all__ = ["client", "empty_tables", "service", "settings"]
 
 @pytest.fixture(autouse=True)
 def no_servers_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of this test run are not for the tests of the servers."""
+    """Hide the servers of this test run, so that the tests start their own."""
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.delenv("REDIS_URL", raising=False)

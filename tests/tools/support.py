@@ -1,4 +1,4 @@
-"""Runs `make`, the supervisor and the app as a person at a terminal does: in other processes."""
+"""Runs `make`, the supervisor and the app in processes of their own, as from a terminal."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from plinth.testing.servers import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Stands in for the `app` command: notes what it is told, and answers every request.
+# Stands in for the `app` command: records its arguments and environment, and answers every request.
 APP = """
 import http.server, json, os, signal, sys
 
@@ -47,13 +47,13 @@ SUPERVISOR = "import sys; from tools.run import main; sys.exit(main([sys.executa
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """What a new shell has; nothing of the servers of this test run."""
+    """The environment of a new shell, without the servers of this test run."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     return {**kept, "PYTHONPATH": str(ROOT), "PORT": "0", **more}
 
 
 class Terminal:
-    """A running command, and what it has printed so far."""
+    """A running command and its output so far."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -69,10 +69,10 @@ class Terminal:
             self.printed += line
             if text in line:
                 return line
-        raise AssertionError(f"It ended without saying {text!r}: {self.printed}")
+        raise AssertionError(f"It ended without printing {text!r}: {self.printed}")
 
     def end(self) -> tuple[int, str]:
-        """The exit code, and all that was printed."""
+        """Wait for the end. Returns the exit code and the whole output."""
         assert self.process.stdout
         self.printed += self.process.stdout.read()
         return self.process.wait(), self.printed
@@ -90,7 +90,7 @@ def command(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Iterator[
         text=True,
         start_new_session=True,
     )
-    deadline = threading.Timer(30, process.kill)  # a test that hangs tells nothing
+    deadline = threading.Timer(120, process.kill)  # so that a test fails instead of hanging
     deadline.start()
     try:
         yield Terminal(process)
@@ -113,12 +113,12 @@ def supervised(directory: Path, **env: str) -> Iterator[Terminal]:
         with command(argv, directory, plain_environment(NOTES=str(directory / "notes"), **env)) as terminal:
             yield terminal
     finally:
-        for name in running_in(directory / ".data"):  # only where the test has failed
+        for name in running_in(directory / ".data"):  # only after a failure
             os.killpg(pids(directory / ".data")[name], signal.SIGKILL)
 
 
 def outcome(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
-    """The exit code, standard output and standard error of a command that ends by itself."""
+    """Run a command to completion. Returns its exit code, standard output and standard error."""
     done = subprocess.run(
         argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
     )
@@ -130,7 +130,7 @@ def pids(data: Path) -> dict[str, int]:
 
 
 def running_in(data: Path, seconds: float = 0) -> set[str]:
-    """Which servers of a data directory still run, after they had so long to end."""
+    """The servers of a data directory that still run after `seconds`."""
     running = set()
     for pid_file in data.glob("*.pid"):
         with pid_file.open() as file:
@@ -140,7 +140,7 @@ def running_in(data: Path, seconds: float = 0) -> set[str]:
 
 
 def query(servers: Servers, *statements: str) -> str:
-    """The last one's value."""
+    """Execute the statements and return the value of the last one."""
 
     async def run() -> str:
         connection = await asyncpg.connect(servers.database_url)
@@ -155,7 +155,7 @@ def query(servers: Servers, *statements: str) -> str:
 
 
 def begin_request(address: str) -> socket.socket:
-    """Send a request's head, and return when an endpoint waits for the body."""
+    """Send the head of a request, and return when an endpoint waits for its body."""
     url = urlsplit(address)
     client = socket.create_connection((url.hostname, url.port))
     client.sendall(

@@ -1,4 +1,4 @@
-"""Embedded servers after a crash: their data is there, and there are never two of them."""
+"""Embedded servers after a crash: no data is lost, and no server is started twice."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ with running(Path(sys.argv[1]), durable=True) as servers:
 """
 
 
-def test_data_outlives_a_kill_of_everything_and_a_pid_that_now_names_another(tmp_path: Path) -> None:
+def test_data_survives_a_kill_of_everything_and_a_reused_process_id(tmp_path: Path) -> None:
     with running(tmp_path, durable=True) as servers, redis.Redis.from_url(servers.redis_url) as cache:
         query(servers, "CREATE TABLE kept AS SELECT 7 AS value", "SELECT 1")
         cache.set("kept", 7)
@@ -42,7 +42,7 @@ def test_data_outlives_a_kill_of_everything_and_a_pid_that_now_names_another(tmp
 
 
 def run_and_die(directory: Path, signal_to_servers: str) -> list[int]:
-    """The ports of servers whose run was killed."""
+    """Start servers and kill the run that started them. Returns their ports."""
     argv = [sys.executable, "-c", RUN_AND_DIE, str(directory), signal_to_servers]
     with command(argv, directory, plain_environment()) as terminal:
         code, printed = terminal.end()
@@ -54,12 +54,12 @@ def test_servers_do_not_outlive_a_killed_run(tmp_path: Path) -> None:
     run_and_die(tmp_path, "SIGCONT")
     if sys.platform != "linux":
         with running(tmp_path, durable=True):
-            pass  # elsewhere, the next run ends them
+            pass  # on other systems, the next run stops them
     assert not running_in(tmp_path, seconds=10)
 
 
-def test_orphans_are_stopped_before_there_are_new_servers(tmp_path: Path) -> None:
-    # Frozen, they can't even notice that the run before has died.
+def test_orphans_are_stopped_before_new_servers_start(tmp_path: Path) -> None:
+    # Stopped by SIGSTOP, they cannot react to the death of their parent.
     orphans = run_and_die(tmp_path, "SIGSTOP")
     assert running_in(tmp_path) == {"postgres", "valkey"}
 
@@ -70,7 +70,7 @@ def test_orphans_are_stopped_before_there_are_new_servers(tmp_path: Path) -> Non
             socket.create_connection(("127.0.0.1", port))
 
 
-def test_a_start_that_was_interrupted_is_repeated(tmp_path: Path) -> None:
+def test_an_interrupted_start_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "postgres.new").mkdir()
     (tmp_path / "postgres.new" / "PG_VERSION").write_text("18\n")
     with running(tmp_path) as servers:

@@ -1,4 +1,4 @@
-"""`make environment`: a working `.venv` on any machine with Python, or one sentence that says what to do."""
+"""`make environment`: a working `.venv` on any machine with Python, or one sentence on what to do."""
 
 import sys
 from collections.abc import Callable
@@ -22,32 +22,32 @@ def with_uv(checkout: Checkout) -> Checkout:
     return checkout
 
 
-def sentence(told: tuple[int, str, str]) -> str:
-    """What a make that failed said, less what make itself adds to that."""
-    code, _, error = told
+def sentence(result: tuple[int, str, str]) -> str:
+    """The message of a failed `make`, without the line that make itself adds."""
+    code, _, error = result
     assert code == 2
-    [ours, makes] = error.splitlines()
-    assert makes.startswith("make: *** ")
-    return ours
+    [message, added_by_make] = error.splitlines()
+    assert added_by_make.startswith("make: *** ")
+    return message
 
 
-def test_pip_makes_it_where_there_is_no_uv_and_tells_when_it_reaches_no_package_index(checkout: Checkout) -> None:
+def test_pip_creates_it_without_uv_and_reports_an_unreachable_package_index(checkout: Checkout) -> None:
     checkout.program("python3", sys.executable)
     code, printed, error = checkout.make("environment")
     assert (code, error) == (0, "")
-    assert printed.startswith("Making .venv with pip: once, about half a minute ...\nMade .venv in ")
+    assert printed.startswith("Creating .venv with pip: once, about half a minute ...\nCreated .venv in ")
     assert checkout.installed() == "1.0"
 
     checkout.lock("2.0")
     unreachable = {"PIP_NO_INDEX": "0", "PIP_FIND_LINKS": "", "PIP_INDEX_URL": "http://127.0.0.1:1", "PIP_RETRIES": "0"}
-    told = sentence(checkout.make("environment", **unreachable))
-    assert told.startswith("The dependencies could not be installed (ERROR: ")
-    assert "): check that the package index can be reached and has them for Python 3." in told
-    assert told.endswith(", then run make again; .venv/install.log has the whole story.")
+    message = sentence(checkout.make("environment", **unreachable))
+    assert message.startswith("The dependencies could not be installed (ERROR: ")
+    assert "): check that the package index can be reached and has them for Python 3." in message
+    assert message.endswith(", then run make again; .venv/install.log has the full output.")
 
 
-def test_it_is_made_once(with_uv: Checkout) -> None:
-    assert "Made .venv" in with_uv.make("environment")[1]
+def test_it_is_created_once(with_uv: Checkout) -> None:
+    assert "Created .venv" in with_uv.make("environment")[1]
     assert with_uv.make("environment") == (0, "", "")
     assert with_uv.installed() == "1.0"
 
@@ -55,13 +55,13 @@ def test_it_is_made_once(with_uv: Checkout) -> None:
 def test_it_follows_the_lock_file_and_the_project(with_uv: Checkout) -> None:
     with_uv.make("environment")
     with_uv.lock("2.0")
-    assert "Made .venv" in with_uv.make("environment")[1]
+    assert "Created .venv" in with_uv.make("environment")[1]
     assert with_uv.installed() == "2.0"
     (with_uv.directory / "pyproject.toml").write_text(PYPROJECT + "[project.scripts]\n")
-    assert "Made .venv" in with_uv.make("environment")[1]
+    assert "Created .venv" in with_uv.make("environment")[1]
 
 
-def test_one_that_is_half_made_or_moved_is_made_anew(with_uv: Checkout) -> None:
+def test_an_incomplete_or_moved_one_is_created_again(with_uv: Checkout) -> None:
     venv = with_uv.directory / ".venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to("/nowhere/python")
@@ -70,13 +70,13 @@ def test_one_that_is_half_made_or_moved_is_made_anew(with_uv: Checkout) -> None:
 
     with_uv.directory = with_uv.directory.rename(with_uv.directory.with_name("moved"))
     (with_uv.directory / ".venv" / "half-a-file").touch()
-    assert "Made .venv" in with_uv.make("environment")[1]
+    assert "Created .venv" in with_uv.make("environment")[1]
     assert with_uv.installed() == "1.0"
     assert not (with_uv.directory / ".venv" / "half-a-file").exists()
 
 
 def test_a_wrong_hash_is_refused(with_uv: Checkout) -> None:
-    make_wheel(with_uv.index, "greeting", "1.0", {"greeting.py": "version = 'somebody else'"})
+    make_wheel(with_uv.index, "greeting", "1.0", {"greeting.py": "version = 'tampered'"})
     assert sentence(with_uv.make("environment")).startswith("The dependencies could not be installed (")
     assert not with_uv.installed()
 
@@ -87,20 +87,20 @@ def test_without_a_wheel_of_a_server_the_rest_is_installed(with_uv: Checkout) ->
     assert with_uv.installed() == "1.0"
 
 
-def test_two_at_once_make_one(with_uv: Checkout) -> None:
+def test_two_at_once_create_one(with_uv: Checkout) -> None:
     first = command(["make", "environment"], with_uv.directory, with_uv.environment())
     second = command(["make", "environment"], with_uv.directory, with_uv.environment())
     with first as one, second as two:
         printed = [one.end(), two.end()]
     assert [code for code, _ in printed] == [0, 0]
-    assert sum("Made .venv" in text for _, text in printed) == 1
+    assert sum("Created .venv" in text for _, text in printed) == 1
 
 
-def test_no_venv_module_is_told(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_missing_venv_module_is_reported(checkout: Checkout, tmp_path: Path) -> None:
     checkout.program("python3", sys.executable)
     (tmp_path / "ensurepip.py").write_text("raise ImportError")
-    told = sentence(checkout.make("environment", PYTHONPATH=str(tmp_path)))
-    assert told.endswith(
+    message = sentence(checkout.make("environment", PYTHONPATH=str(tmp_path)))
+    assert message.endswith(
         "has no venv module: install it (on Debian and Ubuntu: `apt install python3-venv`) or uv, then run make again."
     )
 
@@ -114,7 +114,7 @@ def old(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize(("arrange", "found"), [(nothing, "none"), (old, "Python 3.9.18")])
-def test_no_python_that_is_new_enough_is_told(
+def test_a_missing_or_old_python_is_reported(
     checkout: Checkout, arrange: Callable[[Checkout], None], found: str
 ) -> None:
     arrange(checkout)
@@ -133,19 +133,19 @@ def test_a_newer_python_beside_an_old_one_is_used(with_uv: Checkout) -> None:
     assert with_uv.installed() == "1.0"
 
 
-def test_the_python_that_is_named_is_used(with_uv: Checkout) -> None:
+def test_a_named_python_is_used(with_uv: Checkout) -> None:
     (with_uv.programs / "python3").rename(with_uv.directory / "mine")
     assert with_uv.make("environment", "PYTHON=./mine")[0] == 0
     assert with_uv.installed() == "1.0"
 
 
-def test_a_named_python_that_does_not_serve_is_told(checkout: Checkout) -> None:
+def test_a_named_python_that_does_not_work_is_reported(checkout: Checkout) -> None:
     checkout.program("python3", sys.executable)
     assert sentence(checkout.make("environment", "PYTHON=/nowhere/python")) == (
-        "PYTHON=/nowhere/python is not a Python 3.11 or newer that runs: name another one, or leave PYTHON out."
+        "PYTHON=/nowhere/python is not a working Python 3.11 or newer: name another one, or leave PYTHON out."
     )
 
 
-def test_a_folder_that_cannot_be_written_is_told(with_uv: Checkout) -> None:
+def test_an_unwritable_folder_is_reported(with_uv: Checkout) -> None:
     (with_uv.directory / ".venv").write_text("in the way")
-    assert sentence(with_uv.make("environment")).startswith(".venv could not be made (")
+    assert sentence(with_uv.make("environment")).startswith(".venv could not be created (")

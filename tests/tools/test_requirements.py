@@ -1,4 +1,4 @@
-"""The lock files: whole, free of addresses, in step with pyproject.toml and with one another."""
+"""The lock files: complete, without addresses, consistent with pyproject.toml and with one another."""
 
 import re
 import tomllib
@@ -52,7 +52,7 @@ def test_there_are_no_addresses(name: str) -> None:
         *((name, PROJECT["dependency-groups"][name]) for name in GROUPS),
     ],
 )
-def test_they_are_in_step_with_the_project(name: str, wanted: list[str]) -> None:
+def test_they_satisfy_the_project(name: str, wanted: list[str]) -> None:
     versions = locked(name)
     for requirement in map(Requirement, wanted):
         version = versions.get(canonicalize_name(requirement.name))

@@ -1,4 +1,4 @@
-"""`make run`: starts everything in order, says where it is, and never leaves anything running."""
+"""`make run`: starts everything in order, prints the addresses, and leaves nothing running."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from plinth.testing.postgres import DATABASE
 from tests.tools.support import (
     APP,
     NO_SERVERS,
@@ -32,8 +33,8 @@ def notes(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "notes").read_text().splitlines()]
 
 
-def told(directory: Path, **env: str) -> tuple[int, str, str]:
-    """What a run that can't start says."""
+def failed_run(directory: Path, **env: str) -> tuple[int, str, str]:
+    """A run that fails to start: exit code, output, error."""
     app = directory / "stand_in.py"
     app.write_text(APP)
     environment = plain_environment(NOTES=str(directory / "notes"), **env)
@@ -44,7 +45,7 @@ def address(terminal: Terminal) -> str:
     return terminal.read_until("  API ").split()[1]
 
 
-def test_the_app_starts_after_its_servers_and_says_where_it_is(tmp_path: Path) -> None:
+def test_the_app_starts_after_its_servers_and_its_addresses_are_printed(tmp_path: Path) -> None:
     with supervised(tmp_path) as terminal:
         api = address(terminal)
         terminal.read_until(READY)
@@ -56,26 +57,26 @@ def test_the_app_starts_after_its_servers_and_says_where_it_is(tmp_path: Path) -
     assert [note["command"] for note in commands] == ["migrate", "seed", "dev"]
     for note in commands:
         assert note["DATABASE_URL"].startswith("postgresql://postgres@127.0.0.1:")
-        assert note["DATABASE_URL"].endswith("/plinth")
+        assert note["DATABASE_URL"].endswith(f"/{DATABASE}")
         assert note["REDIS_URL"].startswith("redis://127.0.0.1:")
         assert note["APP_EXAMPLE_DATA"] == "true"
 
 
-def test_one_checkout_has_one_run(tmp_path: Path) -> None:
+def test_a_second_run_in_a_checkout_is_refused(tmp_path: Path) -> None:
     with supervised(tmp_path, **NO_SERVERS) as terminal:
         terminal.read_until(READY)
-        code, _, error = told(tmp_path)
+        code, _, error = failed_run(tmp_path)
         assert code == 1
         assert error == (f"A run in this checkout is using {tmp_path}/.data: stop it first (Ctrl-C in its terminal).\n")
 
 
-def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, printed, error = told(tmp_path, PORT=str(port))
+        code, printed, error = failed_run(tmp_path, PORT=str(port))
     assert (code, printed) == (1, "")
     assert error == (
-        f"Port {port} on 127.0.0.1 is in use: stop what listens there, or choose another, as in "
+        f"Port {port} on 127.0.0.1 is in use: stop the program that listens there, or choose another port, as in "
         f"`make run PORT={port + 1}`.\n"
     )
     assert not (tmp_path / ".data" / "postgres").exists()
@@ -84,22 +85,22 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
-        ({"PORT": "web"}, "PORT=web is not a number that fits"),
-        ({"PORT": "65536"}, "PORT=65536 is not a number that fits"),
-        ({"HOST": "192.0.2.1"}, "192.0.2.1:0 cannot be listened on"),
-        ({"FAIL": "migrate", **NO_SERVERS}, "`app migrate` failed (exit code 3): what it said is above."),
-        ({"FAIL": "dev", **NO_SERVERS}, "The app stopped by itself (exit code 3)."),
+        ({"PORT": "web"}, "PORT=web is not a valid number"),
+        ({"PORT": "65536"}, "PORT=65536 is not a valid number"),
+        ({"HOST": "192.0.2.1"}, "192.0.2.1:0 is not available"),
+        ({"FAIL": "migrate", **NO_SERVERS}, "`app migrate` failed (exit code 3): see its output above."),
+        ({"FAIL": "dev", **NO_SERVERS}, "The app exited (code 3)."),
     ],
 )
-def test_what_keeps_it_from_running_is_told_in_one_sentence(tmp_path: Path, env: dict[str, str], sentence: str) -> None:
-    code, _, error = told(tmp_path, **env)
+def test_a_failed_start_is_reported_in_one_sentence(tmp_path: Path, env: dict[str, str], sentence: str) -> None:
+    code, _, error = failed_run(tmp_path, **env)
     assert code == 1
     assert error.startswith(sentence)
     assert error.count("\n") == 1
     assert not running_in(tmp_path / ".data")
 
 
-def test_settings_come_from_the_file_that_the_app_reads_too(tmp_path: Path) -> None:
+def test_settings_come_from_the_dotenv_file_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("HOST=127.0.0.2\nAPP_EXAMPLE_DATA=false\nDATABASE_URL=postgresql://elsewhere/two\n")
     with supervised(tmp_path, REDIS_URL="redis://elsewhere/1") as terminal:
         assert address(terminal).startswith("http://127.0.0.2:")
@@ -109,7 +110,7 @@ def test_settings_come_from_the_file_that_the_app_reads_too(tmp_path: Path) -> N
     assert commands[0]["REDIS_URL"] == "redis://elsewhere/1"
 
 
-def test_the_real_app_answers_with_example_data_reloads_and_stops_in_the_middle_of_a_request(tmp_path: Path) -> None:
+def test_the_real_app_serves_example_data_reloads_and_stops_during_a_request(tmp_path: Path) -> None:
     for name in ("app", "plinth", "migrations"):  # a copy, whose code can be changed
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", tmp_path)

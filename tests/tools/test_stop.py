@@ -1,4 +1,4 @@
-"""`make run` ends: nothing that it started is left, whichever way it ends."""
+"""The end of `make run`: no process is left, however it ends."""
 
 import fcntl
 import os
@@ -32,14 +32,14 @@ def test_a_signal_stops_everything_once(tmp_path: Path, number: signal.Signals, 
         terminal.read_until(READY)
         assert running_in(tmp_path / ".data") == {"app", "valkey"} | ({"postgres"} if not given else set())
         os.killpg(terminal.pid, number)
-        os.killpg(terminal.pid, number)  # an impatient second time changes nothing
+        os.killpg(terminal.pid, number)  # a second signal has no effect
         code, printed = terminal.end()
         assert code == 0
         assert printed.split(READY)[1] == "\nThe app has stopped.\nStopped.\n"
         assert not running_in(tmp_path / ".data")
 
 
-def test_a_signal_while_it_starts_is_no_different(tmp_path: Path) -> None:
+def test_a_signal_during_the_start_stops_everything_too(tmp_path: Path) -> None:
     with supervised(tmp_path) as terminal:
         terminal.read_until("Starting the servers")
         os.killpg(terminal.pid, signal.SIGINT)
@@ -50,20 +50,20 @@ def test_a_signal_while_it_starts_is_no_different(tmp_path: Path) -> None:
 
 
 def on_terminal(app: Path, **env: str) -> tuple["subprocess.Popen[bytes]", int]:
-    """The supervisor on a terminal of its own, and the other end of that terminal."""
-    ours, theirs = os.openpty()
+    """Run the supervisor on a pseudo-terminal. Returns it and the controlling end of the terminal."""
+    controller, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, str(app)],
         cwd=app.parent,
         env=plain_environment(NOTES=str(app.with_name("notes")), **env),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )
-    os.close(theirs)
-    return process, ours
+    os.close(terminal)
+    return process, controller
 
 
 def read_until(terminal: int, text: bytes) -> None:
@@ -72,7 +72,7 @@ def read_until(terminal: int, text: bytes) -> None:
         printed += os.read(terminal, 1000)
 
 
-def test_a_terminal_that_closes_stops_everything(tmp_path: Path) -> None:
+def test_closing_the_terminal_stops_everything(tmp_path: Path) -> None:
     app = tmp_path / "stand_in.py"
     app.write_text(APP)
     process, terminal = on_terminal(app, **NO_POSTGRES)
@@ -98,13 +98,13 @@ def test_a_debugger_in_the_app_can_read_the_keyboard(tmp_path: Path) -> None:
     os.close(terminal)
 
 
-def test_an_app_that_does_not_stop_is_ended_with_its_workers(tmp_path: Path) -> None:
+def test_an_app_that_ignores_sigterm_is_killed_with_its_workers(tmp_path: Path) -> None:
     app = tmp_path / "stubborn.py"
     app.write_text(
         "import os, signal, sys\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "if sys.argv[1] == 'dev':\n"
-        "    os.fork()\n"  # its worker holds the lock too, so we can tell whether it lives
+        "    os.fork()\n"  # the lock shows whether this worker runs, because it inherits it
         "    signal.alarm(20)\n"
         "    print('deaf', flush=True)\n"
         "    signal.pause()\n"
@@ -123,24 +123,26 @@ def test_an_app_that_does_not_stop_is_ended_with_its_workers(tmp_path: Path) -> 
     ("victim", "name", "given"),
     [("postgres", "PostgreSQL", {}), ("valkey", "Valkey", NO_POSTGRES), ("app", "The app", NO_POSTGRES)],
 )
-def test_when_one_dies_it_says_so_and_stops(tmp_path: Path, victim: str, name: str, given: dict[str, str]) -> None:
+def test_the_death_of_one_is_reported_and_stops_the_others(
+    tmp_path: Path, victim: str, name: str, given: dict[str, str]
+) -> None:
     with supervised(tmp_path, **given) as terminal:
         terminal.read_until(READY)
         os.kill(pids(tmp_path / ".data")[victim], signal.SIGKILL)
         code, printed = terminal.end()
         assert code == 1
         [sentence] = printed.split(READY)[1].replace("The app has stopped.\n", "").strip().splitlines()
-        assert sentence.startswith(f"{name} stopped by itself (exit code -9)")
-        # The children of a PostgreSQL that was killed need a moment to notice.
+        assert sentence.startswith(f"{name} exited (code -9)")
+        # The children of a killed PostgreSQL need a moment to exit.
         assert not running_in(tmp_path / ".data", seconds=10)
 
 
-def test_a_run_after_one_that_was_killed_starts_as_ever(tmp_path: Path) -> None:
+def test_a_run_starts_after_one_that_was_killed(tmp_path: Path) -> None:
     with supervised(tmp_path) as terminal:
         port = str(terminal.read_until("  API ").split(":")[2].split("/")[0])
         before = pids(tmp_path / ".data")
         for pid in before.values():
-            os.kill(pid, signal.SIGSTOP)  # so that none of them goes by itself
+            os.kill(pid, signal.SIGSTOP)  # so that none of them exits on its own
         os.kill(terminal.pid, signal.SIGKILL)
         assert terminal.process.wait() == -signal.SIGKILL
         assert running_in(tmp_path / ".data") == {"app", "postgres", "valkey"}

@@ -52,7 +52,7 @@ async def test_a_category_in_use_cannot_be_deleted(client: AsyncClient, category
     await create_product(client)
     answer = await client.delete("/api/categories/1")
     assert answer.status_code == 409
-    assert answer.json()["detail"] == "Something else still refers to it, so it cannot be deleted."
+    assert answer.json()["detail"] == "It cannot be deleted while something else refers to it."
     assert (await client.get("/api/categories/1")).json() == category
     await client.delete("/api/products/1")
     assert (await client.delete("/api/categories/1")).status_code == 204
@@ -63,7 +63,7 @@ async def test_a_category_that_does_not_exist_is_404(client: AsyncClient, method
     body = {"name": "Nothing"} if method in {"PUT", "PATCH"} else None
     answer = await client.request(method, "/api/categories/99", json=body)
     assert answer.status_code == 404
-    assert answer.json()["detail"] == "There is no category 99."
+    assert answer.json()["detail"] == "Category 99 does not exist."
 
 
 async def test_a_name_that_is_taken_is_409(client: AsyncClient, category: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 from contextlib import AsyncExitStack
 
+import pytest
 from httpx import AsyncClient
 from sqlalchemy.engine import make_url
 
@@ -60,9 +61,9 @@ async def test_with_the_database_away_it_is_not_ready(settings: Settings) -> Non
         assert (await client.get("/health/live")).status_code == 200
 
 
-async def test_while_draining_it_is_not_ready(settings: Settings) -> None:
+async def test_while_draining_it_is_not_ready(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.dependencies.is_draining", lambda: True)
     async with serve(create_app(settings)) as service, service.client() as client:
-        service.app.state.draining = True
         answer = await client.get("/health/ready")
         assert (answer.status_code, answer.json()["status"]) == (503, "draining")
         assert (await client.get("/health/live")).status_code == 200

@@ -5,6 +5,7 @@ import asyncpg
 import pytest
 from httpx import AsyncClient
 
+from plinth.testing.client import Service
 from tests.app.factories import create_category, create_product, product_data
 
 
@@ -126,7 +127,7 @@ async def test_a_product_that_does_not_exist_is_404(client: AsyncClient, categor
     body = {"PUT": product_data(category["id"]), "PATCH": {"stock": 1}}.get(method)
     answer = await client.request(method, "/api/products/99", json=body)
     assert answer.status_code == 404
-    assert answer.json()["detail"] == "There is no product 99."
+    assert answer.json()["detail"] == "Product 99 does not exist."
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
@@ -241,3 +242,28 @@ async def test_a_search_follows_an_update(client: AsyncClient, product: dict[str
     await client.patch(f"/api/products/{product['id']}", json={"name": "Zephyr"})
     answer = await client.get("/api/products/search?q=zephyr")
     assert [item["name"] for item in answer.json()["items"]] == ["Zephyr"]
+
+
+async def test_facets_count_products_by_category_and_follow_every_change(client: AsyncClient) -> None:
+    await create_category(client, "Laptops")
+    await create_category(client, "Cameras")
+    await create_product(client, 1, sku="A", price="10.00")
+    await create_product(client, 1, sku="B", price="30.50")
+    cameras = {"id": 2, "name": "Cameras", "products": 0, "min_price": None, "max_price": None}
+    laptops = {"id": 1, "name": "Laptops", "products": 2, "min_price": "10.00", "max_price": "30.50"}
+    for _ in range(2):
+        assert (await client.get("/api/products/facets")).json() == {"categories": [cameras, laptops]}
+    await client.delete("/api/products/2")
+    laptops |= {"products": 1, "max_price": "10.00"}
+    assert (await client.get("/api/products/facets")).json() == {"categories": [cameras, laptops]}
+    await client.patch("/api/categories/2", json={"name": "Digital cameras"})
+    cameras["name"] = "Digital cameras"
+    assert (await client.get("/api/products/facets")).json() == {"categories": [cameras, laptops]}
+
+
+async def test_facets_are_counted_once(client: AsyncClient, service: Service) -> None:
+    await create_category(client)
+    await client.get("/api/products/facets")
+    before = service.state["database"].reads.statements
+    await client.get("/api/products/facets")
+    assert service.state["database"].reads.statements == before

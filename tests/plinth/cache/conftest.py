@@ -7,20 +7,20 @@ from uuid import uuid4
 import pytest
 
 from plinth.cache import Cache, open_redis
-from plinth.cache.link import Link
+from plinth.cache.bus import InvalidationBus
 from plinth.cache.store import Store
 from plinth.cache.stores import Memory, MemoryStore, RedisStore, TwoLevelStore
 from plinth.settings import Settings
 
 
 @asynccontextmanager
-async def linked(settings: Settings, namespace: str) -> AsyncIterator[Link]:
+async def running_bus(settings: Settings, namespace: str) -> AsyncIterator[InvalidationBus]:
     async with open_redis(settings.redis) as redis:
         assert redis is not None
-        link = Link(redis, namespace, timeout_seconds=5, max_names=400)
-        async with link.running():
-            assert link.trusted
-            yield link
+        bus = InvalidationBus(redis, namespace, timeout_seconds=5, max_names=400)
+        async with bus.running():
+            assert bus.trusted
+            yield bus
 
 
 @pytest.fixture(params=["memory", "redis", "both"])
@@ -29,8 +29,8 @@ async def store(request: pytest.FixtureRequest, settings: Settings) -> AsyncIter
     if request.param == "memory":
         yield MemoryStore(memory)
         return
-    async with linked(settings, f"test-{uuid4()}") as link:
-        yield RedisStore(link) if request.param == "redis" else TwoLevelStore(memory, link)
+    async with running_bus(settings, f"test-{uuid4()}") as bus:
+        yield RedisStore(bus) if request.param == "redis" else TwoLevelStore(memory, bus)
 
 
 @pytest.fixture

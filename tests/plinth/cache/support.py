@@ -1,164 +1,112 @@
-"""Caches on a Redis that can be killed and paused, and on a way to it that can be slow, silent and cut."""
+"""Caches whose connections to Redis a test can break."""
 
-import asyncio
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
 
-from redis.asyncio import Redis
-
-from plinth.cache import Cache, open_cache, open_redis
-from plinth.cache.link import Link
-from plinth.cache.settings import CacheSettings, RedisSettings
+from plinth.cache import Cache, CacheSettings, RedisSettings, open_cache, open_redis
+from plinth.cache.bus import InvalidationBus
 from plinth.cache.stores import RedisStore
-from plinth.testing.locks import held
-from plinth.testing.valkey import Valkey
 from plinth.testing.wire import End, WireRedis
-
-
-@asynccontextmanager
-async def opened(url: str, timeout_seconds: float = 0.1, **settings: Any) -> AsyncIterator[Cache]:
-    """A cache as each process has one, which trusts Redis already."""
-    way = RedisSettings(url=url, timeout_seconds=timeout_seconds)
-    async with open_redis(way) as redis, open_cache(CacheSettings(**settings), redis, timeout_seconds) as cache:
-        await until(lambda: link_of(cache).trusted)
-        yield cache
-
-
-def link_of(cache: Cache) -> Link:
-    assert isinstance(cache._store, RedisStore)
-    return cache._store._link
-
-
-async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not (met if isinstance(met := condition(), bool) else await met):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.005)
-
+from tests.faults.redis_server import wait_until
 
 PONG = b"+PONG\r\n"
 
 
-class Server:
-    """A Valkey that can be killed and paused; it comes back at the same address."""
-
-    def __init__(self, valkey: Valkey) -> None:
-        self._valkey = valkey
-        self.url = valkey.start()
-        self.port = int(self.url.removesuffix("/0").rpartition(":")[2])
-
-    def kill(self) -> None:
-        self._send(signal.SIGKILL)
-        self._valkey.process.stop()
-
-    def start(self) -> None:
-        assert self._valkey.start() == self.url
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        self._send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._send(signal.SIGCONT)
-
-    def client(self) -> Any:
-        return Redis.from_url(self.url)
-
-    async def save(self) -> None:
-        """From now on, start with what is there now."""
-        async with self.client() as client:
-            await client.save()
-
-    def _send(self, number: signal.Signals) -> None:
-        assert self._valkey.process.pid
-        os.kill(self._valkey.process.pid, number)
+@asynccontextmanager
+async def trusting_cache(url: str, timeout_seconds: float = 0.1, **settings: Any) -> AsyncIterator[Cache]:
+    """The cache of one process, once it trusts Redis."""
+    redis_settings = RedisSettings(url=url, timeout_seconds=timeout_seconds)
+    async with (
+        open_redis(redis_settings) as redis,
+        open_cache(CacheSettings(**{"namespace": "test", **settings}), redis, timeout_seconds) as cache,
+    ):
+        await wait_until(lambda: bus_of(cache).trusted)
+        yield cache
 
 
-@contextmanager
-def mortal_server(directory: Path, patch: Any) -> Iterator[Server]:
-    valkey = Valkey(directory, durable=False)
-    with held(directory):
-        try:
-            server = Server(valkey)
-            patch.setattr("plinth.testing.valkey.free_port", lambda: server.port)
-            yield server
-        finally:
-            valkey.process.stop()
+def bus_of(cache: Cache) -> InvalidationBus:
+    assert isinstance(cache._store, RedisStore)
+    return cache._store._bus
 
 
-class Road(WireRedis):
-    """The way of one cache to Redis. It can be slow, fall silent, lose what is on it, and be closed."""
+class FaultyWire(WireRedis):
+    """A proxy between one cache and Redis that delays, drops, cuts and refuses on demand."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
-        self.closed = False
-        self.silent = ""
-        """"commands" or "all", as half-open connections are: what is sent either way is lost, and nothing is closed."""
-        self.passing = -1
-        """Answers, without those to beats, until the first that is held back; none is while it is negative."""
+        self.refuses = False
+        """New connections are closed."""
+        self.drops: Literal["", "commands", "all"] = ""
+        """What is lost in both directions without closing the connection, as on one that is half open."""
+        self.replies_to_pass = -1
+        """How many replies, heartbeats apart, pass before the following are held back; negative for all."""
         self.holds_messages = False
-        self.carried = 0
-        self._listeners: set[End] = set()
-        self.held_back: list[tuple[End, bytes]] = []
-        self._lossy: set[End] = set()
+        self.activity = 0
+        """Counts what arrives from either side."""
+        self.held: list[tuple[End, bytes]] = []
+        self._subscribers: set[End] = set()
+        self._half_open: set[End] = set()
 
-    def cut(self, listeners: bool) -> None:
+    def cut(self, subscribers: bool) -> None:
+        """Close the connections for commands, and with `subscribers` those for messages."""
         for end in [end for end in self._open_ends if end.peer in self._open_ends]:
-            if listeners or not self._listeners & {end, end.peer}:
+            if subscribers or not self._subscribers & {end, end.peer}:
                 end.transport.abort()
 
-    def lose_connections(self) -> None:
-        """Without a word; new ones can be made."""
-        self._lossy |= self._open_ends
+    def make_half_open(self) -> None:
+        """Drop everything on the present connections, without closing them. New connections work."""
+        self._half_open |= self._open_ends
 
-    def mend(self) -> None:
-        self.closed, self.silent, self.passing, self.holds_messages = False, "", -1, False
-        for end in self._lossy:  # what it has lost cannot come back
+    def pause_clients(self) -> None:
+        """Read nothing more from the clients, whose buffers fill up."""
+        for end in self._open_ends:
+            end.transport.pause_reading()
+
+    def restore(self) -> None:
+        self.refuses, self.drops, self.replies_to_pass, self.holds_messages = False, "", -1, False
+        for end in self._half_open:  # what it has dropped cannot be delivered
             end.transport.abort()
-        for client, data in self.held_back:
+        for client, data in self.held:
             if not client.transport.is_closing():
                 client.transport.write(data)
-        self.held_back.clear()
-        self._lossy.clear()
+        self.held.clear()
+        self._half_open.clear()
 
     async def _relay(self, accepted: socket.socket) -> None:
-        if self.closed:
+        if self.refuses:
             accepted.close()
         else:
             await super()._relay(accepted)
 
     def _sent(self, client: End, data: bytes) -> bytes:
-        return b"" if self._loses(client) else super()._sent(client, data)
+        return b"" if self._dropped(client) else super()._sent(client, data)
 
     def _read(self, client: End, frame: bytes) -> bytes:
-        self.carried += 1
+        self.activity += 1
         if b"SUBSCRIBE" in frame:
-            self._listeners.add(client)
+            self._subscribers.add(client)
         return super()._read(client, frame)
 
     def _received(self, server: End, data: bytes) -> bytes:
-        if self._loses(server.peer):
+        if self._dropped(server.peer):
             return b""
-        self.carried += 1
-        if server.peer in self._listeners:
-            held_back = self.holds_messages
+        self.activity += 1
+        if server.peer in self._subscribers:
+            holds = self.holds_messages
         else:
-            held_back = self.passing == 0
-            self.passing -= self.passing > 0 and data != PONG
-        if held_back or any(client is server.peer for client, _ in self.held_back):
-            self.held_back.append((server.peer, data))
+            holds = self.replies_to_pass == 0
+            self.replies_to_pass -= self.replies_to_pass > 0 and data != PONG
+        if holds or any(client is server.peer for client, _ in self.held):
+            self.held.append((server.peer, data))
             return b""
         return data
 
-    def _loses(self, client: End) -> bool:
-        commands = self.silent == "commands" and client not in self._listeners
-        loses = self.silent == "all" or commands or client in self._lossy
-        if loses:
-            self.carried += 1
-            self._lossy.add(client)
-        return loses
+    def _dropped(self, client: End) -> bool:
+        commands = self.drops == "commands" and client not in self._subscribers
+        dropped = self.drops == "all" or commands or client in self._half_open
+        if dropped:
+            self.activity += 1
+            self._half_open.add(client)
+        return dropped

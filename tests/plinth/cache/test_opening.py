@@ -1,25 +1,31 @@
+"""The process's Redis client: a bounded wait, and no retries."""
+
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from redis.exceptions import RedisError
 
-from plinth.cache import open_redis
-from plinth.cache.settings import RedisSettings
+from plinth.cache import RedisSettings, open_redis
 from plinth.settings import Settings
 
 
-async def test_without_a_url_there_is_none() -> None:
+@asynccontextmanager
+async def listening(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    server = await asyncio.start_server(handle, "127.0.0.1")
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_without_a_url_there_is_no_client() -> None:
     async with open_redis(RedisSettings(url=None)) as redis:
         assert redis is None
 
 
-async def test_it_answers(settings: Settings) -> None:
-    async with open_redis(settings.redis) as redis:
-        assert redis is not None
-        assert await redis.ping()
-
-
-async def test_a_burst_waits_for_its_turn(settings: Settings) -> None:
+async def test_a_burst_waits_for_free_connections(settings: Settings) -> None:
     narrow = settings.redis.model_copy(update={"max_connections": 2, "timeout_seconds": 5})
     async with open_redis(narrow) as redis:
         assert redis is not None
@@ -34,24 +40,23 @@ async def test_a_command_is_sent_once() -> None:
         attempts += 1
         writer.close()
 
-    server = await asyncio.start_server(hang_up, "127.0.0.1")
-    port = server.sockets[0].getsockname()[1]
-    async with server, open_redis(RedisSettings(url=f"redis://127.0.0.1:{port}")) as redis:
+    async with listening(hang_up) as url, open_redis(RedisSettings(url=url)) as redis:
         assert redis is not None
         with pytest.raises(RedisError):
             await redis.ping()
     assert attempts == 1
 
 
-async def test_a_silent_server_is_given_up() -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_command_without_a_reply_times_out() -> None:
+    async def never_reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(say_nothing, "127.0.0.1")
-    port = server.sockets[0].getsockname()[1]
-    silent = RedisSettings(url=f"redis://127.0.0.1:{port}", timeout_seconds=0.05)
-    async with server, open_redis(silent) as redis, asyncio.timeout(5):
+    async with (
+        listening(never_reply) as url,
+        open_redis(RedisSettings(url=url, timeout_seconds=0.05)) as redis,
+        asyncio.timeout(5),
+    ):
         assert redis is not None
         with pytest.raises(RedisError):
             await redis.ping()

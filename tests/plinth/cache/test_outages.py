@@ -1,31 +1,36 @@
-"""Redis killed, paused, cut off or filled with nonsense: answers go on, and none is from before an invalidation."""
+"""Redis killed, paused, cut off or full of foreign data: requests succeed, and no invalidated value is served."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
 
 import plinth.cache.cache
-from plinth.cache import Cache
-from plinth.cache.link import AT_ONCE, TRUST_SECONDS
+from plinth.cache import Cache, CacheSettings, Tag, open_cache
+from plinth.cache.bus import MAX_CONCURRENT_COMMANDS, TRUST_SECONDS
 from plinth.cache.store import Entry, pack, unpack
 from plinth.testing.network import LOOPBACK
-from tests.plinth.cache.support import Road, Server, link_of, mortal_server, opened, until
+from tests.faults.redis_server import RestartableServer, restartable_server, wait_until
+from tests.plinth.cache.support import FaultyWire, bus_of, trusting_cache
 
 MANY = 100
 FEW = 20
-"""More commands than the listener sends in a minute to find out whether Redis is back."""
+"""More commands than the bus sends in a minute to find out whether Redis is back."""
+ANSWERS = Tag("answers")
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with mortal_server(tmp_path, monkeypatch) as server:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RestartableServer]:
+    with restartable_server(tmp_path, monkeypatch) as server:
         yield server
 
 
 class Source:
-    """What is cached: the number of the latest write."""
+    """Stands for a database. The cached value is the number of the latest write."""
 
     value = 0
     loads = 0
@@ -37,12 +42,12 @@ class Source:
         return value
 
     async def get(self, cache: Cache, key: str = "answer") -> int:
-        return await cache.remember(key, 600, self.load, schema=int, tags=["answers"])
+        return await cache.remember(key, 600, self.load, schema=int, tags=[ANSWERS])
 
     async def write(self, cache: Cache) -> int:
         self.value += 1
         value = self.value
-        await cache.invalidate("answers")
+        await cache.invalidate(ANSWERS)
         return value
 
     async def is_right(self, cache: Cache, times: int = MANY) -> None:
@@ -53,7 +58,7 @@ class Source:
         return await self.get(cache) == self.value
 
     async def hits(self, *caches: Cache) -> bool:
-        """Whether nothing is loaded; an old answer fails the test."""
+        """Whether nothing is loaded. Asserts that the values are current."""
         before = self.loads
         for cache in caches:
             await self.is_right(cache, times=2)
@@ -65,44 +70,45 @@ def source() -> Source:
     return Source()
 
 
-async def test_redis_is_killed_and_comes_back_with_what_it_held(server: Server, source: Source) -> None:
-    async with opened(server.url) as a, opened(server.url) as b:
-        await until(lambda: source.hits(a, b))
+async def test_redis_restarts_with_its_data(server: RestartableServer, source: Source) -> None:
+    async with trusting_cache(server.url) as a, trusting_cache(server.url) as b:
+        await wait_until(lambda: source.hits(a, b))
         await server.save()
         server.kill()
-        await until(lambda: not link_of(b).trusted)
+        await wait_until(lambda: not bus_of(b).trusted)
         for cache in (a, b):
             await source.write(cache)
             await source.is_right(a)
             await source.is_right(b)
-        assert link_of(a).failures < FEW
-        assert link_of(b).failures < FEW
+        assert bus_of(a).failures < FEW
+        assert bus_of(b).failures < FEW
         server.start()
-        await until(lambda: source.hits(a, b))
+        await wait_until(lambda: source.hits(a, b))
         await source.is_right(a)
         await source.is_right(b)
 
 
-async def test_redis_comes_back_with_less_than_it_knew(server: Server, source: Source) -> None:
-    async with opened(server.url) as a, opened(server.url) as b:
-        await until(lambda: source.hits(a, b))
+async def test_redis_restarts_with_older_data(server: RestartableServer, source: Source) -> None:
+    async with trusting_cache(server.url) as a, trusting_cache(server.url) as b:
+        await wait_until(lambda: source.hits(a, b))
         await server.save()
         await source.write(a)
-        await until(lambda: source.has_reached(b))
-        await until(lambda: source.hits(a, b))
+        await wait_until(lambda: source.has_reached(b))
+        await wait_until(lambda: source.hits(a, b))
         server.kill()
-        server.start()  # with the value before the write, and its generations
+        server.start()  # with the value from before the write, and its generations
         await source.is_right(a)
         await source.is_right(b)
-        await until(lambda: source.hits(a, b))
+        await wait_until(lambda: source.hits(a, b))
 
 
-async def test_nothing_is_read_from_a_redis_that_restarted_before_that_is_noticed(
-    server: Server, source: Source
-) -> None:
+async def test_older_data_is_not_read_before_the_restart_is_noticed(server: RestartableServer, source: Source) -> None:
     for attempt in range(5):
         keys = [f"key {attempt} {number}" for number in range(20)]
-        async with opened(server.url, timeout_seconds=5) as a, opened(server.url, timeout_seconds=5) as b:
+        async with (
+            trusting_cache(server.url, timeout_seconds=5) as a,
+            trusting_cache(server.url, timeout_seconds=5) as b,
+        ):
             await asyncio.gather(*(source.get(a, key) for key in keys))
             await server.save()
             await source.write(a)
@@ -111,119 +117,125 @@ async def test_nothing_is_read_from_a_redis_that_restarted_before_that_is_notice
             assert {*await asyncio.gather(*(source.get(b, key) for key in keys))} == {source.value}
 
 
-async def test_who_is_opened_after_redis_came_back_with_less_trusts_nothing_of_it(
-    server: Server, source: Source
+async def test_a_process_that_starts_after_redis_restarted_with_older_data(
+    server: RestartableServer, source: Source
 ) -> None:
-    async with opened(server.url) as cache:
-        await until(lambda: source.hits(cache))
+    async with trusting_cache(server.url) as cache:
+        await wait_until(lambda: source.hits(cache))
         await server.save()
         await source.write(cache)
     server.kill()
     server.start()
-    async with opened(server.url) as cache:
+    async with trusting_cache(server.url) as cache:
         assert await source.get(cache) == 1
 
 
-@pytest.mark.parametrize("first", ["a read", "an invalidation"])
-async def test_redis_is_paused(server: Server, source: Source, first: str) -> None:
-    async with opened(server.url) as a, opened(server.url) as b:
-        await until(lambda: source.hits(a, b))
+@pytest.mark.parametrize("first", ["read", "invalidation"])
+async def test_redis_is_paused(server: RestartableServer, source: Source, first: str) -> None:
+    async with trusting_cache(server.url) as a, trusting_cache(server.url) as b:
+        await wait_until(lambda: source.hits(a, b))
         with server.paused():
-            before = link_of(a).failures
-            if first == "a read":
+            before = bus_of(a).failures
+            if first == "read":
                 assert await source.get(a, "another") == 0
-                assert not link_of(a).trusted
+                assert not bus_of(a).trusted
             await source.write(a)
-            assert link_of(a).failures > before
+            assert bus_of(a).failures > before
             await source.is_right(a)
             await source.write(a)
             await source.is_right(a)
-            assert link_of(a).failures < before + FEW
+            assert bus_of(a).failures < before + FEW
         await source.is_right(a)
-        await until(lambda: source.has_reached(b))
-        await until(lambda: source.hits(a, b))
+        await wait_until(lambda: source.has_reached(b))
+        await wait_until(lambda: source.hits(a, b))
 
 
-async def test_nobody_is_told_while_redis_is_paused_and_nobody_serves_what_is_old(
-    server: Server, source: Source
+async def test_a_paused_redis_delivers_no_message_and_no_process_serves_old_values(
+    server: RestartableServer, source: Source
 ) -> None:
-    async with opened(server.url) as a, opened(server.url) as b:
-        await until(lambda: source.hits(a, b))
+    async with trusting_cache(server.url) as a, trusting_cache(server.url) as b:
+        await wait_until(lambda: source.hits(a, b))
         with server.paused():
-            await until(lambda: not link_of(b).reachable)
+            await wait_until(lambda: not bus_of(b).reachable)
             await source.write(a)
             await source.is_right(b)
         await source.is_right(b)
-        await until(lambda: source.hits(a, b))
+        await wait_until(lambda: source.hits(a, b))
 
 
-async def test_an_invalidation_is_lost_on_its_way(server: Server, source: Source) -> None:
-    async with Road(LOOPBACK, server.port) as road, opened(road.through(server.url)) as a, opened(server.url) as b:
-        await until(lambda: source.hits(a, b))
-        road.lose_connections()
-        await source.write(a)
-        await until(lambda: source.has_reached(b))
-        await until(lambda: source.hits(a, b))
-
-
-async def test_a_connection_is_half_open(server: Server, source: Source) -> None:
+async def test_an_invalidation_is_lost_on_its_way_to_redis(server: RestartableServer, source: Source) -> None:
     async with (
-        Road(LOOPBACK, server.port) as road,
-        opened(server.url) as a,
-        opened(road.through(server.url)) as b,
+        FaultyWire(LOOPBACK, server.port) as wire,
+        trusting_cache(wire.through(server.url)) as a,
+        trusting_cache(server.url) as b,
     ):
-        await until(lambda: source.hits(a, b))
-        road.silent = "all"
+        await wait_until(lambda: source.hits(a, b))
+        wire.make_half_open()
         await source.write(a)
-        await until(lambda: source.has_reached(b), TRUST_SECONDS + 0.5)
+        await wait_until(lambda: source.has_reached(b))
+        await wait_until(lambda: source.hits(a, b))
+
+
+async def test_a_connection_is_half_open(server: RestartableServer, source: Source) -> None:
+    async with (
+        FaultyWire(LOOPBACK, server.port) as wire,
+        trusting_cache(server.url) as a,
+        trusting_cache(wire.through(server.url)) as b,
+    ):
+        await wait_until(lambda: source.hits(a, b))
+        wire.drops = "all"
+        await source.write(a)
+        await wait_until(lambda: source.has_reached(b), TRUST_SECONDS + 0.5)
         await source.is_right(b)
-        await until(lambda: source.hits(a))
+        await wait_until(lambda: source.hits(a))
         await source.write(b)
         await source.is_right(b)
-        road.mend()
+        wire.restore()
         await source.is_right(b)
-        await until(lambda: source.has_reached(a))
-        await until(lambda: source.hits(a, b))
+        await wait_until(lambda: source.has_reached(a))
+        await wait_until(lambda: source.hits(a, b))
 
 
-async def test_a_late_beat_does_not_bring_back_trust(server: Server, source: Source) -> None:
-    async with Road(LOOPBACK, server.port) as road, opened(road.through(server.url)) as cache:
-        await until(lambda: source.hits(cache))
-        road.holds_messages = True
-        await until(lambda: bool(road.held_back))
-        road.silent = "commands"
+async def test_a_late_heartbeat_does_not_restore_trust(server: RestartableServer, source: Source) -> None:
+    async with FaultyWire(LOOPBACK, server.port) as wire, trusting_cache(wire.through(server.url)) as cache:
+        await wait_until(lambda: source.hits(cache))
+        wire.holds_messages = True
+        await wait_until(lambda: bool(wire.held))
+        wire.drops = "commands"
         await source.write(cache)
-        road.mend()
-        await until(lambda: source.hits(cache))
+        wire.restore()
+        await wait_until(lambda: source.hits(cache))
 
 
-async def test_another_database_of_the_same_redis_is_another_cache(server: Server, source: Source) -> None:
-    async with opened(server.url) as a, opened(server.url.removesuffix("0") + "1") as b:
-        await until(lambda: source.hits(a, b))
-        names, before = link_of(a).names, link_of(a).names.generations(["name:answers"])
-        await b.invalidate("answers")
+async def test_numbered_databases_do_not_share_invalidations(server: RestartableServer, source: Source) -> None:
+    async with trusting_cache(server.url) as a, trusting_cache(server.url.removesuffix("0") + "1") as b:
+        await wait_until(lambda: source.hits(a, b))
+        generations, before = bus_of(a).generations, bus_of(a).generations.get(["name:answers"])
+        await b.invalidate(ANSWERS)
         await a.invalidate("marker")
-        await until(lambda: names.generations(["name:marker"]) is not None)
-        assert names.generations(["name:answers"]) == before
+        await wait_until(lambda: generations.get(["name:marker"]) is not None)
+        assert generations.get(["name:answers"]) == before
 
 
-async def test_an_invalidation_is_not_lost_with_its_caller(server: Server, source: Source) -> None:
-    async with opened(server.url, timeout_seconds=5) as a, opened(server.url) as b:
-        await until(lambda: source.hits(a, b))
-        for _ in range(AT_ONCE):
-            await link_of(a)._slots.acquire()
+async def test_an_invalidation_takes_effect_although_its_caller_was_cancelled(
+    server: RestartableServer, source: Source
+) -> None:
+    async with trusting_cache(server.url, timeout_seconds=5) as a, trusting_cache(server.url) as b:
+        await wait_until(lambda: source.hits(a, b))
+        for _ in range(MAX_CONCURRENT_COMMANDS):
+            await bus_of(a)._slots.acquire()
         writing = asyncio.create_task(source.write(a))
         await asyncio.sleep(0)
         writing.cancel()
         await asyncio.wait([writing])
-        for _ in range(AT_ONCE):
-            link_of(a)._slots.release()
+        for _ in range(MAX_CONCURRENT_COMMANDS):
+            bus_of(a)._slots.release()
         await source.is_right(a)
-        await until(lambda: source.has_reached(b))
+        await wait_until(lambda: source.has_reached(b))
 
 
-async def test_a_claim_from_before_an_outage_holds_nobody_up(
-    server: Server, source: Source, monkeypatch: pytest.MonkeyPatch
+async def test_a_claim_from_before_an_outage_delays_no_load(
+    server: RestartableServer, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plinth.cache.cache, "CLAIM_SECONDS", 600)
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -233,24 +245,24 @@ async def test_a_claim_from_before_an_outage_holds_nobody_up(
         await go_on.wait()
         return await source.load()
 
-    async with opened(server.url) as cache:
+    async with trusting_cache(server.url) as cache:
         early = asyncio.create_task(cache.remember("answer", 600, load, schema=int))
         await begun.wait()
         with server.paused():
             await source.get(cache, "another")
-            assert not link_of(cache).trusted
+            assert not bus_of(cache).trusted
             go_on.set()
             await early
-        await until(lambda: link_of(cache).trusted)
+        await wait_until(lambda: bus_of(cache).trusted)
         async with asyncio.timeout(5):
             await source.get(cache)
 
 
 @pytest.mark.parametrize("foreign", ["bytes", "a list", "another value"])
-async def test_a_foreign_value_is_a_miss(server: Server, source: Source, foreign: str) -> None:
-    async with opened(server.url) as a, opened(server.url) as b, server.client() as client:
-        await until(lambda: source.hits(a))
-        (key,) = await client.keys("plinth:entry:*")
+async def test_a_foreign_value_is_a_miss(server: RestartableServer, source: Source, foreign: str) -> None:
+    async with trusting_cache(server.url) as a, trusting_cache(server.url) as b, server.client() as client:
+        await wait_until(lambda: source.hits(a))
+        (key,) = await client.keys("test:entry:*")
         entry = unpack(await client.get(key))
         assert entry
         await client.delete(key)
@@ -259,26 +271,52 @@ async def test_a_foreign_value_is_a_miss(server: Server, source: Source, foreign
         elif foreign == "a list":
             await client.lpush(key, "foreign")
         else:
-            unreadable = Entry(b"no number", entry.generations, entry.fresh_until, entry.kept_until)
-            await client.set(key, pack(unreadable))
+            await client.set(key, pack(Entry(b"no number", entry.tokens, entry.expires_at)))
         loads = source.loads
         assert await source.get(b) == 0
         assert source.loads == loads + 1
         assert await source.hits(b)
-        assert link_of(b).failures == 0
-        assert link_of(b).trusted
-        assert unpack(await client.get(key))  # and what was loaded has taken its place
+        assert bus_of(b).failures == 0
+        assert bus_of(b).trusted
+        assert unpack(await client.get(key))  # the loaded value has replaced it
 
 
-async def test_a_foreign_generation_is_counted_and_nothing_is_kept(server: Server, source: Source) -> None:
-    async with opened(server.url) as cache, server.client() as client:
-        await client.lpush("plinth:generation:name:answers", "foreign")
+async def test_a_foreign_generation_is_a_failure_and_nothing_is_cached(
+    server: RestartableServer, source: Source
+) -> None:
+    async with trusting_cache(server.url) as cache, server.client() as client:
+        await client.lpush("test:generation:name:answers", "foreign")
         for times in (1, 2):
-            before = link_of(cache).failures
+            before = bus_of(cache).failures
             assert await source.get(cache) == 0
             assert source.loads == times
-            assert link_of(cache).failures > before
-        assert link_of(cache).trusted
+            assert bus_of(cache).failures > before
+        assert bus_of(cache).trusted
         await source.write(cache)
         assert await source.get(cache) == 1
         assert await source.hits(cache)
+
+
+class ChangedConnection(Connection):
+    """As a later redis-py may change it."""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        if options.pop("push_request", None):
+            raise TypeError("read_response() got an unexpected keyword argument 'push_request'")
+        return await super().read_response(*args, **options)
+
+
+async def test_a_redis_py_that_has_changed_inside_switches_the_cache_off(
+    redis_url: str, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = BlockingConnectionPool.from_url(redis_url, connection_class=ChangedConnection)
+    with caplog.at_level(logging.INFO, "plinth.cache"):
+        async with Redis.from_pool(pool) as redis, open_cache(CacheSettings(namespace="test"), redis, 0.5) as cache:
+            for _ in range(3):
+                await source.write(cache)
+                await source.is_right(cache, times=3)
+                await asyncio.sleep(0.1)  # meanwhile, it tries to connect again
+            assert not bus_of(cache).trusted
+    assert source.loads == 9
+    [record] = caplog.records
+    assert (record.levelname, "push_request" in str(record.exc_info)) == ("ERROR", True)

@@ -1,8 +1,10 @@
-"""Cached answers: one load, the same bytes for everyone, validators, and nothing kept that is not for everyone."""
+"""The response cache: one load, the same bytes for every client, validators, and nothing personal is cached."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -12,15 +14,14 @@ from httpx import ASGITransport
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from plinth.cache import Cache
-from plinth.cache.responses import ResponseCacheMiddleware
-from plinth.cache.routes import CachedRoutes, cached_response
+from plinth.cache import Cache, CachedRoutes, ResponseCacheMiddleware, Tag, cached_response
 from plinth.errors import NotFoundError
-from plinth.http import ValidatorsMiddleware, add_short_ways, exception_handlers, problem
+from plinth.http import ValidatorsMiddleware, exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import ConditionalMiddleware
 
 LARGE = "a" * 5000
+THINGS, THING, NOTE = Tag("things"), Tag("thing:{id}"), Tag("note:{title}")
 
 
 class Filters(BaseModel):
@@ -29,7 +30,7 @@ class Filters(BaseModel):
 
 
 class Shop:
-    """A small app with cached routes, and how often each was asked."""
+    """A small app with cached routes, which counts the calls of its endpoints."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
@@ -39,13 +40,12 @@ class Shop:
         self.go_on.set()
         app = FastAPI(exception_handlers=exception_handlers)
         self.add_endpoints(app)
-        add_short_ways(app)
-        routes = CachedRoutes()
-        routes.add_all_of(app)
+        self.routes = CachedRoutes()
+        self.routes.add_all_of(app)
         app.add_middleware(ValidatorsMiddleware)
         app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
         app.add_middleware(ConditionalMiddleware)
-        app.add_middleware(ResponseCacheMiddleware, routes=routes, gzip_level=4, gzip_minimum_bytes=1000, tell=True)
+        app.add_middleware(ResponseCacheMiddleware, self.routes, 4, 1000, debug_header=True)
         self.app = app
 
     def count(self, name: str) -> int:
@@ -54,13 +54,13 @@ class Shop:
 
     def add_endpoints(self, app: FastAPI) -> None:
         @app.get("/things")
-        @cached_response(ttl=60, tags=["things"])
+        @cached_response(ttl=60, tags=[THINGS])
         async def things(query: Annotated[Filters, Query()]) -> dict[str, Any]:
             await self.go_on.wait()
             return {"calls": self.count("things"), **query.model_dump()}
 
         @app.get("/things/{id}")
-        @cached_response(ttl=60, tags=["thing:{id}", "things"], max_age=5, missing_ttl=60)
+        @cached_response(ttl=60, tags=[THING, THINGS], max_age=5, missing_ttl=60)
         async def thing(id: int, response: Response) -> dict[str, Any]:
             response.headers["Link"] = "</things>; rel=up"
             if id == 0:
@@ -68,12 +68,17 @@ class Shop:
             return {"calls": self.count(f"thing {id}"), "text": LARGE}
 
         @app.get("/missing/{id}", responses={404: {}})
-        @cached_response(ttl=60, tags=["thing:{id}"], missing_ttl=60)
+        @cached_response(ttl=60, tags=[THING], missing_ttl=60)
         async def missing(id: int) -> int:
             self.count("missing")
             if id not in self.things:
                 raise NotFoundError("thing", id)
             return id
+
+        @app.get("/notes/{title}")
+        @cached_response(ttl=60, tags=[NOTE])
+        async def note(title: str) -> int:
+            return self.count(f"note {title}")
 
         @app.get("/richer", responses={404: {}})
         @cached_response(ttl=60, tags=[], missing_ttl=60)
@@ -89,7 +94,7 @@ class Shop:
         @app.get("/personal")
         @cached_response(ttl=60, tags=[])
         async def personal(
-            authorization: Annotated[str, Header()] = "nobody", session: Annotated[str, Cookie()] = "none"
+            authorization: Annotated[str, Header()] = "none", session: Annotated[str, Cookie()] = "none"
         ) -> list[str]:
             return [authorization, session]
 
@@ -126,7 +131,7 @@ def shop(cache: Cache) -> Shop:
     return Shop(cache)
 
 
-async def test_an_answer_is_made_once(shop: Shop) -> None:
+async def test_a_response_is_built_once(shop: Shop) -> None:
     first, second = await shop.get("/things"), await shop.get("/things")
     assert first.json() == second.json() == {"calls": 1, "limit": 10, "word": ""}
     assert (first.headers["X-Cache"], second.headers["X-Cache"]) == ("miss", "hit")
@@ -135,21 +140,52 @@ async def test_an_answer_is_made_once(shop: Shop) -> None:
     assert second.headers["Cache-Control"] == "public, no-cache"
 
 
-async def test_many_at_once_make_it_once(shop: Shop) -> None:
+async def test_concurrent_requests_share_one_load(shop: Shop) -> None:
     shop.go_on.clear()
-    asked = [asyncio.create_task(shop.get("/things")) for _ in range(100)]
+    requests = [asyncio.create_task(shop.get("/things")) for _ in range(100)]
     await asyncio.sleep(0)
     shop.go_on.set()
-    assert {answer.json()["calls"] for answer in await asyncio.gather(*asked)} == {1}
+    assert {answer.json()["calls"] for answer in await asyncio.gather(*requests)} == {1}
 
 
-@pytest.mark.parametrize("name", ["things", "thing:7"])
-async def test_it_is_made_anew_after_an_invalidation(shop: Shop, name: str) -> None:
+@pytest.mark.parametrize("tag", [THINGS, THING(7), THING("7")])
+async def test_a_response_is_built_again_after_an_invalidation(shop: Shop, tag: Tag) -> None:
     assert (await shop.get("/things/7")).json()["calls"] == 1
-    await shop.cache.invalidate("thing:8")
+    await shop.cache.invalidate(THING(8))
     assert (await shop.get("/things/7")).json()["calls"] == 1
-    await shop.cache.invalidate(name)
+    await shop.cache.invalidate(tag)
     assert (await shop.get("/things/7")).json()["calls"] == 2
+
+
+@pytest.mark.parametrize("title", ["a b", "a:b", "{title}", "100%", "Grüße"])
+async def test_a_path_parameter_and_a_tags_value_are_quoted_alike(shop: Shop, title: str) -> None:
+    path = f"/notes/{quote(title)}"
+    assert [(await shop.get(path)).json() for _ in range(2)] == [1, 1]
+    await shop.cache.invalidate(NOTE(title))
+    assert (await shop.get(path)).json() == 2
+
+
+def test_a_tag_whose_parameters_are_not_in_the_path_is_refused_at_start_up() -> None:
+    app = FastAPI()
+
+    @app.get("/things/{id}")
+    @cached_response(ttl=60, tags=[THING, Tag("shop:{shop}:{floor}")])
+    async def thing(id: int, shop: int) -> int:
+        return id
+
+    sentence = "@cached_response of /things/{id}: Tag('shop:{shop}:{floor}') needs shop, floor, which the path does not"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        CachedRoutes().add_all_of(app)
+
+
+def test_a_text_is_refused_as_a_tag() -> None:
+    text: Any = "things"
+    with pytest.raises(TypeError, match=re.escape("Expected a Tag, not 'things'")):
+        cached_response(ttl=60, tags=[text])
+
+
+async def test_the_tags_of_all_routes_are_known(shop: Shop) -> None:
+    assert shop.routes.tags == {THINGS, THING, NOTE}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +197,7 @@ async def test_it_is_made_anew_after_an_invalidation(shop: Shop, name: str) -> N
         ("/things/7", "/things/8", False),
     ],
 )
-async def test_what_means_the_same_is_the_same(shop: Shop, one: str, other: str, same: bool) -> None:
+async def test_equal_queries_share_an_entry(shop: Shop, one: str, other: str, same: bool) -> None:
     assert (await shop.get(one)).headers["X-Cache"] == "miss"
     assert (await shop.get(other)).headers["X-Cache"] == ("hit" if same else "miss")
 
@@ -169,17 +205,18 @@ async def test_what_means_the_same_is_the_same(shop: Shop, one: str, other: str,
 @pytest.mark.parametrize(
     "path", ["/things?junk=1", "/things?limit=1&limit=2", "/things?word=%FF", "/things?&&", "/things/007", "/plain"]
 )
-async def test_what_is_not_declared_is_not_asked_of_the_cache(shop: Shop, path: str) -> None:
+async def test_undeclared_or_ambiguous_requests_bypass_the_cache(shop: Shop, path: str) -> None:
     answers = [await shop.get(path) for _ in range(2)]
     assert sum(shop.calls.values()) == 2
     assert {answer.headers.get("X-Cache") for answer in answers} == {None if path == "/plain" else "bypass"}
 
 
-async def test_a_404_that_the_route_declares_is_kept_until_there_is_something(shop: Shop) -> None:
+async def test_a_declared_404_is_cached_until_the_resource_is_created(shop: Shop) -> None:
     first, second = [await shop.get("/missing/7") for _ in range(2)]
     assert (first.status_code, second.status_code, shop.calls) == (404, 404, {"missing": 1})
     assert [answer.headers["X-Cache"] for answer in (first, second)] == ["miss", "hit"]
-    assert first.json() == second.json() | {"request_id": first.json()["request_id"], "detail": "There is no thing 7."}
+    assert first.json() == second.json() | {"request_id": first.json()["request_id"]}
+    assert second.json()["detail"] == "Thing 7 does not exist."
     assert (second.headers["Cache-Control"], "ETag" in second.headers) == ("no-cache", False)
     shop.things.add(7)
     await shop.cache.invalidate("thing:7")
@@ -187,13 +224,13 @@ async def test_a_404_that_the_route_declares_is_kept_until_there_is_something(sh
     assert (found.status_code, found.json(), found.headers["X-Cache"]) == (200, 7, "miss")
 
 
-async def test_one_answer_is_for_everyone(shop: Shop) -> None:
+async def test_a_load_sees_no_credentials(shop: Shop) -> None:
     first = await shop.get("/personal", Authorization="Bearer me", Cookie="session=mine")
-    assert first.json() == ["nobody", "none"]
+    assert first.json() == ["none", "none"]
     assert (await shop.get("/personal", Authorization="Bearer you")).headers["X-Cache"] == "hit"
 
 
-async def test_each_encoding_is_made_once_and_has_its_etag(shop: Shop) -> None:
+async def test_each_encoding_has_its_own_etag(shop: Shop) -> None:
     plain = await shop.get("/things/7")
     zipped = await shop.get("/things/7", **{"Accept-Encoding": "gzip"})
     assert shop.calls == {"thing 7": 1}
@@ -208,11 +245,11 @@ async def test_each_encoding_is_made_once_and_has_its_etag(shop: Shop) -> None:
         assert answer.headers["Link"] == "</things>; rel=up"
 
 
-async def test_what_the_client_has_is_not_sent_again(shop: Shop) -> None:
+async def test_a_client_with_the_current_version_gets_304(shop: Shop) -> None:
     plain = (await shop.get("/things/7")).headers["ETag"]
     zipped = (await shop.get("/things/7", **{"Accept-Encoding": "gzip"})).headers["ETag"]
-    for has in (plain, zipped, f"W/{plain}", f'"other", {plain}', "*"):
-        answer = await shop.get("/things/7", **{"If-None-Match": has})
+    for etags in (plain, zipped, f"W/{plain}", f'"other", {plain}', "*"):
+        answer = await shop.get("/things/7", **{"If-None-Match": etags})
         assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", plain)
         assert {"cache-control", "vary", "age"} <= answer.headers.keys()
         assert not {"content-length", "content-type"} & answer.headers.keys()
@@ -223,7 +260,7 @@ async def test_what_the_client_has_is_not_sent_again(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("path", ["/personal", "/personal?junk=1", "/private", "/plain", "/things/0"])
-async def test_it_makes_no_difference_to_a_condition_what_is_kept(shop: Shop, path: str) -> None:
+async def test_conditions_work_the_same_with_and_without_the_cache(shop: Shop, path: str) -> None:
     first = await shop.get(path, **{"If-None-Match": "*"})
     shown = await shop.get(path)
     again = await shop.get(path, **{"If-None-Match": "*"})
@@ -237,13 +274,13 @@ async def test_it_makes_no_difference_to_a_condition_what_is_kept(shop: Shop, pa
         assert ("X-Cache" in answer.headers) is ("X-Cache" in shown.headers)
 
 
-async def test_a_condition_is_not_part_of_what_is_made(shop: Shop) -> None:
+async def test_a_load_sees_no_conditions(shop: Shop) -> None:
     assert (await shop.get("/things", **{"If-None-Match": "*"})).status_code == 304
     assert (await shop.get("/things")).json()["calls"] == 1
 
 
 @pytest.mark.parametrize("path", ["/things/0", "/cookie", "/private", "/richer", "/stream", "/things?limit=x"])
-async def test_what_is_not_for_everyone_is_not_kept(shop: Shop, path: str) -> None:
+async def test_personal_and_streamed_responses_are_not_cached(shop: Shop, path: str) -> None:
     answers = await asyncio.gather(*(shop.get(path) for _ in range(3)))
     answers += [await shop.get(path)]
     assert {answer.headers["X-Cache"] for answer in answers} == {"bypass"}
@@ -254,4 +291,4 @@ async def test_what_is_not_for_everyone_is_not_kept(shop: Shop, path: str) -> No
         assert {answer.text for answer in answers} == {"0\n1\n2\n"}
     else:
         bodies = [answer.text for answer in answers]
-        assert len({*bodies}) == 4  # nobody was given another's
+        assert len({*bodies}) == 4  # no client got the response of another one

@@ -10,8 +10,13 @@ from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, MetaData, Num
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.models.base import NAMING_CONVENTION
 from plinth.database import Money
+
+NAMING_CONVENTION = {
+    "pk": "pk_%(table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+}
 
 
 class Base(DeclarativeBase):
@@ -30,6 +35,21 @@ class Thing(Base):
 
     # Checked at COMMIT, which is how a commit can fail.
     __table_args__ = (UniqueConstraint("late", deferrable=True, initially="DEFERRED"),)
+
+
+class Account(Base):
+    """A table with optimistic locking."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    name: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default="1")
+    updated_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now(), onupdate=func.now()
+    )
+
+    __mapper_args__ = {"version_id_col": version, "eager_defaults": True}  # noqa: RUF012 - SQLAlchemy reads it so
 
 
 class Colour(StrEnum):

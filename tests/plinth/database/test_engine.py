@@ -6,7 +6,7 @@ from sqlalchemy import func, literal, select, text
 from sqlalchemy.engine import make_url
 
 from plinth.database import Database, Query, open_database
-from plinth.database.pool import connection_options
+from plinth.database.connections import connection_options
 from plinth.settings import Settings
 from plinth.testing.wire import WirePostgres
 
@@ -17,11 +17,10 @@ async def test_every_connection_carries_the_name_and_the_limits(settings: Settin
     limited = settings.database.model_copy(update={"statement_timeout_seconds": 7})
     expected = ("Named", "off", "7s")
     names = ("application_name", "jit", "statement_timeout")
-    async with open_database(limited, "Named") as database, database.transaction() as transaction:
-        session = transaction.session
+    async with open_database(limited, "Named") as database, database.sessions.begin() as session:
         assert tuple((await session.execute(text(SHOW))).one()) == expected
-        shown = Query(lambda *row: row, select(*(func.current_setting(name) for name in names)))
-        assert await database.reads.first(shown) == expected
+        for name, value in zip(names, expected, strict=True):
+            assert await database.reads.first(Query(str, select(func.current_setting(name)))) == value
 
 
 async def test_a_burst_opens_no_more_connections_than_the_pools_have(settings: Settings, things: None) -> None:
@@ -32,8 +31,7 @@ async def test_a_burst_opens_no_more_connections_than_the_pools_have(settings: S
             query = Query(int, select(literal(1)))
 
             async def write() -> None:
-                async with database.transaction() as transaction:
-                    session = transaction.session
+                async with database.sessions.begin() as session:
                     await session.execute(text("SELECT 1"))
 
             with wire.counting() as count:
@@ -81,8 +79,7 @@ async def test_a_probe_needs_none_of_the_busy_connections(settings: Settings, th
     async with open_database(settings.database.model_copy(update=narrow), "busy") as database:
         sleep = Query(str, select(func.pg_sleep(0.3)))
         reading = asyncio.create_task(database.reads.first(sleep))
-        async with database.transaction() as transaction:
-            session = transaction.session
+        async with database.sessions.begin() as session:
             await session.execute(text("SELECT 1"))
             await database.ping()
         await reading

@@ -53,8 +53,7 @@ async def filled(database: Database) -> Database:
         }
         for number in range(10)
     ]
-    async with database.transaction() as transaction:
-        session = transaction.session
+    async with database.sessions.begin() as session:
         await session.execute(insert(Thing), rows)
     return database
 

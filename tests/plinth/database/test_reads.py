@@ -19,8 +19,7 @@ SLEEP = Query(str, select(func.pg_sleep(bindparam("seconds"))))
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    async with database.transaction() as transaction:
-        session = transaction.session
+    async with database.sessions.begin() as session:
         await session.execute(insert(Thing), [{"label": "one"}, {"label": "two"}])
     return database
 
@@ -91,6 +90,23 @@ async def test_a_cancelled_read_returns_its_connection(
         assert await database.reads.first(Query(int, select(literal(1, Integer)))) == 1
 
 
+@pytest.mark.parametrize("prepared", [True, False])
+@pytest.mark.parametrize("startup_parameter", [True, False], ids=["a server", "a pooler that ignores it"])
+async def test_a_function_that_writes_is_refused(
+    settings: Settings, filled: Database, monkeypatch: pytest.MonkeyPatch, prepared: bool, startup_parameter: bool
+) -> None:
+    if not startup_parameter:
+        monkeypatch.setattr("plinth.database.reads.READ_ONLY", {})
+    writing = Query(int, select(func.nextval("things_id_seq")))
+    changed = settings.database.model_copy(update={"prepared_statements": prepared})
+    async with open_database(changed, "reading") as database:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await database.reads.first(writing)
+        assert [row.id for row in await database.reads.all(THINGS)] == [1, 2]
+    async with filled.sessions.begin() as session:
+        assert await session.first(writing) == 3
+
+
 async def test_a_slow_read_is_ended_and_told(settings: Settings, things: None) -> None:
     impatient = settings.database.model_copy(update={"statement_timeout_seconds": 0.05})
     async with open_database(impatient, "impatient") as database:
@@ -140,7 +156,6 @@ async def test_without_prepared_statements_nothing_is_left_on_the_server(setting
             await database.reads.first(BACKEND)
             count = Query(int, select(func.count()).select_from(text("pg_prepared_statements")))
             assert await database.reads.first(count) == expected
-            async with database.transaction() as transaction:
-                session = transaction.session
+            async with database.sessions.begin() as session:
                 await session.execute(insert(Thing).values(label=f"prepared {prepared}"))
                 assert (await session.scalar(text(named)) > 0) == prepared

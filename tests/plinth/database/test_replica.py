@@ -15,8 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from app.main import create_app
 from app.settings import Settings
-from plinth.cache import open_cache
-from plinth.cache.settings import CacheSettings
+from plinth.cache import CacheSettings, Tag, open_cache
 from plinth.database import Database, Query, Reads, open_database
 from plinth.database.settings import DatabaseSettings
 from plinth.testing.client import serve
@@ -82,8 +81,7 @@ async def until_on_replica(database: Database) -> None:
 
 
 async def write(database: Database, label: str) -> None:
-    async with database.transaction() as transaction:
-        session = transaction.session
+    async with database.sessions.begin() as session:
         await session.execute(insert(Thing), [{"label": label}])
 
 
@@ -142,7 +140,7 @@ async def test_the_cache_is_not_filled_from_a_late_replica(followed: DatabaseSet
         return bool(await database.reads.first(ON_REPLICA)), await database.reads.all(LABELS)
 
     async def remember() -> tuple[bool, list[str]]:  # it is kept no longer than we wait for it
-        return await cache.remember("labels", 0, load, schema=tuple[bool, list[str]], tags=["things"])
+        return await cache.remember("labels", 0, load, schema=tuple[bool, list[str]], tags=[Tag("things")])
 
     async with (
         opened(followed, replica_lag_seconds=SHORT) as database,
@@ -151,14 +149,13 @@ async def test_the_cache_is_not_filled_from_a_late_replica(followed: DatabaseSet
         async with asyncio.timeout(20):
             is_from_replica = False
             while not is_from_replica:
-                async with database.transaction() as transaction:
-                    session = transaction.session
+                async with database.sessions.begin() as session:
                     await session.execute(text("SELECT 1"))
                 assert not await database.reads.first(ON_REPLICA)
                 is_from_replica, _ = await remember()
         async with paused(followed):
             await write(database, "one")
-            await cache.invalidate("things")
+            await cache.invalidate(Tag("things"))
             wrote_at = time()
             while time() < wrote_at + 4 * SHORT:
                 assert await remember() == (False, ["one"])
@@ -185,7 +182,7 @@ async def test_another_process_that_writes_is_heard(followed: DatabaseSettings, 
         await until_on_replica(database)
         assert database.replica
         wrote_at = time()
-        await other.state["cache"].invalidate("things")
+        await other.state["cache"].invalidate(Tag("things"))
         async with asyncio.timeout(20):
             while database.replica.heard_at() < wrote_at:  # noqa: ASYNC110 - it has no event, and needs none
                 await asyncio.sleep(0)

@@ -1,4 +1,5 @@
 from decimal import Decimal
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +9,12 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.types import BigInteger
 
 from plinth.database import Database, Money, Query
+
+
+class Both(NamedTuple):
+    amount: Decimal
+    raw: int
+
 
 DIALECT = PGDialect()  # type: ignore[no-untyped-call]
 AMOUNTS = st.decimals(min_value=Decimal("-9999999999.99"), max_value=Decimal("9999999999.99"), places=2)
@@ -31,10 +38,12 @@ def test_money_refuses_a_fraction_of_a_minor_unit(amount: Decimal) -> None:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(amount=AMOUNTS)
 async def test_money_goes_through_postgresql_unchanged(database: Database, amount: Decimal) -> None:
-    both = select(literal(amount, Money), func.abs(literal(amount, Money), type_=BigInteger))
-    assert await database.reads.first(Query(lambda *row: row, both)) == (amount, abs(int(amount * 100)))
+    both = select(
+        literal(amount, Money).label("amount"), func.abs(literal(amount, Money), type_=BigInteger).label("raw")
+    )
+    assert await database.reads.first(Query(Both, both)) == (amount, abs(int(amount * 100)))
 
 
 async def test_no_money_is_null(database: Database) -> None:
     nothing = select(literal(None, Money))
-    assert await database.reads.first(Query(lambda *row: row, nothing)) == (None,)
+    assert await database.reads.first(Query(repr, nothing)) == "None"

@@ -1,17 +1,13 @@
 """Small apps, called in process or over a real socket."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from app.main import middleware
 from app.settings import Settings
@@ -78,21 +74,6 @@ def answering(
             await send({"type": "http.response.body", "body": body, "more_body": position < len(bodies)})
 
     return app
-
-
-@asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[int]:
-    """Serve an app by Uvicorn's protocol and yield the port."""
-    config = uvicorn.Config(app, http="httptools", lifespan="off", access_log=False, log_config=None)
-    config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: HttpToolsProtocol(config, state, app_state={}), "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-        for connection in list(state.connections):
-            connection.shutdown()
-        await asyncio.gather(*state.tasks)
 
 
 class RecordingHandler(logging.Handler):

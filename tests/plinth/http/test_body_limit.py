@@ -10,7 +10,8 @@ from httpx import AsyncClient, Response
 from pydantic import BaseModel
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.plinth.http.apps import JSON, build, client, http_scope, messages, served
+from plinth.testing.client import served
+from tests.plinth.http.apps import JSON, build, client, http_scope, messages
 
 GIBIBYTE = 1024**3
 

@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from httpx import AsyncClient
 
 from plinth.errors import ConfigurationError
-from plinth.http import add_docs, openapi
+from plinth.http import add_docs
+from plinth.http.docs import openapi
 from tests.plinth.http.apps import build, client
 
 ASSETS = f"/docs/{version('fastapi-swagger')}"

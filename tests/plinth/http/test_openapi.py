@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemathesis.checks import load_all_checks
 
 from plinth.errors import ConflictError, NotFoundError
-from plinth.http import add_docs, openapi, problem_responses
+from plinth.http import add_docs, problem_responses
+from plinth.http.docs import openapi
 from tests.plinth.http.apps import build, client
 
 REFERENCE = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -18,7 +18,8 @@ from starlette.types import Message, Receive, Scope, Send
 from plinth.http import RequestContextMiddleware
 from plinth.telemetry.context import request_id
 from plinth.telemetry.logs import JSONFormatter, TextFormatter
-from tests.plinth.http.apps import answering, build, client, fields, http_scope, messages, recorded, served
+from plinth.testing.client import served
+from tests.plinth.http.apps import answering, build, client, fields, http_scope, messages, recorded
 
 
 def headers(start: Message) -> dict[bytes, bytes]:

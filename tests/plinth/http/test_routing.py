@@ -1,392 +1,411 @@
-"""The short way means what FastAPI means: each request is asked both ways, and the answers compared."""
+"""FastRoute: which requests take the fast path, and that nothing of a user's is left out (see the matrix, too)."""
 
-from collections.abc import AsyncIterator
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import fields, make_dataclass
+from itertools import product
 from typing import Annotated, Any
 
+import anyio.lowlevel
+import fastapi
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Form, HTTPException, Request, Response
+from fastapi.dependencies import models, utils
+from fastapi.dependencies.utils import get_parameterless_sub_dependant
+from fastapi.routing import APIRoute
+from fastapi.sse import EventSourceResponse
+from pydantic import AfterValidator, BaseModel
+from starlette.routing import Match
 
-from plinth.errors import NotFoundError
-from plinth.http import add_short_ways
-from tests.plinth.http.apps import build, client
+from plinth.http import FastRoute, dependants
+from plinth.http.dependants import plan_for
+from tests.plinth.http.apps import JSON, build, client
 
-SHORT, LONG = "the short way", "FastAPI's way"
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+SECRET = {"secret": "data"}
+
+
+async def secret() -> dict[str, str]:
+    return SECRET
 
 
 async def way(request: Request) -> str:
-    return LONG if "fastapi_inner_astack" in request.scope else SHORT
+    return "way"
 
 
-WayDep = Annotated[str, Depends(way)]
+async def answer(app: Any, path: str = "/x", method: str = "GET", **request: Any) -> tuple[int, str]:
+    async with client(app) as to:
+        response = await to.request(method, path, **request)
+    return response.status_code, response.text
 
 
-class Filters(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(20, ge=1, le=100)
-    name: str | None = Field(None, alias="called")
-
-
-class Thing(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    name: str = Field(min_length=1)
-    size: float | None = None
-
-
-class Tagged(BaseModel):
-    tags: list[str] = []
-
-
-calls: list[str] = []
-
-
-async def outer(name: str) -> AsyncIterator[str]:
-    calls.append("open")
-    try:
-        yield name.upper()
-    except LookupError:
-        calls.append("failed")
-        raise
-    finally:
-        calls.append("close")
-
-
-OuterDep = Annotated[str, Depends(outer, scope="function")]
-
-
-async def counted() -> int:
-    calls.append("counted")
-    return len(calls)
-
-
-async def inner(outer: OuterDep, counted: Annotated[int, Depends(counted)]) -> str:
-    return f"{outer}{counted}"
-
-
-def add_endpoints(router: APIRouter) -> None:
-    @router.get("/parameters/{id}")
-    async def parameters(id: int, word: str, ratio: float = 0.5, flag: bool = False) -> list[Any]:
-        return [id, word, ratio, flag]
-
-    @router.get("/filters")
-    async def filters(query: Annotated[Filters, Query()]) -> Filters:
-        return query
-
-    @router.post("/things/{id}", status_code=201)
-    async def create(id: int, thing: Thing, response: Response) -> Thing:
-        response.headers["Location"] = f"/things/{id}"
-        response.headers.append("Link", "</a>; rel=first")
-        if thing.name == "accepted":
-            response.status_code = 202
-        return thing
-
-    @router.post("/small", max_body_size=20)
-    async def small(thing: Thing) -> Thing:
-        return thing
-
-    @router.delete("/things/{id}", status_code=204)
-    async def delete(id: int) -> None:
-        if id == 0:
-            raise NotFoundError("thing", id)
-
-    @router.get("/nested/{name}")
-    async def nested(
-        inner: Annotated[str, Depends(inner)],
-        outer: OuterDep,
-        fresh: Annotated[int, Depends(counted, use_cache=False)],
-        last: Annotated[int, Depends(counted)],
-        fail: bool = False,
-    ) -> list[Any]:
-        calls.append("called")
-        if fail:
-            raise LookupError("a bug")
-        return [inner, outer, fresh, last]
-
-    @router.get("/own")
-    async def own(response: Response) -> dict[str, str]:
-        response.headers["X-Own"] = "1"
-        return Response("as it is", 203, {"X-Answer": "2"})  # type: ignore[return-value]
-
-    @router.get("/broken")
-    async def broken() -> int:
-        return "not a number"  # type: ignore[return-value]
-
-
-def app_of(router: APIRouter) -> FastAPI:
-    app = build()
+def app_of(route_class: type[APIRoute], endpoint: Any = secret, app: FastAPI | None = None, **options: Any) -> FastAPI:
+    app = app or FastAPI()
+    router = APIRouter(prefix="/x", route_class=route_class)
+    router.api_route("", **options)(endpoint)
     app.include_router(router)
     return app
 
 
-ROUTER = APIRouter(prefix="/at")
-add_endpoints(ROUTER)
-SHORT_APP, LONG_APP = app_of(ROUTER), app_of(ROUTER)
-add_short_ways(SHORT_APP)
+def guard(original: Handler) -> Handler:
+    async def guarded(request: Request) -> Response:
+        if request.headers.get("authorization") != "Bearer right":
+            raise HTTPException(401 if "authorization" not in request.headers else 403)
+        return await original(request)
+
+    return guarded
 
 
-async def asked(app: FastAPI, method: str, path: str, **request: Any) -> dict[str, Any]:
-    calls.clear()
-    async with client(app) as to:
-        answer = await to.request(method, "/at" + path, **request)
-    headers = [pair for pair in answer.headers.multi_items() if pair[0] not in {"x-request-id", "x-process-time"}]
-    body = answer.text.replace(answer.headers["X-Request-ID"], "")
-    return {"status": answer.status_code, "headers": sorted(headers), "body": body, "calls": calls[:]}
+class Guarded(APIRoute):
+    """A route class as FastAPI's documentation shows it."""
+
+    def get_route_handler(self) -> Handler:
+        return guard(super().get_route_handler())
 
 
-JSON = {"Content-Type": "application/json"}
-REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
-    *(
-        ("GET", f"/parameters/{path}", {})
-        for path in (
-            "7?word=a",
-            "7",
-            "x?word=a",
-            "7?word=",
-            "7?word=a&word=b",
-            "7?word=a%20b%2B+c&ratio=1e3&flag=yes",
-            "7?word=a&ratio=many",
-            "7?word=a&unknown=1",
-            "7?word=%C3%A9",
-            "7?word",
-            "7?word=a&&flag=1",
-            "7?word=a;flag=1",
-            "99999999999999999999?word=a",
-        )
-    ),
-    *(
-        ("GET", f"/filters{query}", {})
-        for query in (
-            "",
-            "?limit=5",
-            "?called=a",
-            "?name=a",
-            "?limit=0",
-            "?limit=5&limit=6",
-            "?limit=",
-            "?unknown=1",
-            "?unknown=1&unknown=2",
-        )
-    ),
-    *(
-        ("POST", "/things/7", {"content": content, "headers": JSON})
-        for content in (
-            b'{"name": "a", "size": 1}',
-            b'{"name": "accepted"}',
-            b'{"name": ""}',
-            b'{"name": "a", "unknown": 1}',
-            b"",
-            b" ",
-            b"{",
-            b"null",
-            b"[]",
-            b'"a"',
-            b'\xef\xbb\xbf{"name": "a"}',
-            b'{"name": "\xff"}',
-            '{"name": "a"}'.encode("utf-16"),
-            b'{"name": "\\ud800"}',
-            b'{"name": "a", "size": NaN}',
-            b'{"name": "a", "size": 1e999}',
-            b'{"name": "a", "size": 123456789012345678901234567890}',
-            b'{"name": "a", "name": "b"}',
-            b'{"name": "a"} and more',
-            b"[" * 100_000,
-        )
-    ),
-    *(
-        ("POST", "/things/7", {"content": b'{"name": "a"}', "headers": {"Content-Type": kind}})
-        for kind in ("application/json; charset=utf-8", "application/vnd.thing+json", "APPLICATION/JSON", "text/plain")
-    ),
-    ("POST", "/things/7", {"content": b'{"name": "a"}'}),
-    ("POST", "/things/x", {"content": b'{"name": ""}', "headers": JSON}),
-    ("POST", "/small", {"content": b'{"name": "a"}', "headers": JSON}),
-    ("POST", "/small", {"content": b'{"name": "aaaaaaaaaaaaa"}', "headers": JSON}),
-    ("DELETE", "/things/1", {}),
-    ("DELETE", "/things/0", {}),
-    ("DELETE", "/things/1", {"content": b"{}", "headers": JSON}),
-    ("PUT", "/things/1", {}),
-    ("GET", "/things", {}),
-    ("GET", "/nested/a", {}),
-    ("GET", "/nested/a?fail=1", {}),
-    ("GET", "/nested/a?fail=maybe", {}),
-    ("GET", "/own", {}),
-    ("GET", "/broken", {}),
-]
+class GuardedFast(FastRoute):
+    def get_route_handler(self) -> Handler:
+        return guard(super().get_route_handler())
 
 
-@pytest.mark.parametrize(("method", "path", "more"), REQUESTS)
-async def test_both_ways_answer_and_call_the_same(method: str, path: str, more: dict[str, Any]) -> None:
-    assert await asked(SHORT_APP, method, path, **more) == await asked(LONG_APP, method, path, **more)
+class FastBeforeGuarded(FastRoute, Guarded):
+    pass
 
 
-def test_both_ways_are_documented_the_same() -> None:
-    assert SHORT_APP.openapi() == LONG_APP.openapi()
+class Wrapped(APIRoute):
+    def get_route_handler(self) -> Handler:
+        original = super().get_route_handler()
+        return functools.wraps(original)(guard(original))
 
 
-def sync(request: Request) -> str:
-    return ""
+class FastBeforeWrapped(FastRoute, Wrapped):
+    pass
 
 
-async def until_sent() -> AsyncIterator[None]:
-    yield
+class GuardedHandle(FastRoute):
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        await guard(_nothing)(Request(scope))
+        await super().handle(scope, receive, send)
 
 
-async def tells_its_way(way: WayDep) -> str:
-    return way
-
-
-async def with_model(query: Annotated[Filters, Query()], way: WayDep) -> str:
-    return way
-
-
-async def with_body(thing: Thing, way: WayDep) -> str:
-    return way
-
-
-async def with_header(way: WayDep, accept: Annotated[str, Header()]) -> str:
-    return way
-
-
-async def with_background_tasks(way: WayDep, tasks: BackgroundTasks) -> str:
-    return way
-
-
-async def with_many(query: Annotated[Tagged, Query()], way: WayDep) -> str:
-    return way
-
-
-async def with_two_bodies(thing: Thing, other: Annotated[int, Body()], way: WayDep) -> str:
-    return way
-
-
-async def with_thread(way: WayDep, sync: Annotated[str, Depends(sync)]) -> str:
-    return way
-
-
-async def with_open_end(way: WayDep, until_sent: Annotated[None, Depends(until_sent)]) -> str:
-    return way
-
-
-ONE, TWO = {"name": "a"}, {"thing": {"name": "a"}, "other": 1}
+async def _nothing(request: Request) -> Response:
+    return Response()
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "options", "body", "expected"),
-    [
-        (tells_its_way, {}, None, SHORT),
-        (with_model, {}, None, SHORT),
-        (with_body, {}, ONE, SHORT),
-        (tells_its_way, {"response_model_exclude_none": True}, None, LONG),
-        (tells_its_way, {"max_body_size": 100}, None, LONG),
-        (tells_its_way, {"dependencies": [Depends(sync)]}, None, LONG),
-        (with_header, {}, None, LONG),
-        (with_background_tasks, {}, None, LONG),
-        (with_many, {}, None, LONG),
-        (with_two_bodies, {}, TWO, LONG),
-        (with_thread, {}, None, LONG),
-        (with_open_end, {}, None, LONG),
-    ],
+    "route_class", [Guarded, GuardedFast, FastBeforeGuarded, Wrapped, FastBeforeWrapped, GuardedHandle]
 )
-async def test_what_is_usual_takes_the_short_way(
-    endpoint: Any, options: dict[str, Any], body: Any, expected: str
+@pytest.mark.parametrize("make", [FastAPI, build])
+async def test_a_guard_in_a_users_route_class_is_never_left_out(
+    make: Callable[[], FastAPI], route_class: type[APIRoute]
 ) -> None:
+    app = app_of(route_class, app=make())
+    for _ in range(2):
+        status, text = await answer(app)
+        assert status == 401
+        assert "data" not in text
+        assert (await answer(app, headers={"Authorization": "Bearer wrong"}))[0] == 403
+        assert (await answer(app, headers={"Authorization": "Bearer right"}))[0] == 200
+
+
+async def test_a_subclass_keeps_the_fast_path(solved_by_fastapi: list[str]) -> None:
+    assert (await answer(app_of(GuardedFast), headers={"Authorization": "Bearer right"}))[0] == 200
+    assert solved_by_fastapi == []
+    assert (await answer(app_of(Guarded), headers={"Authorization": "Bearer right"}))[0] == 200
+    assert solved_by_fastapi == ["/x"]
+
+
+async def test_an_integration_that_wraps_fastapis_handler_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = fastapi.routing.get_request_handler
+
+    def get_request_handler(*args: Any, **kwargs: Any) -> Handler:
+        handler = original(*args, **kwargs)
+
+        async def handle(request: Request) -> Response:
+            seen.append(request.url.path)
+            return await handler(request)
+
+        return handle
+
+    monkeypatch.setattr(fastapi.routing, "get_request_handler", get_request_handler)
+    assert (await answer(app_of(FastRoute)))[0] == 200
+    assert seen == ["/x"]
+
+
+async def test_a_request_class_of_a_users_reads_the_body(solved_by_fastapi: list[str]) -> None:
+    class Reversed(Request):
+        async def body(self) -> bytes:
+            if not hasattr(self, "_body"):
+                self._body = (await super().body())[::-1]
+            return self._body
+
+    class ReversedRoute(FastRoute):
+        def get_route_handler(self) -> Handler:
+            original = super().get_route_handler()
+
+            async def handle(request: Request) -> Response:
+                return await original(Reversed(request.scope, request.receive))
+
+            return handle
+
+    async def echo(numbers: list[int]) -> list[int]:
+        return numbers
+
+    app = app_of(ReversedRoute, echo, methods=["POST"])
+    assert await answer(app, method="POST", content=b"]21[", headers=JSON) == (200, "[12]")
+    assert solved_by_fastapi == []
+
+
+async def test_dependencies_of_each_inclusion_and_those_added_in_place_run(solved_by_fastapi: list[str]) -> None:
+    async def refuse() -> None:
+        raise HTTPException(403)
+
     app = FastAPI()
-    router = APIRouter(prefix="/x", dependencies=[Depends(way)])
-    router.post("", **options)(endpoint)
+    router = APIRouter(prefix="/x", route_class=FastRoute)
+    router.get("")(secret)
     app.include_router(router)
-    add_short_ways(app)
-    async with client(app) as to:
-        assert (await to.post("/x", json=body)).json() == expected
-
-
-@pytest.fixture
-def app() -> FastAPI:
-    return FastAPI()
-
-
-@pytest.fixture
-def router() -> APIRouter:
-    router = APIRouter(prefix="/x")
-    router.get("")(tells_its_way)
-    return router
-
-
-async def get(app: Any, path: str = "/x") -> Any:
-    async with client(app) as to:
-        return (await to.get(path)).json()
-
-
-async def test_an_override_is_respected(app: FastAPI, router: APIRouter) -> None:
-    app.include_router(router)
-    add_short_ways(app)
-    assert await get(app) == SHORT
-    app.dependency_overrides[way] = lambda: "overridden"
-    assert await get(app) == "overridden"
-    app.dependency_overrides.clear()
-    assert await get(app) == SHORT
-
-
-async def test_what_an_inclusion_asks_for_is_asked(app: FastAPI, router: APIRouter) -> None:
-    async def guard() -> None:
-        calls.append("guard")
-
-    app.include_router(router)
-    app.include_router(router, prefix="/guarded", dependencies=[Depends(guard)])
-    add_short_ways(app)
-    for path, expected in (("/x", []), ("/guarded/x", ["guard"]), ("/x", [])):
-        calls.clear()
-        assert await get(app, path) == SHORT
-        assert calls == expected
-
-
-async def test_a_route_that_stands_on_the_app_itself_is_served(app: FastAPI, router: APIRouter) -> None:
+    app.include_router(router, prefix="/guarded", dependencies=[Depends(refuse)])
     app.router.routes.extend(router.routes)
-    add_short_ways(app)
-    assert await get(app) == SHORT
+    for path, status in (("/x", 200), ("/guarded/x", 403), ("/x", 200)):
+        assert (await answer(app, path))[0] == status
+    assert solved_by_fastapi == []
+
+    direct = FastAPI(routes=[*router.routes])
+    assert (await answer(direct))[0] == 200
+    route: Any = router.routes[0]
+    route.dependant.dependencies.insert(0, get_parameterless_sub_dependant(depends=Depends(refuse), path="/x"))
+    assert (await answer(direct))[0] == 403
 
 
-async def test_a_request_that_is_traced_goes_where_tracing_is(app: FastAPI, router: APIRouter) -> None:
-    app.include_router(router)
-    add_short_ways(app)
+async def test_overrides_and_tracing_are_fastapis(solved_by_fastapi: list[str]) -> None:
+    async def endpoint(way: Annotated[str, Depends(way)]) -> str:
+        return way
+
+    app = app_of(FastRoute, endpoint)
+    assert await answer(app) == (200, '"way"')
+    assert solved_by_fastapi == []
+    app.dependency_overrides[way] = lambda: "overridden"
+    assert await answer(app) == (200, '"overridden"')
+    app.dependency_overrides = {}
+    assert await answer(app) == (200, '"way"')
+    assert solved_by_fastapi == ["/x"]
 
     async def traced(scope: Any, receive: Any, send: Any) -> None:
         await app(scope | {"fastapi.telemetry": None}, receive, send)
 
-    assert await get(traced) == LONG
+    assert await answer(traced) == (200, '"way"')
+    assert solved_by_fastapi == ["/x"] * 2
 
 
-@pytest.mark.parametrize("short", [True, False])
-async def test_the_first_route_that_matches_is_taken(app: FastAPI, short: bool) -> None:
-    async def mounted(scope: Any, receive: Any, send: Any) -> None:
-        await Response('"mounted"')(scope, receive, send)
+@pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
+async def test_a_handler_of_all_exceptions_is_called_and_reads_the_body(route_class: type[APIRoute]) -> None:
+    async def fail(numbers: list[int]) -> None:
+        raise RuntimeError("a bug")
 
-    @app.get("/x/first")
-    @app.post("/x/other")
-    async def first() -> str:
-        return "first"
+    app = FastAPI()
+    seen = []
 
-    @app.get("/x/{name}")
-    async def pattern(name: str) -> str:
-        return name.upper()
+    @app.exception_handler(Exception)
+    async def handle(request: Request, error: Exception) -> Response:
+        seen.append(str(error))
+        return Response("handled", 500)
 
-    @app.get("/x/{number:int}/y/{rest:path}")
-    async def converted(number: int, rest: str) -> str:
-        return f"{number + 1} {rest}"
+    @app.exception_handler(fastapi.exceptions.RequestValidationError)
+    async def handle_invalid(request: Request, error: Any) -> Response:
+        return Response(f"{await request.body()!r} {error.body!r} {error.endpoint_path}", 422)
 
-    @app.get("/x/other")
-    async def other() -> str:
-        return "not reached"
+    app_of(route_class, fail, app, methods=["POST"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        await answer(app, method="POST", json=[1])
+    assert seen == ["a bug"]
+    assert await answer(app, method="POST", content=b'["a"]', headers=JSON) == (422, "b'[\"a\"]' ['a'] POST /x")
 
-    app.mount("/mounted", mounted)
 
-    @app.get("/mounted/x")
-    async def shadowed() -> str:
-        return "not reached either"
+async def test_a_parameter_that_is_right_when_it_is_read_again_is_used() -> None:
+    seen: list[str] = []
 
-    if short:
-        add_short_ways(app)
-    paths = ("/x/first", "/x/name", "/x/other", "/x/6/y/a/b%20c", "/mounted/x")
-    assert [await get(app, path) for path in paths] == ["first", "NAME", "OTHER", "7 a/b c", "mounted"]
+    async def dependency(response: Response, tasks: BackgroundTasks) -> str:
+        seen.append("dependency")
+        response.headers["X-Set"] = "1"
+        tasks.add_task(seen.append, "task")
+        return "value"
+
+    def right_again(value: str) -> str:
+        seen.append("validator")
+        assert seen.count("validator") > 1
+        return value
+
+    async def endpoint(
+        value: Annotated[str, Depends(dependency)],
+        word: Annotated[str, AfterValidator(right_again)],
+        response: Response,
+        tasks: BackgroundTasks,
+    ) -> str:
+        response.headers.append("X-Set", "2")
+        tasks.add_task(seen.append, "endpoint's task")
+        return value + word
+
+    async with client(app_of(FastRoute, endpoint)) as to:
+        response = await to.get("/x?word=1")
+    assert (response.text, response.headers["X-Set"]) == ('"value1"', "1, 2")
+    assert seen == ["dependency", "validator", "validator", "task", "endpoint's task"]
+
+
+@pytest.mark.parametrize("scope", ["function", "request"])
+@pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
+async def test_a_cancelled_request_closes_its_dependencies(route_class: type[APIRoute], scope: Any) -> None:
+    seen: list[str] = []
+
+    async def opened() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await anyio.lowlevel.checkpoint()  # not cancelled again, since FastAPI shields it
+            seen.append("closed")
+
+    async def endpoint(opened: Annotated[None, Depends(opened, scope=scope)]) -> None:
+        await anyio.sleep_forever()
+
+    app = app_of(route_class, endpoint)
+    with anyio.move_on_after(0.05) as cancelled:
+        await answer(app)
+    assert cancelled.cancelled_caught
+    assert seen == ["closed"]
+
+
+@pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
+async def test_methods_are_routed_by_fastapi(route_class: type[APIRoute]) -> None:
+    app = FastAPI()
+    router = APIRouter(prefix="/x", route_class=route_class)
+
+    @router.head("")
+    async def head(response: Response) -> None:
+        response.headers["X-Head"] = "1"
+
+    router.get("")(secret)
+    app.include_router(router)
     async with client(app) as to:
-        assert [(await to.post(path)).status_code for path in ("/x/other", "/x/first")] == [200, 405]
+        response = await to.head("/x")
+        assert (response.status_code, response.headers["X-Head"]) == (200, "1")
+        response = await to.post("/x")
+        assert (response.status_code, response.headers["Allow"]) == (405, "HEAD")
+
+
+TEMPLATES = (
+    "/x",
+    "/x/{id}",
+    "/x/{id:int}/y",
+    "/{a}-{b}/z",
+    "/{rest:path}",
+    "/x/{id:digits}/y/{b}",
+    "/x/{id",
+    "/x/{a b}",
+)
+PATHS = (
+    "/",
+    "/x",
+    "/x\n",
+    "/x/",
+    "/x/7",
+    "/x/7/y",
+    "/x/a/y",
+    "/a-b/z",
+    "/x/7/y/c",
+    "/x/{id",
+    "/x/{a b}",
+    "/p/x/7",
+    "/X",
+)
+
+
+@pytest.mark.parametrize("prefix", ["", "/p", "/{tenant}"])
+def test_paths_match_as_those_of_api_route(prefix: str) -> None:
+    def routes(route_class: type[APIRoute]) -> list[Any]:
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        for template in TEMPLATES:
+            router = APIRouter(route_class=route_class)
+            router.add_api_route(template, secret)
+            app.include_router(router, prefix=prefix)
+        return app.routes
+
+    matched = set()
+    for path, (stock, fast) in product(
+        (*PATHS, *(prefix + path for path in PATHS)), zip(*map(routes, (APIRoute, FastRoute)), strict=True)
+    ):
+        for root_path in ("", "/x", "/p"):
+            scope = {"type": "http", "method": "GET", "path": path, "root_path": root_path, "headers": []}
+            expected = stock.matches({**scope})
+            assert fast.matches({**scope}) == expected, (path, root_path)
+            matched.add(expected[0])
+    assert matched == {Match.FULL, Match.NONE}
+
+
+def test_both_are_documented_the_same() -> None:
+    async def create(data: Item, response: Response, word: str = "") -> Item:
+        return data
+
+    assert app_of(FastRoute, create, methods=["POST"]).openapi() == app_of(APIRoute, create, methods=["POST"]).openapi()
+
+
+class Item(BaseModel):
+    id: int
+
+
+async def test_digits_are_digits() -> None:
+    app = FastAPI()
+
+    @app.get("/{id:digits}")
+    async def get(id: int) -> int:
+        return id
+
+    assert await answer(app, "/007") == (200, "7")
+    for path in ("/7a", "/-7", "/%D9%A7", "/search"):
+        assert (await answer(app, path))[0] == 404
+    assert app.url_path_for("get", id="7") == app.url_path_for("get", id=7) == "/7"
+
+
+[MORE] = fields(make_dataclass("More", ["more"]))
+FUTURES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "another minor version": lambda patch: patch.setattr(fastapi, "__version__", "0.166.0"),
+    "another field": lambda patch: patch.setitem(models.Dependant.__dataclass_fields__, "more", MORE),
+    "no field": lambda patch: patch.delitem(models.Dependant.__dataclass_fields__, "cookie_params"),
+    "no effective route": lambda patch: patch.setattr(dependants, "routing", object()),
+    "no aliases": lambda patch: patch.delattr(utils, "_get_param_aliases"),
+    "other arguments": lambda patch: patch.setattr(models, "_get_cache_key", lambda: None),
+}
+
+
+@pytest.mark.parametrize("future", FUTURES)
+async def test_another_fastapi_serves_its_routes_itself(
+    future: str, solved_by_fastapi: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def endpoint(way: Annotated[str, Depends(way)], id: int = 1) -> str:
+        return f"{way} {id}"
+
+    with pytest.MonkeyPatch.context() as monkeypatch, caplog.at_level(logging.DEBUG, "plinth.http"):
+        FUTURES[future](monkeypatch)
+        route = FastRoute("/x", endpoint)
+    assert "FastAPI's own handler serves /x" in caplog.text
+    assert await answer(FastAPI(routes=[route]), "/x?id=7") == (200, '"way 7"')
+    assert solved_by_fastapi == ["/x"]
+
+
+async def test_what_is_not_supported_is_fastapis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utils, "ensure_multipart_is_installed", lambda: None)
+
+    async def form(word: Annotated[str, Form()]) -> str:
+        return word
+
+    async def stream() -> AsyncIterator[str]:
+        yield ""
+
+    async def supported(word: str) -> str:
+        return word
+
+    events = APIRoute("/x", supported, response_class=EventSourceResponse)
+    assert plan_for(events) is None
+
+    for endpoint, is_planned in ((form, False), (stream, False), (supported, True)):
+        assert (plan_for(APIRoute("/x", endpoint)) is not None) is is_planned

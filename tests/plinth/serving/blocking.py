@@ -1,18 +1,18 @@
-"""The app, with an endpoint that blocks the event loop for a while, and one that tells of the worker it is in."""
+"""The app, with an endpoint that blocks the event loop, and one that shows the garbage collector of its worker."""
 
 import gc
 import time
 
 from app.main import app
 
-collects_while_imported = gc.isenabled()
+enabled_during_import = gc.isenabled()
 
 
 @app.get("/block")
 async def block(seconds: float) -> None:
-    time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
+    time.sleep(seconds)  # noqa: ASYNC251 - this is what the watchdog must find
 
 
 @app.get("/collector")
 async def collector() -> tuple[bool, bool, int, int]:
-    return collects_while_imported, gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count()
+    return enabled_during_import, gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count()

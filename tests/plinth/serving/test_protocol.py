@@ -1,203 +1,143 @@
-"""What our protocol writes is what Uvicorn's writes, whichever way it goes."""
+"""What the protocol adds to Uvicorn's, on a real listener of uvloop and over sockets."""
 
 import asyncio
-import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
+from starlette.types import Receive, Scope, Send
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from plinth.serving.protocol import Cycle, Protocol
+from plinth.serving.protocol import Protocol
 
-LENGTH = (b"content-length", b"2")
-Headers = list[tuple[bytes, bytes]]
-
-
-class Sink(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 5000), "sockname": ("127.0.0.1", 8000)})
-        self.written = b""
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
+REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+TIMEOUT = 5
 
 
-async def exchange(
-    protocol: Callable[..., HttpToolsProtocol], request: bytes, status: int, headers: Headers, common: Headers
-) -> tuple[bytes, bool, list[Any]]:
-    seen: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append({name: scope[name] for name in ("method", "path", "raw_path", "query_string", "http_version")})
-        seen.append(await receive())
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if status in {204, 304} else b"ok"})
-
-    config = Config(app, log_config=None, lifespan="off", proxy_headers=False, root_path="/root")
-    config.load()
-    state, sink = ServerState(), Sink()
-    state.default_headers = common
-    connection = protocol(config, state, {})
-    connection.connection_made(sink)
-    connection.data_received(request)
-    while state.tasks:
-        await asyncio.gather(*state.tasks)
-        await asyncio.sleep(0)
-    return sink.written, sink.closed, seen
+@pytest.fixture(autouse=True)
+def not_stopping() -> Iterator[None]:
+    yield
+    Protocol.stopping = False
 
 
-@pytest.mark.parametrize("common", [[(b"date", b"now")], [(b"date", b"now"), (b"connection", b"close")], []])
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [
-        (200, [(b"content-type", b"text/plain"), LENGTH]),
-        (200, [LENGTH, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=\t2")]),
-        (200, []),
-        (200, [(b"x-a", b"no length")]),
-        (200, [LENGTH, (b"connection", b"close")]),
-        (200, [(b"transfer-encoding", b"chunked")]),
-        (200, [(b"Content-Length", b"2")]),
-        (200, [LENGTH, (b"x y", b"a bad name")]),
-        (200, [LENGTH, (b"", b"no name")]),
-        (200, [LENGTH, (b"x-a", b"b\r\nx-c: d")]),
-        (200, [LENGTH, (b"x-a", b"\x00")]),
-        (200, [LENGTH, (b"x-a", "é".encode())]),
-        (200, [(b"content-length", b"3")]),
-        (200, [(b"content-length", b"1")]),
-        (204, [(b"x-a", b"b")]),
-        (304, [(b"etag", b'"a"')]),
-        (404, [LENGTH]),
-    ],
-)
-@pytest.mark.parametrize(
-    "request_sent",
-    [
-        b"GET /a%20b?c=%20d HTTP/1.1\r\nHost: here\r\n\r\n",
-        b"HEAD / HTTP/1.1\r\nHost: here\r\n\r\n",
-        b"GET / HTTP/1.0\r\n\r\n",
-        b"GET /1 HTTP/1.1\r\nHost: here\r\n\r\nGET /2 HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: here\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\na",
-    ],
-)
-async def test_both_write_the_same(
-    caplog: pytest.LogCaptureFixture, request_sent: bytes, status: int, headers: Headers, common: Headers
-) -> None:
-    caplog.set_level(logging.CRITICAL)
-    ours = await exchange(Protocol, request_sent, status, headers, common)
-    assert ours == await exchange(HttpToolsProtocol, request_sent, status, headers, common)
-
-
-@pytest.mark.parametrize("protocol", [Protocol, HttpToolsProtocol])
-async def test_a_client_that_reads_slowly_gets_the_head_too(protocol: type[HttpToolsProtocol]) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
-        connection.pause_writing()
-        asyncio.get_running_loop().call_soon(connection.resume_writing)
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    config = Config(app, log_config=None, lifespan="off", proxy_headers=False)
-    config.load()
-    state, sink = ServerState(), Sink()
-    connection = protocol(config, state, {})
-    connection.connection_made(sink)
-    connection.data_received(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-    await asyncio.gather(*state.tasks)
-    assert sink.written == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-class Clock:
-    """A loop whose time passes only when it is told to."""
+class Endpoint:
+    """An ASGI app that sends its head when `head` is set and its body when `body` is."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.loop = asyncio.get_running_loop()
-        self.create_task = self.loop.create_task
-        self.timers: dict[asyncio.Handle, float] = {}
+        self.requests = 0
+        self.head, self.body = asyncio.Event(), asyncio.Event()
 
-    def time(self) -> float:
-        return self.now
+    def answer_at_once(self) -> None:
+        self.head.set()
+        self.body.set()
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> asyncio.Handle:
-        timer = asyncio.Handle(callback, (), self.loop)
-        self.timers[timer] = self.now + seconds
-        return timer
-
-    def pending(self) -> list[asyncio.Handle]:
-        return [timer for timer in self.timers if not timer.cancelled()]
-
-    def go_on_until(self, now: float) -> None:
-        while due := [timer for timer in self.pending() if self.timers[timer] <= now]:
-            timer = min(due, key=lambda timer: self.timers[timer])
-            self.now = self.timers.pop(timer)
-            timer._run()
-        self.now = now
-
-
-@pytest.mark.parametrize("protocol", [Protocol, HttpToolsProtocol])
-async def test_a_connection_is_closed_when_it_was_idle_for_long(protocol: type[HttpToolsProtocol]) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await go_on.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        await self.head.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await self.body.wait()
         await send({"type": "http.response.body", "body": b"ok"})
 
-    config = Config(app, log_config=None, lifespan="off", proxy_headers=False, timeout_keep_alive=5)
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: Protocol) -> None:
+        self.reader, self.writer, self.protocol = reader, writer, protocol
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await asyncio.sleep(0.05)
+
+    async def receive(self) -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\nok"), TIMEOUT)
+
+    async def closed(self) -> bool:
+        return await asyncio.wait_for(self.reader.read(1), TIMEOUT) == b""
+
+
+@asynccontextmanager
+async def connected(endpoint: Endpoint) -> AsyncIterator[Client]:
+    config = Config(endpoint, log_config=None, lifespan="off", access_log=False)
     config.load()
-    clock, state, go_on = Clock(), ServerState(), asyncio.Event()
-    kept, lost = (protocol(config, state, {}, clock) for _ in range(2))  # type: ignore[arg-type]
-    sink = Sink()
-    for connection in (kept, lost):
-        connection.connection_made(sink)
-
-    async def answer(connection: HttpToolsProtocol, at: float, until: float) -> None:
-        clock.go_on_until(at)
-        for piece in (b"GET / HT", b"TP/1.1\r\nHost: here\r\n\r\n"):
-            connection.data_received(piece)
-            clock.go_on_until((at + until) / 2)
-            assert not sink.closed
-        clock.go_on_until(until)
-        go_on.set()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    while not state.connections:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    [protocol] = state.connections
+    assert isinstance(protocol, Protocol)
+    try:
+        yield Client(reader, writer, protocol)
+    finally:
+        endpoint.answer_at_once()
+        writer.close()
+        server.close()
         await asyncio.gather(*state.tasks)
-        go_on.clear()
-
-    await answer(kept, 0, 0)
-    await answer(kept, 3, 3)
-    await answer(kept, 7.9, 100)
-    await answer(kept, 102, 102)
-    await answer(lost, 106.9, 106.9)
-    lost.connection_lost(None)
-    sink.closed = False
-    assert len(clock.pending()) == 1
-    clock.go_on_until(107)
-    assert sink.closed
-    assert not clock.pending()
 
 
-async def test_the_usual_goes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    heads: list[bytes | None] = []
-    find = Cycle._head
+async def test_a_connection_is_idle_between_a_response_and_the_first_byte_of_the_next_request() -> None:
+    endpoint = Endpoint()
+    async with connected(endpoint) as client:
+        idle = [client.protocol.idle]
+        for part in (REQUEST[:5], REQUEST[5:]):
+            await client.send(part)
+            idle.append(client.protocol.idle)
+        assert idle == [True, False, False]
+        endpoint.answer_at_once()
+        await client.receive()
+        idle = [client.protocol.idle]
+        await client.send(REQUEST[:5])
+        assert [*idle, client.protocol.idle] == [True, False]
 
-    def noting(cycle: Cycle, message: Any) -> bytes | None:
-        heads.append(find(cycle, message))
-        return heads[-1]
 
-    monkeypatch.setattr(Cycle, "_head", noting)
-    await exchange(Protocol, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", 200, [LENGTH, (b"a", b"b")], [(b"date", b"now")])
-    assert heads == [b"HTTP/1.1 200 OK\r\ndate: now\r\ncontent-length: 2\r\na: b\r\n\r\n"]
+async def test_a_connection_with_pipelined_requests_is_idle_after_the_last_response() -> None:
+    endpoint = Endpoint()
+    async with connected(endpoint) as client:
+        await client.send(REQUEST * 2)
+        endpoint.head.set()
+        endpoint.body.set()
+        await client.receive()
+        await client.receive()
+        assert client.protocol.idle
+
+
+async def test_the_close_is_announced_with_a_response_whose_head_was_not_sent() -> None:
+    endpoint = Endpoint()
+    async with connected(endpoint) as client:
+        await client.send(REQUEST)
+        client.protocol.announce_close()
+        endpoint.answer_at_once()
+        assert b"connection: close" in await client.receive()
+        assert await client.closed()
+
+
+async def test_a_response_that_has_begun_ends_and_the_connection_stays_open() -> None:
+    endpoint = Endpoint()
+    async with connected(endpoint) as client:
+        await client.send(REQUEST)
+        endpoint.head.set()
+        await asyncio.sleep(0.05)
+        client.protocol.announce_close()
+        endpoint.body.set()
+        assert b"connection: close" not in await client.receive()
+        Protocol.stopping = True
+        await client.send(REQUEST)
+        assert b"connection: close" in await client.receive()
+        assert await client.closed()
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+async def test_an_idle_connection_stays_open_for_one_more_request(answered: int) -> None:
+    endpoint = Endpoint()
+    endpoint.answer_at_once()
+    async with connected(endpoint) as client:
+        for _ in range(answered):
+            await client.send(REQUEST)
+            await client.receive()
+        client.protocol.announce_close()
+        Protocol.stopping = True
+        await client.send(REQUEST)
+        assert b"connection: close" in await client.receive()
+        assert await client.closed()
+        assert endpoint.requests == answered + 1

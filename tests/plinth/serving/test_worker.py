@@ -1,11 +1,9 @@
-"""Gunicorn with our workers: what it serves, and how it stops."""
+"""Gunicorn with plinth's workers: what it serves, and how it stops."""
 
 import os
 import runpy
 import signal
-import socket
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import gunicorn.config
 import httpx
@@ -17,102 +15,121 @@ from app.settings import get_settings
 from plinth.serving.protocol import Protocol
 from plinth.serving.worker import Worker
 from plinth.testing.environment import ROOT
-from tests.plinth.serving.conftest import Serve
+from tests.plinth.serving.conftest import STOPPING, Serve
 from tests.tools.support import BODY, begin_request
 
+REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
 
-def test_it_serves_with_the_workers_asked_for_and_stops_cleanly(serve: Serve) -> None:
+
+def test_it_serves_with_the_configured_workers_and_stops_cleanly(serve: Serve) -> None:
     with serve(workers=2, LOG_FORMAT="json") as server:
         answer = httpx.get(f"{server.address}/api/products")
         assert answer.status_code == 200
         assert "Server" not in answer.headers
         server.process.send_signal(signal.SIGTERM)
-        said = server.to_the_end()
+        lines = [orjson.loads(line) for line in server.wait_until_exited().splitlines()]
         assert server.process.returncode == 0
-        assert said.count("Application shutdown complete") == 2
-        # The master's lines are JSON too.
-        assert {orjson.loads(line)["level"] for line in said.splitlines()} == {"INFO"}
+        assert [line["message"] for line in lines].count("Application shutdown complete.") == 2
+        assert {line["logger"].split(".")[0] for line in lines} >= {"app", "gunicorn", "plinth", "uvicorn"}
+        assert {line["level"] for line in lines} == {"INFO"}
 
 
-def test_a_request_in_flight_is_answered_before_it_stops(serve: Serve) -> None:
+def test_a_request_in_progress_is_answered_before_it_stops(serve: Serve) -> None:
     with serve() as server:
         with begin_request(server.address) as client:
             server.process.send_signal(signal.SIGTERM)
-            server.wait_for("Leaving")
+            server.wait_for(STOPPING)
             client.sendall(BODY)
             assert client.recv(100_000).startswith((b"HTTP/1.1 201", b"HTTP/1.1 409"))
-        server.to_the_end()
+        server.wait_until_exited()
         assert server.process.returncode == 0
 
 
-def test_a_connection_that_waits_is_told_to_close_or_closed_in_the_end(serve: Serve) -> None:
+def test_connections_end_with_an_announced_close_or_after_they_were_idle(serve: Serve) -> None:
     with serve() as server:
-        place = urlsplit(server.address)
-        request = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
-        used, fresh, idle = (socket.create_connection((place.hostname, place.port)) for _ in range(3))
+        used, fresh, idle = (server.connect() for _ in range(3))
         with used, fresh, idle:
             for client in (used, idle):
-                client.sendall(request)
+                client.sendall(REQUEST)
                 answer = b""
                 while not answer.endswith(b"}"):
                     answer += client.recv(10_000)
                 assert b"connection: close" not in answer
             server.process.send_signal(signal.SIGTERM)
-            server.wait_for("Leaving; 3 connections")
+            server.wait_for("Shutting down; 3 connections are open.")
             for client in (used, fresh):
-                client.sendall(request)
+                client.sendall(REQUEST)
                 answer = b"".join(iter(lambda: client.recv(10_000), b""))  # noqa: B023
                 assert answer.startswith(b"HTTP/1.1 200")
                 assert b"connection: close" in answer
             assert idle.recv(1) == b""
-        assert "Application shutdown complete" in server.to_the_end()
+        assert "Application shutdown complete" in server.wait_until_exited()
 
 
-def test_asked_to_stop_it_tells_so_for_a_while_and_goes_on_serving(serve: Serve) -> None:
+def test_from_the_limit_of_connections_on_requests_get_503(serve: Serve) -> None:
+    with serve(SERVER_LIMIT_CONCURRENCY="3") as server:
+        first, second, third = (server.connect() for _ in range(3))
+        with first, second, third:
+            third.sendall(REQUEST)
+            answer = b"".join(iter(lambda: third.recv(10_000), b""))
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"connection: close" in answer
+            first.sendall(REQUEST)
+            assert first.recv(10_000).startswith(b"HTTP/1.1 200")
+
+
+def test_while_draining_readiness_answers_503_and_all_else_is_served(serve: Serve) -> None:
     with serve(SERVER_DRAIN_SECONDS="20") as server:
         assert httpx.get(f"{server.address}/health/ready").status_code == 200
         server.process.send_signal(signal.SIGTERM)
-        server.wait_for("Handling signal: term")
-        while (answer := httpx.get(f"{server.address}/health/ready")).status_code == 200:
-            pass
+        server.wait_for("Draining: readiness answers 503.")
+        answer = httpx.get(f"{server.address}/health/ready")
         assert (answer.status_code, answer.json()["status"]) == (503, "draining")
         assert httpx.get(f"{server.address}/api/products").status_code == 200
-        server.process.send_signal(signal.SIGINT)  # in a hurry after all
-        assert "Application shutdown complete" in server.to_the_end()
+        server.process.send_signal(signal.SIGINT)  # ends the drain
+        assert "Application shutdown complete" in server.wait_until_exited()
 
 
-def test_the_drain_file_turns_traffic_away_and_counts_as_the_drain(serve: Serve, tmp_path: Path) -> None:
+def test_it_stops_after_the_drain(serve: Serve) -> None:
+    with serve(SERVER_DRAIN_SECONDS="0.5") as server:
+        server.process.send_signal(signal.SIGTERM)
+        output = server.wait_until_exited()
+        assert server.process.returncode == 0
+        assert output.index("Draining") < output.index("Handling signal: term") < output.index(STOPPING)
+
+
+def test_the_drain_file_turns_readiness_off_and_counts_as_the_drain(serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "drain"
-    file.touch()  # of a run before
+    file.touch()  # left over from an earlier run
     with serve(SERVER_DRAIN_FILE=str(file), SERVER_DRAIN_SECONDS="1000") as server:
         assert httpx.get(f"{server.address}/health/ready").status_code == 200
         file.touch()
-        while httpx.get(f"{server.address}/health/ready").status_code == 200:
-            pass
-        os.utime(file, (0, 0))  # as if it had been there for long
+        server.wait_for("Draining")
+        assert httpx.get(f"{server.address}/health/ready").status_code == 503
+        os.utime(file, (0, 0))  # made long ago
         server.process.send_signal(signal.SIGTERM)
-        server.to_the_end()
+        server.wait_until_exited()
         assert server.process.returncode == 0
 
 
 @pytest.mark.parametrize("signals", [["INT"], ["INT", "INT"], ["TERM", "INT"]], ids=" ".join)
-def test_a_request_that_does_not_end_is_cut_off_without_a_traceback(serve: Serve, signals: list[str]) -> None:
+def test_a_request_that_does_not_end_is_cancelled_without_a_traceback(serve: Serve, signals: list[str]) -> None:
     """By the graceful timeout, by a second Ctrl-C, or by one after SIGTERM."""
     graceful = "2" if len(signals) == 1 else "1000"
     with serve(SERVER_GRACEFUL_TIMEOUT_SECONDS=graceful) as server:
         with begin_request(server.address):
             for name in signals:
                 os.killpg(server.process.pid, signal.Signals[f"SIG{name}"])
-                server.wait_for("Leaving")
-            said = server.to_the_end()
+                server.wait_for(STOPPING)
+            output = server.wait_until_exited()
         assert server.process.returncode == 0
-        assert "A request was cut off" in said
-        assert "Application shutdown complete" in said
-        assert "Traceback" not in said
+        assert "The request was cancelled" in output
+        assert "Application shutdown complete" in output
+        assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_forwarded_headers_are_believed_only_from_the_trusted_proxy(serve: Serve, trusted: bool) -> None:
+def test_forwarded_headers_count_only_from_the_trusted_proxy(serve: Serve, trusted: bool) -> None:
     proxies = {"HTTP_TRUSTED_PROXIES": "127.0.0.1" if trusted else "10.0.0.1", "HTTP_REDIRECT_HTTPS": "true"}
     with serve(**proxies) as server:
         answer = httpx.get(f"{server.address}/api/products", headers={"X-Forwarded-Proto": "https"})
@@ -136,7 +153,7 @@ def test_forwarded_headers_are_believed_only_from_the_trusted_proxy(serve: Serve
         ("APP_NAME", "Shop", "control_socket_disable", True),
     ],
 )
-def test_gunicorn_takes_its_numbers_from_the_settings(
+def test_gunicorn_is_configured_by_the_settings(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, setting: str, expected: object
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -147,9 +164,8 @@ def test_gunicorn_takes_its_numbers_from_the_settings(
         get_settings.cache_clear()
 
 
-def test_a_worker_runs_uvicorn_as_it_is_fastest_and_leaves_in_time() -> None:
-    options = Worker.CONFIG_KWARGS
-    assert (options["loop"], options["http"], options["access_log"]) == ("uvloop", Protocol, False)
+def test_a_worker_runs_uvicorn_on_uvloop_and_httptools_without_its_access_log() -> None:
     worker = Worker(1, os.getpid(), [], None, 30, gunicorn.config.Config(), Logger(gunicorn.config.Config()))
     worker.tmp.close()
-    assert worker.config.timeout_graceful_shutdown < worker.cfg.graceful_timeout
+    config = worker.config
+    assert (config.loop, config.http, config.access_log, config.limit_concurrency) == ("uvloop", Protocol, False, None)

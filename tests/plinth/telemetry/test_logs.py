@@ -1,19 +1,20 @@
-import asyncio
 import io
 import json
 import logging
+import logging.config
 import sys
 import warnings
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plinth.telemetry.context import request_id
-from plinth.telemetry.logs import ACCESS_LOG, JSONFormatter, TextFormatter, configure_logging
+from plinth.telemetry.logs import JSONFormatter, TextFormatter, configure_logging, logging_config
 
 SERVERS = ["uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn", "gunicorn.error", "sqlalchemy", "alembic"]
 Output = Callable[[], list[str]]
@@ -22,16 +23,16 @@ LOG = logging.getLogger("tests.logs")
 
 @pytest.fixture
 def output(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[str]]]:
-    """The lines on standard output since it was last called; afterwards all loggers are as they were."""
+    """Return the lines on standard output since the last call; afterwards all loggers are as they were."""
     loggers = [logging.getLogger(), *map(logging.getLogger, SERVERS)]
-    kept = [(logger, logger.handlers, logger.level, logger.propagate, logger.disabled) for logger in loggers]
+    kept = [(logger, logger.handlers[:], logger.filters[:], logger.level, logger.propagate) for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(False)
-        yield lambda: capsys.readouterr().out.splitlines()  # noqa: PLW0108 - to be read when asked
+        yield lambda: capsys.readouterr().out.splitlines()  # noqa: PLW0108 - to be read when called
         logging.captureWarnings(False)
-    for logger, handlers, level, propagate, disabled in kept:
-        logger.handlers, logger.propagate, logger.disabled = handlers, propagate, disabled
+    for logger, handlers, filters, level, propagate in kept:
+        logger.handlers, logger.filters, logger.propagate = handlers, filters, propagate
         logger.setLevel(level)
 
 
@@ -51,7 +52,7 @@ def record(message: object = "hello", *args: Any, extra: dict[str, Any] | None =
 
 
 @pytest.mark.usefixtures("request_abc")
-def test_json_says_when_how_grave_where_what_and_for_whom(output: Output) -> None:
+def test_json_has_time_level_logger_message_request_and_service(output: Output) -> None:
     configure_logging("INFO", "json", "Plinth")
     LOG.warning("Sold %d", 3, extra={"product": 7, "at": datetime(2026, 1, 2)})  # noqa: DTZ001
     [line] = lines(output)
@@ -79,7 +80,7 @@ def test_named_arguments_become_fields(output: Output) -> None:
 
 
 @pytest.mark.usefixtures("request_abc")
-def test_what_is_said_outright_beats_what_is_known(output: Output) -> None:
+def test_extra_overrides_the_request_id_of_the_context(output: Output) -> None:
     configure_logging("INFO", "json")
     LOG.info("x", extra={"request_id": "of another"})
     assert lines(output)[0]["request_id"] == "of another"
@@ -111,7 +112,7 @@ CYCLE.append(CYCLE)
     [
         ({1}, "{1}"),
         (ValueError("x"), "x"),
-        (Unprintable(), "<Unprintable that cannot be shown>"),
+        (Unprintable(), "<Unprintable without a text form>"),
         (CYCLE, "[[...]]"),
         (2**70, str(2**70)),
         ("\ud83d", "\ud83d"),
@@ -120,7 +121,7 @@ CYCLE.append(CYCLE)
         (float("nan"), None),
     ],
 )
-def test_what_json_has_no_form_for_becomes_text(value: object, logged: object) -> None:
+def test_a_value_without_a_json_form_becomes_text(value: object, logged: object) -> None:
     line = JSONFormatter().format(record(extra={"value": value}))
     assert json.loads(line)["value"] == logged
     assert line.encode()
@@ -135,7 +136,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 @settings(max_examples=50)
 @example(message="\ud83d\r\n\x1b\x85\u2028\u202e", value={1: "\ud83d"})
 @given(message=st.text(st.characters(exclude_categories=())), value=anything)
-def test_nothing_that_is_logged_fails_or_looks_like_another_line(message: str, value: Any) -> None:
+def test_no_value_makes_logging_fail_or_looks_like_another_record(message: str, value: Any) -> None:
     entry = record("%(message)s%(value)r", {"message": message, "value": value}, extra={"more": value})
     line = JSONFormatter().format(entry)
     assert json.loads(line)
@@ -146,8 +147,13 @@ def test_nothing_that_is_logged_fails_or_looks_like_another_line(message: str, v
     assert all(line.startswith("    ") for line in text.split("\n")[1:])
 
 
+def test_a_mapping_instead_of_a_message_becomes_fields() -> None:
+    line = json.loads(JSONFormatter().format(record({"product": 7})))
+    assert (line["message"], line["product"]) == ("", 7)
+
+
 @pytest.mark.usefixtures("request_abc")
-def test_text_is_aligned_and_shows_what_the_message_does_not(output: Output) -> None:
+def test_text_is_aligned_and_ends_with_the_fields_that_the_message_lacks(output: Output) -> None:
     configure_logging("INFO", "text", "Plinth")
     LOG.info("Sold %(count)d", {"count": 3, "product": 7}, extra={"price": None, "to": "me"})
     logging.getLogger("sqlalchemy.engine").warning("SELECT\n1\x1b[31m\r\n")
@@ -174,7 +180,7 @@ def test_text_shows_an_exception_indented(output: Output) -> None:
 @pytest.mark.parametrize(
     ("terminal", "no_color", "colored"), [(True, False, True), (True, True, False), (False, False, False)]
 )
-def test_only_a_terminal_that_wants_it_gets_color(
+def test_only_a_terminal_gets_color_unless_no_color_is_set(
     output: Output, monkeypatch: pytest.MonkeyPatch, terminal: bool, no_color: bool, colored: bool
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
@@ -193,18 +199,35 @@ def test_configuring_twice_logs_once(output: Output) -> None:
     assert [line["message"] for line in lines(output)] == ["x"]
 
 
-def test_a_stream_handler_that_was_there_is_replaced_and_another_kind_stays(output: Output) -> None:
+def test_stream_handlers_are_replaced_and_other_kinds_still_receive_records(
+    output: Output, caplog: pytest.LogCaptureFixture
+) -> None:
     class Tracker(logging.Handler):
-        pass
+        messages: ClassVar[list[str]] = []
 
-    tracker, root = Tracker(), logging.getLogger()
-    root.handlers = [logging.StreamHandler(io.StringIO()), tracker]
+        def emit(self, record: logging.LogRecord) -> None:
+            self.messages.append(record.getMessage())
+
+    root, replaced = logging.getLogger(), io.StringIO()
+    root.addHandler(logging.StreamHandler(replaced))
+    root.addHandler(Tracker())
     configure_logging("INFO", "json")
-    assert root.handlers[0] is tracker
-    assert len(root.handlers) == 2
+    configure_logging("INFO", "json")
+    LOG.info("x")
+    assert len(lines(output)) == 1
+    assert (Tracker.messages, caplog.messages, replaced.getvalue()) == (["x"], ["x"], "")
 
 
-def test_below_the_level_nothing_is_logged(output: Output) -> None:
+def test_loggers_that_exist_already_stay_enabled(output: Output) -> None:
+    own = logging.getLogger("tests.logs.own")
+    own.setLevel(logging.DEBUG)
+    configure_logging("INFO", "json")
+    own.debug("x")
+    assert [line["message"] for line in lines(output)] == ["x"]
+    own.setLevel(logging.NOTSET)
+
+
+def test_records_below_the_level_are_dropped(output: Output) -> None:
     configure_logging("WARNING", "json")
     LOG.info("x")
     LOG.warning("y")
@@ -212,7 +235,7 @@ def test_below_the_level_nothing_is_logged(output: Output) -> None:
 
 
 @pytest.mark.parametrize("name", ["uvicorn.error", "gunicorn.error", "sqlalchemy.engine", "alembic.runtime.migration"])
-def test_what_servers_and_libraries_log_comes_once(output: Output, name: str) -> None:
+def test_a_record_of_a_server_or_library_is_written_once(output: Output, name: str) -> None:
     other = io.StringIO()
     for logger in (logging.getLogger(name), logging.getLogger(name.split(".", maxsplit=1)[0])):
         logger.handlers = [logging.StreamHandler(other)] if logger.name in SERVERS else []
@@ -227,7 +250,8 @@ def test_what_servers_and_libraries_log_comes_once(output: Output, name: str) ->
 
 def test_uvicorns_own_access_log_is_silent(output: Output) -> None:
     configure_logging("DEBUG", "json")
-    logging.getLogger("uvicorn.access").error("x")
+    logging.getLogger("uvicorn.access").info("x")
+    assert not logging.getLogger("uvicorn.access").hasHandlers()  # which is how Uvicorn decides
     assert output() == []
 
 
@@ -259,54 +283,24 @@ def test_a_stream_that_fails_does_not_fail_the_caller(
     assert "--- Logging error ---" in capsys.readouterr().err
 
 
-async def test_the_access_log_is_written_together_and_before_whatever_else_is_logged(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    written: list[str] = []
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, "write", written.append)
-    monkeypatch.setattr(sys, "stdout", stream)
+def test_a_cancelled_request_is_a_warning_of_one_line(output: Output) -> None:
     configure_logging("INFO", "json")
-    access = logging.getLogger(ACCESS_LOG)
-    for number, texts in enumerate(["ab", "cd"]):
-        for text in texts:
-            access.info(text)
-        assert len(written) == number
-        while len(written) == number:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-    access.info("e")
-    LOG.info("f")
-    said = [[json.loads(line)["message"] for line in each.splitlines()] for each in written]
-    assert said == [["a", "b"], ["c", "d"], ["e", "f"]]
+    server = logging.getLogger("uvicorn.error")
+    for fault in (CancelledError(), ValueError("oh")):
+        server.error("Exception in ASGI application", exc_info=fault)
+    cancelled, failed = lines(output)
+    assert (cancelled["level"], cancelled["message"]) == (
+        "WARNING",
+        "The request was cancelled: the server is stopping.",
+    )
+    assert "exception" not in cancelled
+    assert (failed["level"], failed["exception"]) == ("ERROR", "ValueError: oh")
 
 
-async def test_a_line_that_waits_is_what_it_would_have_been_and_a_bad_one_harms_no_other(
-    output: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    configure_logging("INFO", "json")
-    for id in "abc":
-        token = request_id.set(id)
-        logger = LOG if id == "c" else logging.getLogger(ACCESS_LOG)
-        logger.info(id)
-        logger.info("%d", "no number")
-        request_id.reset(token)
-    assert [(line["message"], line["request_id"]) for line in lines(output)] == [("a", "a"), ("b", "b"), ("c", "c")]
-
-
-def test_what_a_loop_did_not_come_to_write_is_written_in_the_next(output: Output) -> None:
-    configure_logging("INFO", "json")
-
-    async def log(message: str) -> None:
-        logging.getLogger(ACCESS_LOG).info(message)
-
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(log("a"))
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert task.done()
-    loop.close()
-    asyncio.run(log("b"))
-    for handler in logging.getLogger().handlers:
-        handler.flush()
-    assert [line["message"] for line in lines(output)] == ["a", "b"]
+def test_gunicorn_and_uvicorn_can_be_given_the_same_configuration(output: Output) -> None:
+    config = logging_config("INFO", "json", "Plinth")
+    for _ in range(2):  # it is not changed by use
+        logging.config.dictConfig(config)
+    LOG.info("x")
+    logging.getLogger("gunicorn.error").info("y")
+    assert [(line["message"], line["service"]) for line in lines(output)] == [("x", "Plinth"), ("y", "Plinth")]

@@ -1,4 +1,4 @@
-"""A lock tells who is there, and what an earlier run left is stopped."""
+"""Locks on pid files, and servers that an earlier run left behind."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from plinth.testing.locks import SetupError, acquire
 
 @contextmanager
 def left_behind(pid_file: Path, setup: str = "pass") -> Iterator["subprocess.Popen[str]"]:
-    """A process that holds the lock, as our servers do, and nobody's child that we would stop otherwise."""
+    """A process that holds the lock, as the servers do, without a Process object that could stop it."""
     lock = acquire(pid_file, "It", signal.SIGTERM)
     process = subprocess.Popen(
         [sys.executable, "-c", f"import signal; {setup}; print(flush=True); signal.pause()"],
@@ -37,7 +37,7 @@ def left_behind(pid_file: Path, setup: str = "pass") -> Iterator["subprocess.Pop
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_what_is_left_behind_is_asked_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
+def test_a_leftover_server_gets_its_stop_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
     monkeypatch.setattr(plinth.testing.locks, "STOP_SECONDS", 5)
     with left_behind(tmp_path / "it.pid") as process:
         if frozen:
@@ -46,14 +46,14 @@ def test_what_is_left_behind_is_asked_to_stop(tmp_path: Path, monkeypatch: pytes
         assert process.wait() == -signal.SIGTERM
 
 
-def test_what_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leftover_server_that_ignores_the_signal_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plinth.testing.locks, "STOP_SECONDS", 0.1)
     with left_behind(tmp_path / "it.pid", "signal.signal(signal.SIGTERM, signal.SIG_IGN)") as process:
         os.close(acquire(tmp_path / "it.pid", "It", signal.SIGTERM))
         assert process.wait() == -signal.SIGKILL
 
 
-def test_what_cannot_be_found_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_holder_without_a_process_id_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plinth.testing.locks, "STOP_SECONDS", 0.1)
     with left_behind(tmp_path / "it.pid"):
         (tmp_path / "it.pid").write_text("")
@@ -61,7 +61,7 @@ def test_what_cannot_be_found_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
             acquire(tmp_path / "it.pid", "It", signal.SIGTERM)
 
 
-def test_a_stale_pid_file_harms_nobody(tmp_path: Path) -> None:
+def test_a_stale_pid_file_stops_no_other_process(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
         (tmp_path / "it.pid").write_text(str(bystander.pid))
         os.close(acquire(tmp_path / "it.pid", "It", signal.SIGKILL))

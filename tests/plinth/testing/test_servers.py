@@ -1,4 +1,4 @@
-"""Embedded PostgreSQL and Valkey: real ones, found again after any crash, and never two on one directory."""
+"""Embedded PostgreSQL and Valkey: they start, stay apart, and are never two on one directory."""
 
 import os
 import sys
@@ -18,10 +18,10 @@ from tests.tools.support import query, running_in
 
 
 @pytest.mark.parametrize("version", [16, 18])
-def test_both_servers_answer_and_listen_on_loopback_alone(tmp_path: Path, version: int) -> None:
+def test_both_servers_answer_on_loopback_only(tmp_path: Path, version: int) -> None:
     with running(tmp_path, postgres_version=version) as servers:
         assert query(servers, "SHOW server_version").startswith(f"{version}.")
-        assert query(servers, "SELECT current_database()") == "plinth"
+        assert query(servers, "SELECT current_database()") == plinth.testing.postgres.DATABASE
         assert query(servers, "SHOW listen_addresses") == "127.0.0.1"
         assert query(servers, "SHOW unix_socket_directories") == ""
         assert query(servers, "SHOW fsync") == "off"
@@ -35,7 +35,7 @@ def test_both_servers_answer_and_listen_on_loopback_alone(tmp_path: Path, versio
 
 @pytest.fixture
 def no_unshare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in most containers, root can't make namespaces; so PostgreSQL would have to run as nobody."""
+    """As in most containers, root cannot create namespaces, so PostgreSQL has to run as `nobody`."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
@@ -62,7 +62,7 @@ def test_without_namespaces_postgres_runs_in_open_folders(no_unshare: None) -> N
             assert query(servers, "SELECT 1") == "1"
 
 
-def test_two_directories_do_not_meet(tmp_path: Path) -> None:
+def test_two_directories_have_servers_of_their_own(tmp_path: Path) -> None:
     with running(tmp_path / "one") as one, running(tmp_path / "two") as two:
         query(one, "CREATE TABLE only_here ()", "SELECT 1")
         assert query(two, "SELECT to_regclass('only_here') IS NULL") == "True"
@@ -71,23 +71,23 @@ def test_two_directories_do_not_meet(tmp_path: Path) -> None:
             assert other.get("only_here") is None
 
 
-def test_one_directory_has_one_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/one")
     with running(tmp_path), pytest.raises(SetupError, match=r"A run in this checkout is using .*: stop it first"):
         running(tmp_path).__enter__()
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "ours"),
+    ("variable", "value", "started"),
     [("DATABASE_URL", "postgresql://elsewhere/one", "valkey"), ("REDIS_URL", "redis://elsewhere/1", "postgres")],
 )
-def test_a_server_that_is_given_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, ours: str
+def test_a_given_server_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, started: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     with running(tmp_path) as servers:
         assert value in {servers.database_url, servers.redis_url}
-        assert running_in(tmp_path) == {ours}
+        assert running_in(tmp_path) == {started}
 
 
 def other_version(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,13 +110,13 @@ def no_valkey(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arrange", "sentence"),
     [
-        (other_version, r"was made by PostgreSQL 16, not 18: keep to PG=16, or run `make clean` to start anew\.$"),
+        (other_version, r"was created by PostgreSQL 16, not 18: set PG=16, or run `make clean` to start over\.$"),
         (other_owner, r"belongs to \w+: run make as \w+, or have \w+ run `make clean` first\.$"),
         (no_postgres, r"no embedded PostgreSQL .*: set DATABASE_URL .*, or use `docker compose up`\.$"),
         (no_valkey, r"no embedded Valkey .*: set REDIS_URL .*, or use `docker compose up`\.$"),
     ],
 )
-def test_what_is_in_the_way_is_told_in_one_sentence(
+def test_an_obstacle_is_reported_in_one_sentence(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arrange: Callable[[Path, pytest.MonkeyPatch], None],
@@ -128,6 +128,6 @@ def test_what_is_in_the_way_is_told_in_one_sentence(
     assert not running_in(tmp_path)
 
 
-def test_an_unknown_version_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="comes in 16 and 18, not 17"), running(tmp_path, postgres_version=17):
+def test_an_unknown_version_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="has versions 16 and 18, not 17"), running(tmp_path, postgres_version=17):
         pass

@@ -1,4 +1,4 @@
-"""The tests' own counter is right: everything that is claimed about round trips rests on it."""
+"""The round-trip counter, on which all claims about round trips rest."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from plinth.testing.wire import WirePostgres, WireRedis, cut
 EndOfFrame = Callable[[bytearray], int | None]
 
 READY = b"Z\0\0\0\x05I"
-STARTUP = b"\0\0\0\x15\0\3\0\0user\0plinth\0\0"
+STARTUP = b"\0\0\0\x15\0\3\0\0user\0tester\0\0"
 PASSWORD = b"p\0\0\0\x0bsecret\0"
 PARSE = b"P\0\0\0\x13one\0SELECT 1\0\0\0"
 SYNC = b"S\0\0\0\x04"
@@ -80,7 +80,7 @@ async def test_transaction_of_one_insert_is_three_trips(postgres: WirePostgres, 
     assert count.statements == ["BEGIN;", insert, "COMMIT;"]
 
 
-async def test_simple_query_is_one_trip_whatever_it_holds(
+async def test_simple_query_is_one_trip_with_any_content(
     postgres: WirePostgres, connection: asyncpg.Connection
 ) -> None:
     with postgres.counting() as count:
@@ -98,7 +98,7 @@ async def test_many_rows_are_one_trip(postgres: WirePostgres, connection: asyncp
     assert count.statements == [insert] * 1000
 
 
-async def test_large_answer_is_one_trip_and_arrives_whole(
+async def test_large_answer_is_one_trip_and_arrives_complete(
     postgres: WirePostgres, connection: asyncpg.Connection
 ) -> None:
     query = "SELECT repeat('x', $1)"
@@ -109,13 +109,15 @@ async def test_large_answer_is_one_trip_and_arrives_whole(
     assert count.bytes_received > 20_000_000
 
 
-async def test_copy_is_described_and_then_one_flight(postgres: WirePostgres, connection: asyncpg.Connection) -> None:
+async def test_copy_is_one_trip_after_its_description(postgres: WirePostgres, connection: asyncpg.Connection) -> None:
     with postgres.counting() as count:
         await connection.copy_records_to_table("wired", records=[(number,) for number in range(1000)])
     assert count.round_trips == 2
 
 
-async def test_more_than_the_sockets_hold_arrives_whole(postgres: WirePostgres, connection: asyncpg.Connection) -> None:
+async def test_more_than_the_socket_buffers_arrives_complete(
+    postgres: WirePostgres, connection: asyncpg.Connection
+) -> None:
     records = [(number,) for number in range(500_000)]
     with postgres.counting() as count:
         await connection.copy_records_to_table("wired", records=records)
@@ -149,13 +151,13 @@ async def test_gathered_on_two_connections_is_two_trips(
     await other.close()
 
 
-async def test_connection_ends_when_the_server_is_away() -> None:
+async def test_connection_closes_when_the_server_is_down() -> None:
     async with WirePostgres("127.0.0.1", 1) as wire:
         with pytest.raises((ConnectionError, asyncpg.ConnectionDoesNotExistError)):
             await asyncpg.connect(wire.through("postgresql://postgres@somewhere:5432/postgres"))
 
 
-async def test_what_is_still_open_is_closed_on_exit(database_url: str) -> None:
+async def test_open_connections_are_closed_on_exit(database_url: str) -> None:
     url = urlsplit(database_url)
     async with WirePostgres(url.hostname or "", url.port or 5432) as wire:
         connection = await asyncpg.connect(wire.through(database_url))
@@ -220,7 +222,7 @@ async def _dribble(writer: asyncio.StreamWriter, stream: bytes) -> None:
     ],
 )
 @given(data=st.data())
-def test_frames_are_whole_wherever_the_stream_is_split(
+def test_frames_are_complete_wherever_the_stream_is_split(
     frames: list[bytes], end_of_frame: EndOfFrame, data: st.DataObject
 ) -> None:
     whole = b"".join(frames)

@@ -1,4 +1,4 @@
-"""A client that never repeats a request and counts each that fails."""
+"""A client that counts each request that fails, and never retries one."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ MOST_FAILURES = 10_000
 
 @dataclass
 class Load:
-    """`connections` clients that ask for `path` again as soon as they are answered, until `enough`."""
+    """`connections` clients that send the next request for `path` after each response, until `enough`."""
 
     host: str
     port: int
@@ -19,7 +19,7 @@ class Load:
     connections: int = 16
     answered: int = 0
     closed: int = 0
-    """Connections that the server announced to close, and closed."""
+    """Connections that ended after a response with `Connection: close`."""
     failures: Counter[str] = field(default_factory=Counter)
     enough: bool = False
 
@@ -27,7 +27,7 @@ class Load:
         await asyncio.gather(*(self._client() for _ in range(self.connections)))
 
     def wait_for_answers(self, more: int) -> None:
-        """From another thread."""
+        """Block until `more` responses have arrived; for another thread than the load's."""
         until = self.answered + more
         while self.answered < until:
             assert sum(self.failures.values()) < MOST_FAILURES, self.failures
@@ -40,7 +40,7 @@ class Load:
                 _, connection = await loop.create_connection(lambda: _Connection(self), self.host, self.port)
             except OSError as error:
                 self.failures[f"connect: {error!r}"] += 1
-                await asyncio.sleep(0.01)  # a refused connection would be tried without end
+                await asyncio.sleep(0.01)  # refused connections come at once
             else:
                 await connection.ended
 
@@ -51,14 +51,14 @@ class _Connection(asyncio.Protocol):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.request = f"GET {load.path} HTTP/1.1\r\nHost: {load.host}\r\n\r\n".encode()
         self.received = b""
-        self.asking = False
+        self.waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._ask()
+        self._send()
 
-    def _ask(self) -> None:
-        self.received, self.asking = b"", True
+    def _send(self) -> None:
+        self.received, self.waiting = b"", True
         self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
@@ -67,7 +67,7 @@ class _Connection(asyncio.Protocol):
         fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
         if not end or len(body) < int(fields[b"content-length"]):
             return
-        self.asking = False
+        self.waiting = False
         if head.startswith(b"HTTP/1.1 200"):
             self.load.answered += 1
         else:
@@ -78,9 +78,9 @@ class _Connection(asyncio.Protocol):
         elif self.load.enough:
             self.transport.close()
         else:
-            self._ask()
+            self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.asking:
+        if self.waiting:
             self.load.failures[f"lost: {error!r}, {len(self.received)} bytes"] += 1
         self.ended.set_result(None)

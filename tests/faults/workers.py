@@ -16,16 +16,16 @@ from plinth.testing.network import free_port
 async def two_workers(
     directory: Path, database_url: str, redis_url: str, **environment: str
 ) -> AsyncIterator[list[AsyncClient]]:
-    """A client of each. What they say is in `directory`, and printed in the end."""
-    told = child_environment(DATABASE_URL=database_url, REDIS_URL=redis_url, LOG_LEVEL="WARNING", **environment)
+    """Start them, and yield a client of each. Their output goes to `directory`, and is printed at the end."""
+    variables = child_environment(DATABASE_URL=database_url, REDIS_URL=redis_url, LOG_LEVEL="WARNING", **environment)
     async with AsyncExitStack() as stack:
         clients = []
         for number in (1, 2):
             port = free_port()
             argv = [sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}", "--no-access-log"]
             log = stack.enter_context((directory / f"{number}.log").open("wb"))
-            stack.callback(show, Path(log.name))
-            process = await asyncio.create_subprocess_exec(*argv, cwd=directory, env=told, stdout=log, stderr=log)
+            stack.callback(print_log, Path(log.name))
+            process = await asyncio.create_subprocess_exec(*argv, cwd=directory, env=variables, stdout=log, stderr=log)
             stack.push_async_callback(process.wait)
             stack.callback(process.kill)
             client = AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
@@ -35,8 +35,8 @@ async def two_workers(
         yield clients
 
 
-def show(log: Path) -> None:
-    """To pytest, which passes it on if the test fails."""
+def print_log(log: Path) -> None:
+    """pytest captures the output, and shows it if the test fails."""
     print(log.name, log.read_text(), sep="\n")  # noqa: T201
 
 

@@ -1,0 +1,37 @@
+# The template's own targets. `make init` removes this file with all that they need.
+
+.PHONY: test-containers test-deploy drill bench bench-quick bench-cache bench-check bench-soak loadtest lock-template
+
+test-containers: environment ## Build the images, run them with Compose, and break them (needs Docker)
+	@.venv/bin/uv venv --quiet --allow-existing .data/containers
+	@.venv/bin/uv pip install --quiet --system-certs --python=.data/containers --require-hashes --requirement=requirements/containers.txt
+	@exec .venv/bin/python -m pytest --confcutdir=tests/containers tests/containers $(ARGS)
+
+test-deploy: environment ## Test the Kubernetes manifests against the app's settings and routes
+	@exec .venv/bin/python -m pytest tests/deploy $(ARGS)
+
+drill: environment ## Clone, `make init`, check, test, add a resource, check and test again (minutes)
+	@exec .venv/bin/python -m tests.tools.drill
+
+bench: environment ## Measure everything; write docs/benchmarks.md and README's table (twelve minutes)
+	@exec .venv/bin/python -m benchmarks report
+
+bench-quick: environment ## Print the CPU of the app relative to its floors and the usual template (two minutes)
+	@exec .venv/bin/python -m benchmarks quick
+
+bench-cache: environment ## Print the cost of cached responses (two minutes)
+	@exec .venv/bin/python -m benchmarks cache
+
+bench-check: environment ## Fail if a request costs more than recorded (RECORD=1 to record)
+	@exec .venv/bin/python -m benchmarks check $(if $(RECORD),--record)
+
+bench-soak: environment ## Apply load for a long time and fail if memory grows (MINUTES=60)
+	@exec .venv/bin/python -m benchmarks soak --minutes=$(or $(MINUTES),60)
+
+loadtest: environment ## Simulate users with locust and fail if a service objective is missed (USERS=100 SECONDS=60)
+	@exec .venv/bin/python -m benchmarks loadtest --users=$(or $(USERS),100) --seconds=$(or $(SECONDS),60)
+
+lock: lock-template
+lock-template: environment ## Update the lock files of the benchmarks and the container tests (part of `make lock`)
+	$(COMPILE) --group=bench --output-file=requirements/bench.txt
+	$(COMPILE) --group=containers --output-file=requirements/containers.txt

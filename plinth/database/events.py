@@ -1,0 +1,77 @@
+"""SQLAlchemy's events, with which a stock engine keeps the promises of a transaction.
+
+See https://docs.sqlalchemy.org/en/21/core/events.html.
+"""
+
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError
+
+from plinth.database.errors import DATABASE_AWAY, REFUSALS
+from plinth.database.reads import log_statement
+from plinth.errors import UnavailableError
+
+_FAILED = "plinth.failed"
+_STARTED_AT = "plinth.started_at"
+NOTHING_COMMITTED = (
+    "Nothing was committed: a statement failed and its error was caught. "
+    "Use `async with session.begin_nested()` around what may fail."
+)
+
+
+def listen(engine: Engine, slow_seconds: float) -> None:
+    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "checkout", _refuse_closed)
+    event.listen(engine, "handle_error", _handle_error)
+    event.listen(engine, "begin", _forget_failure)
+    event.listen(engine, "rollback_savepoint", _forget_failure)
+    event.listen(engine, "commit", _refuse_failed)
+
+    def log_time(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        log_statement(statement, perf_counter() - connection.info[_STARTED_AT], slow_seconds)
+
+    event.listen(engine, "before_cursor_execute", _start_clock)
+    event.listen(engine, "after_cursor_execute", log_time)
+
+
+def _connect(dialect: Dialect, _record: Any, arguments: Any, options: Any) -> Any:
+    try:
+        return dialect.connect(*arguments, **options)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, dialect.loaded_dbapi.Error) else error
+        if isinstance(cause, REFUSALS):
+            raise UnavailableError(DATABASE_AWAY) from cause
+        raise
+
+
+def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """The pool replaces a connection that has died. Unlike a pre-ping, this costs no round trip."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _handle_error(context: ExceptionContext) -> None:
+    """After an error PostgreSQL refuses every statement but ROLLBACK, and answers COMMIT by rolling back."""
+    if context.connection is not None and not context.is_disconnect:
+        context.connection.info[_FAILED] = True
+    if isinstance(context.original_exception, TimeoutError):
+        # The driver's own, of a statement. A TimeoutError of other code in the transaction does not come through here.
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+        raise UnavailableError(DATABASE_AWAY) from context.original_exception
+
+
+def _forget_failure(connection: Connection, *_: Any) -> None:
+    connection.info.pop(_FAILED, None)
+
+
+def _refuse_failed(connection: Connection) -> None:
+    if connection.info.get(_FAILED):
+        raise RuntimeError(NOTHING_COMMITTED)
+
+
+def _start_clock(connection: Connection, *_: Any) -> None:
+    connection.info[_STARTED_AT] = perf_counter()
