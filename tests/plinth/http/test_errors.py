@@ -155,7 +155,7 @@ def fault(location: str, pointer: str, detail: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("missing", (404, "not-found", "Not found", "There is no thing 42.")),
+        ("missing", (404, "not-found", "Not found", "Thing 42 does not exist.")),
         ("conflict", (409, "conflict", "Conflict", "There is not enough of it.")),
         ("app", (400, "bad-request", "Bad request", "Not like this.")),
         ("unauthorized", (401, "unauthorized", "Unauthorized", "Log in first.")),
@@ -416,4 +416,4 @@ async def test_a_handler_of_the_service_replaces_a_problem() -> None:
     app.add_exception_handler(NotFoundError, respond)
     async with client(app) as session:
         response = await session.get("/raise/missing")
-    assert (response.status_code, response.text) == (410, "There is no thing 42.")
+    assert (response.status_code, response.text) == (410, "Thing 42 does not exist.")
