@@ -10,7 +10,7 @@ from time import time
 
 import asyncpg
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Integer, column, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
 
 from app.main import create_app
@@ -126,7 +126,7 @@ async def test_what_a_late_replica_lacks_is_asked_of_the_primary(
     async with opened(followed) as database, paused(followed):
         await onlooker.execute("CREATE TABLE brand_new AS SELECT 1 AS one")
         try:
-            assert await database.reads.first(Query(int, select(text("one")).select_from(text("brand_new")))) == 1
+            assert await database.reads.first(Query(int, select(column("one", Integer)).select_from(text("brand_new")))) == 1
         finally:
             await onlooker.execute("DROP TABLE brand_new")
         assert await database.reads.first(ON_REPLICA)
