@@ -236,6 +236,12 @@ async def test_a_stream_of_known_length_loses_its_content_length() -> None:
     assert gzip.decompress(b"".join(message["body"] for message in bodies)) == TEXT + TEXT
 
 
+async def test_a_stream_that_turns_out_small_is_not_compressed_but_varies() -> None:
+    start, body = await respond(answering(b"{}", headers=JSON | {"ETag": '"a"'}))
+    assert headers(start) == {"content-type": "application/json", "etag": '"a"', "vary": "Accept-Encoding"}
+    assert body["body"] == b"{}"
+
+
 async def test_an_event_stream_passes_unchanged_and_at_once() -> None:
     app = answering(b"data: 1\n\n", b"data: 2\n\n", b"", headers={"Content-Type": "text/event-stream"})
     assert await respond(app) == await messages(app, http_scope())
