@@ -1,11 +1,11 @@
-"""A made-up catalogue, the same on every machine; asking for more products leaves the first ones as they are."""
+"""A made-up catalogue, the same on every machine. A larger one begins with the products of a smaller one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
 # A block is a category: name, noun, share in percent, lowest and highest price, description; then three kinds of
-# specification, each from modest to dear; and what its descriptions speak of: qualities, uses and five features.
+# specification, each from cheap to expensive; and the words of its descriptions: qualities, uses and five features.
 CATALOGUE = """
 Laptops | Laptop | 15 | 449 | 2999 | Portable computers for work, study and play.
 13 | 14 | 15 | 16 | 17 / 8 GB | 16 GB | 24 GB | 32 GB | 64 GB / 256 GB SSD | 512 GB SSD | 1 TB SSD | 2 TB SSD

@@ -1,4 +1,4 @@
-"""The composition root of the process: what the application is made of, and what it holds open."""
+"""The composition root of the process: routers, middleware in order, and what the lifespan opens."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -30,9 +30,9 @@ from plinth.http import (
 )
 from plinth.telemetry import configure_logging
 
-# Without its SDK nobody can be listening, and to look whether somebody is costs more than routing a request.
+# Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
 OPENTELEMETRY = find_spec("opentelemetry.sdk") is not None
-# They come every few seconds and straight to the process: not logged, not redirected.
+# Probes are frequent and bypass the proxy: they are neither logged nor redirected.
 PROBES = frozenset({"/health/live", "/health/ready"})
 
 
@@ -53,7 +53,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:
     """The middleware of the app in the order in which a request passes through it, the outermost first."""
     http = settings.http
-    # Outermost: it times all others, and whatever they log or answer carries the request's id.
+    # Outermost: it times all others, and everything that they log or send carries the request id.
     yield Middleware(RequestContextMiddleware, unlogged=PROBES)
     yield Middleware(SecurityHeadersMiddleware, hsts=http.redirect_https)
     if http.redirect_https:
@@ -87,7 +87,7 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application. Connects to nothing: that is the lifespan's work."""
+    """Build the application. It connects to nothing until its lifespan starts."""
     settings = settings or get_settings()
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
     cached_routes = CachedRoutes()

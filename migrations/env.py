@@ -1,4 +1,4 @@
-"""Migrations run one at a time: whoever comes second waits for the first, and finds nothing left to do."""
+"""Migrations run one at a time: a second replica waits for the first, and then finds nothing to do."""
 
 import asyncio
 from typing import Literal
@@ -13,11 +13,11 @@ from app.settings import get_settings
 # The key of the advisory lock is arbitrary, but the same in every replica.
 MIGRATION_LOCK = 0x6D696772617465  # "migrate"
 
-PATIENCE = "10min"  # for the replica that migrates before us
+LOCK_TIMEOUT = "10min"  # for the replica that migrates first
 
 
 def render_item(kind: str, item: object, _context: object) -> str | Literal[False]:
-    """Write our own column types as what PostgreSQL stores: a migration outlives the code of its day."""
+    """Write our own column types as the types that PostgreSQL stores, because a migration outlives the code."""
     if kind == "type" and isinstance(item, TypeDecorator):
         return f"sa.{item.impl_instance!r}"
     return False
@@ -31,7 +31,7 @@ def run_offline() -> None:
 
 
 def run(connection: Connection) -> None:
-    connection.execute(text(f"SET lock_timeout = '{PATIENCE}'"))
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     connection.execute(text(f"SET lock_timeout = '{context.config.get_main_option('lock_timeout')}'"))
     connection.commit()
@@ -48,7 +48,7 @@ def run(connection: Connection) -> None:
 async def run_online() -> None:
     # Closing the only connection releases the lock, whatever happened.
     url = context.config.get_main_option("sqlalchemy.url") or get_settings().database.direct.url
-    # However long one takes: a limit that the role may have is for requests.
+    # The role may have a limit for requests; a migration may take longer.
     options = {"timeout": 10, "server_settings": {"application_name": "migrations", "statement_timeout": "0"}}
     engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=options)
     async with engine.connect() as connection:

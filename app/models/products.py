@@ -8,7 +8,7 @@ from app.models.base import Entity
 from app.models.categories import Category
 from plinth.database import Money
 
-# What the search looks through: a word in the name or the sku outranks one in the description.
+# The text that is searched: a word in the name or the sku outranks one in the description.
 SEARCH_DOCUMENT = (
     "setweight(to_tsvector('english', name), 'A')"
     " || setweight(to_tsvector('simple', sku), 'A')"
@@ -33,7 +33,7 @@ class Product(Entity):
         CheckConstraint("price >= 0", name="price_not_negative"),
         CheckConstraint("stock >= 0", name="stock_not_negative"),
         Index(None, "search", postgresql_using="gin"),
-        # One index for each sort and for the category filter; the id breaks ties.
+        # One index for each sort and for the category filter. The id breaks ties.
         Index(None, "name", "id"),
         Index(None, "price", "id"),
         Index(None, "created_at", "id"),

@@ -1,4 +1,4 @@
-"""What comes in over HTTP. Each router is included straight on the app, with its full prefix, busiest first."""
+"""HTTP requests. Each router is included directly in the app, with its full prefix, the busiest first."""
 
 from app.routers import categories, health, products
 

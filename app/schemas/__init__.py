@@ -1,1 +1,1 @@
-"""What crosses the wire."""
+"""Pydantic models of requests and responses."""

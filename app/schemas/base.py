@@ -18,7 +18,7 @@ class RequestSchema(BaseModel):
 
 
 class PatchSchema(RequestSchema):
-    """Some fields of a resource. A field that is left out is MISSING and is not changed; `null` would be a value."""
+    """Some fields of a resource. A field that is left out is MISSING and not changed; `null` would be a value."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 

@@ -7,7 +7,7 @@ from pydantic import MISSING, BaseModel, ConfigDict, Field
 from app.schemas.base import ListQuery, PatchSchema, RequestSchema
 from app.schemas.types import Amount, Count, Id, Price, Text, VisibleText, text_with
 
-# What a word holds: anything but white space, control characters and punctuation, which search operators are made of.
+# A character of a word: no white space, control character or punctuation, of which search operators consist.
 WORD = re.compile(r"[^\x00-/:-@\[-`{-\x7f]")
 
 Sku = Annotated[VisibleText, Field(max_length=64, examples=["LAP-000042"])]

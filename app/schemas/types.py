@@ -1,4 +1,4 @@
-"""The kinds of values that requests hold, each with the sentence that a wrong one gets."""
+"""The types of values in requests, each with the error message for a wrong one."""
 
 import re
 from decimal import Decimal
@@ -6,18 +6,18 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-# Spelled out, since what \s and \w mean is different in Python and in JSON Schema.
+# Spelled out, because \s and \w differ between Python and JSON Schema.
 VISIBLE = re.compile(r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u2060\u3000\ufeff]")
 AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 
 
 def text_with(character: re.Pattern[str]) -> str:
-    """The JSON Schema pattern of text without NUL that holds such a character."""
+    """The JSON Schema pattern of text without NUL that contains such a character."""
     return rf"^[^\x00]*{character.pattern}[^\x00]*$"
 
 
 def _storable(text: str) -> str:
-    """Refuse what JSON can say and PostgreSQL cannot keep."""
+    """Refuse text that JSON can express and PostgreSQL cannot store."""
     if "\x00" in text:
         raise ValueError("Text cannot hold a NUL character")
     try:
@@ -51,7 +51,7 @@ VisibleText = Annotated[
     Field(min_length=1, json_schema_extra={"pattern": text_with(VISIBLE)}),
 ]
 
-# Money crosses the wire as a decimal string: a JSON number would be a float somewhere along the way.
+# Money is a decimal string in JSON: many clients read a JSON number as a float.
 Amount = Annotated[
     Decimal,
     PlainValidator(_amount),
@@ -59,7 +59,7 @@ Amount = Annotated[
 ]
 Price = Annotated[Decimal, WithJsonSchema({"type": "string", "pattern": r"^[0-9]+\.[0-9]{2}$", "examples": ["19.90"]})]
 
-# JSON has one kind of number, and 5.0 is 5 in it. Beyond 2**53 not every client keeps numbers apart (RFC 8259 §6).
-# (The bounds stand first: Pydantic leaves them out of the JSON schema otherwise.)
+# JSON has one type of number, in which 5.0 is 5. Beyond 2**53 - 1 not every client can represent integers
+# (RFC 8259 §6). The bounds come first, because Pydantic leaves them out of the JSON schema otherwise.
 Id = Annotated[int, Field(ge=1, le=2**53 - 1), BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]

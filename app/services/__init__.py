@@ -1,1 +1,1 @@
-"""What the business does. A service holds repositories, never a session, and knows no HTTP."""
+"""What the business does. A service is given repositories, never a session, and knows no HTTP."""

@@ -12,7 +12,7 @@ from plinth.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 1.0  # a probe that waits longer is a probe that failed
+CHECK_SECONDS = 1.0  # a probe that takes longer has failed
 
 
 class HealthService:
@@ -22,7 +22,7 @@ class HealthService:
         self._draining = draining
 
     async def readiness(self) -> Readiness:
-        """Without its database the service can do nothing; without its cache it is only slower."""
+        """The service needs its database; without its cache it is only slower."""
         database, cache = await asyncio.gather(_check("database", self._database.ping), self._check_cache())
         if self._draining:
             return Readiness(status="draining", database=database, cache=cache)
@@ -37,7 +37,7 @@ class HealthService:
 async def _check(name: str, ping: Callable[[], Awaitable[object]]) -> Check:
     started = time.perf_counter()
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(CHECK_SECONDS):
             await ping()
     except (UnavailableError, RedisError, TimeoutError) as error:
         log.warning("The %s does not answer: %r", name, error)

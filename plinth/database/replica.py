@@ -1,18 +1,18 @@
-"""A replica answers reads that cannot tell how far it is behind; all others go to the primary.
+"""A streaming replica serves the reads for which it is recent enough; the primary serves all others.
 
-What a read must see is a moment: all that was committed until then. For most reads it is this service's last write;
-for what is loaded into the cache it is the last invalidation of the names it is kept under (`must_see`), so that other
-writes, however many, leave it to the replica, and nothing is kept that was out of date when it was read.
+A read has to show everything that was committed before some instant. For most reads that is the last write of this
+service. For a value that is loaded into the cache it is the last invalidation of its tags (`must_see`): other writes,
+however many, do not send the load to the primary, and no value is cached that was out of date when it was read.
 
-How far the replica has come is asked every now and then, and never for a read: what the primary had written at some
-moment is waited for on the replica, and then the replica is known to have all that was committed until that moment. A
-guess ("two seconds are enough") would be wrong where it matters, on a replica that is late.
+The replica's progress is measured in the background, never for a read: the primary's flushed WAL position is read, and
+once the replica has replayed it, the replica has everything that was committed before that instant. A fixed delay ("two
+seconds are enough") would be wrong on a replica that lags.
 
-A moment may come from another host's clock, which may go wrong by `lag_seconds` at most: so long the replica has to be
-ahead of it. To clients, that is the time after a write for which they surely read the primary. Processes hear of one
-another's writes as the cache does, through Redis; without it, each knows its own, and of the others' it sees those that
-are older than `lag_seconds`. A service that writes all the time, several times in `lag_seconds`, reads from its replica
-only what it loads for the cache: clients would have to carry a token of what they have seen to do better.
+An instant may come from the clock of another host, which is assumed to be wrong by `lag_seconds` at most: the replica
+has to be ahead of the instant by that much. For that long after a write, a client reads from the primary. Processes
+learn of each other's writes as the cache does, through Redis. Without Redis, a process knows its own writes only, and
+sees others' once they are older than `lag_seconds`. A service that writes several times in `lag_seconds` reads from the
+replica only what it loads for the cache.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from plinth.errors import UnavailableError
 log = logging.getLogger(__name__)
 
 must_see: ContextVar[float | None] = ContextVar("must_see", default=None)
-"""Unix time, in seconds, as all moments here; None for what this service has written until now."""
+"""The instant that reads of this context have to show, in Unix seconds; None for the last write of this service."""
 
 
 def _bytes(position: Any) -> Any:
@@ -43,18 +43,18 @@ def _bytes(position: Any) -> Any:
 
 
 WRITTEN = Query(int, select(_bytes(func.pg_current_wal_flush_lsn())))
-# A replica that was promoted is none any more.
+# NULL where the server was promoted and is no replica any more.
 REPLAYED = Query(
     lambda position: position or 0, select(case((func.pg_is_in_recovery(), _bytes(func.pg_last_wal_replay_lsn()))))
 )
 
 
 class Replica:
-    """How far it has come, as `primary` and `replica` tell when they are asked."""
+    """Measures the progress of a replica. `primary` and `replica` are pools for that alone."""
 
     def __init__(self, primary: Reads, replica: Reads, lag_seconds: float) -> None:
         self.heard_at: Callable[[], float] = lambda: 0.0
-        """When other processes last wrote, as far as is known."""
+        """When another process last wrote, as far as is known: Unix time in seconds."""
         self._primary, self._replica = primary, replica
         self._lag_seconds = lag_seconds
         self._wrote_at = 0.0
@@ -62,22 +62,22 @@ class Replica:
         self._lost = False
 
     def wrote(self) -> None:
-        """This process has committed."""
+        """Record that this process has committed."""
         self._wrote_at = time()
 
     def has_all(self) -> bool:
-        """That a read must see, which is asked now."""
-        moment = must_see.get()
-        if moment is None:
-            moment = max(self._wrote_at, self.heard_at())
-        return self._has_all_until > max(moment + self._lag_seconds, time() - self._lag_seconds)
+        """Whether it has everything that a read of this context has to show."""
+        instant = must_see.get()
+        if instant is None:
+            instant = max(self._wrote_at, self.heard_at())
+        return self._has_all_until > max(instant + self._lag_seconds, time() - self._lag_seconds)
 
-    def lose(self, error: Exception) -> None:
-        """It has answered with `error`: it is asked nothing more until it is found again."""
+    def mark_lost(self, error: Exception) -> None:
+        """Send it no more reads until its progress can be measured again."""
         self._has_all_until = 0.0
         if not self._lost:
             self._lost = True
-            log.warning("Reads go to the primary alone, since the replica lags or cannot be asked: %r", error)
+            log.warning("All reads go to the primary, because the replica lags or cannot be reached: %r", error)
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -94,15 +94,15 @@ class Replica:
                 async with asyncio.timeout(self._lag_seconds):
                     await self._catch_up()
             except (*DRIVER_ERRORS, UnavailableError) as error:
-                self.lose(error)
+                self.mark_lost(error)
             await asyncio.sleep(self._lag_seconds / 4)
 
     async def _catch_up(self) -> None:
-        asked_at = time()
+        measured_at = time()
         [written] = await self._primary.all(WRITTEN)
-        while (await self._replica.all(REPLAYED))[0] < written:  # noqa: ASYNC110 - it can only be asked
+        while (await self._replica.all(REPLAYED))[0] < written:  # noqa: ASYNC110 - it has to be polled
             await asyncio.sleep(self._lag_seconds / 40)
-        self._has_all_until = asked_at
+        self._has_all_until = measured_at
         if self._lost:
             self._lost = False
             log.info("Reads go to the replica again")
@@ -133,5 +133,5 @@ class ReplicaReads(Reads):
             except (*DRIVER_ERRORS, UnavailableError) as error:
                 # A table that is not there yet, or a version of a row that no longer is: the primary has both.
                 if isinstance(error, UnavailableError) or is_connection_lost(error):
-                    self._replica.lose(error)
+                    self._replica.mark_lost(error)
         return await super().fetch_once(sql, arguments)

@@ -11,7 +11,7 @@ TLS_MODES = {"require", "verify-ca", "verify-full"}
 
 
 def _asyncpg_url(url: str) -> str:
-    """Accept the URLs that platforms hand out (`postgres://…?sslmode=`), in asyncpg's spelling."""
+    """Convert the URLs of hosting platforms (`postgres://…?sslmode=`) to those of SQLAlchemy's asyncpg dialect."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -72,5 +72,5 @@ class DatabaseSettings(BaseModel):
 
     @property
     def direct(self) -> "DatabaseSettings":
-        """For what needs a session of its own, or more time than a pooler lets a statement take."""
+        """For statements that need a server session of their own, or more time than a pooler allows."""
         return self.model_copy(update={"url": self.direct_url or self.url, "replica_url": None})

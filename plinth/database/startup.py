@@ -1,7 +1,7 @@
-"""Before anything is served: the database answers, and has the tables that this version of the service knows.
+"""The check before anything is served: the database answers, and has the tables of this version of the service.
 
-Whatever waiting can mend is waited for, for a while; whatever it cannot is told at once, in one sentence that says what
-to do. It is checked once, before the first worker: one that is replaced later must come up, whatever the database does.
+A fault that may pass is waited for; any other ends the start with one sentence that says what to do. The check runs
+once, before the first worker: a worker that is replaced later must start even while the database is away.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 
 WHAT_TO_DO: dict[type[Exception], str] = {
     asyncpg.InvalidPasswordError: "check the password in {url}; a Docker volume keeps the one it was first made with",
-    asyncpg.InvalidAuthorizationSpecificationError: "check the user in {url}, and whom pg_hba.conf lets in",
+    asyncpg.InvalidAuthorizationSpecificationError: "check the user in {url}, and pg_hba.conf",
     asyncpg.InvalidCatalogNameError: "check the name in {url}, or create the database",
     ssl.SSLError: "check the certificates and the host's name in {url}",
-    asyncpg.ProtocolViolationError: "a pooler says so, whose configuration may tell",
+    asyncpg.ProtocolViolationError: "check the configuration of the connection pooler",
 }
 
 
 class StartupError(Exception):
-    """Why the service cannot start, in one sentence."""
+    """The service cannot start. Its text is one sentence."""
 
 
 async def check(settings: DatabaseSettings) -> None:
@@ -65,7 +65,9 @@ async def _reach(settings: DatabaseSettings, variable: str) -> asyncpg.Connectio
             reason = " ".join(str(error).split()) or type(error).__name__
             if not _may_pass(error):
                 hint = next((hint for kind, hint in WHAT_TO_DO.items() if isinstance(error, kind)), "check {url}")
-                raise StartupError(f"The database refuses us ({reason}): {hint.format(url=variable)}.") from error
+                raise StartupError(
+                    f"The database refuses the connection ({reason}): {hint.format(url=variable)}."
+                ) from error
             left = give_up_at - asyncio.get_running_loop().time()
             if left <= 0:
                 raise StartupError(
@@ -79,7 +81,7 @@ async def _reach(settings: DatabaseSettings, variable: str) -> asyncpg.Connectio
 
 
 def _may_pass(error: Exception) -> bool:
-    """It is starting, restarting or full, or its name is not known yet."""
+    """Whether the server is starting, restarting or full, or its name cannot be resolved yet."""
     if type(error) is ConnectionError or isinstance(error, (ssl.SSLError, asyncpg.ProtocolViolationError)):
         return False  # the first is asyncpg's, of a server without TLS
     return isinstance(error, asyncpg.TooManyConnectionsError) or is_connection_lost(error)
@@ -87,12 +89,14 @@ def _may_pass(error: Exception) -> bool:
 
 async def _refuse_what_lacks_migrations(connection: asyncpg.Connection) -> None:
     try:
-        async with connection.transaction():  # which a pooler leaves to one server
+        async with connection.transaction():  # a pooler sends a transaction to one server
             rows = await connection.fetch("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
         rows = []
     except DRIVER_ERRORS as error:
-        raise StartupError(f"The database does not tell its migrations ({error}): check the user's rights.") from error
+        raise StartupError(
+            f"The database's migrations cannot be read ({error}): check the rights of the user."
+        ) from error
     if missing := lacking([row["version_num"] for row in rows]):
         raise StartupError(
             f"The database lacks {missing} migration{'s' * (missing > 1)}: run `app migrate`, "
@@ -101,10 +105,10 @@ async def _refuse_what_lacks_migrations(connection: asyncpg.Connection) -> None:
 
 
 def lacking(revisions: Iterable[str], migrations: Path = MIGRATIONS) -> int:
-    """How many of our migrations a database at these revisions has not seen.
+    """How many of this version's migrations a database at these revisions lacks.
 
-    A revision that we do not know is from a newer version of the service, which is being rolled out, or was rolled back
-    again: its migrations must go with the version before them, or no rollout would be without a gap. So it lacks none.
+    An unknown revision belongs to a newer version of the service that is being rolled out or was rolled back. Its
+    migrations must work with the version before them, or no rollout would be without a gap. So nothing is lacking.
     """
     directory = ScriptDirectory(str(migrations))
     ours = {script.revision for script in directory.walk_revisions()}

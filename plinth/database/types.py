@@ -1,4 +1,4 @@
-"""Column types that PostgreSQL has no better word for."""
+"""Column types that SQLAlchemy does not have."""
 
 from decimal import Decimal
 

@@ -35,7 +35,7 @@ class Fleet:
         self._active = False
         self._exit = lambda *_: sys.exit(0)
 
-    # Called by workers.
+    # Called by workers:
 
     def booted(self, age: int) -> None:
         """Record that the worker serves."""
@@ -86,7 +86,7 @@ class Fleet:
         younger = range(max(age, spawned - _AGES) + 1, spawned + 1)
         return sum(self._page[_BOOTED + each % _AGES] == each for each in younger)
 
-    # Hooks, called in the master.
+    # Hooks, called in the master:
 
     def on_starting(self, _arbiter: Any) -> None:
         """Handle SIGTERM until Gunicorn does: process 1 of a container only receives signals that it handles."""

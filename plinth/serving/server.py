@@ -1,9 +1,8 @@
 """A Uvicorn server that stops without a reset: successors start first, busy connections end next, idle ones last.
 
 Uvicorn closes idle connections as soon as it stops, and Gunicorn stops old workers before new ones have booted: a
-client that sends a request in that moment gets a reset. This server accepts connections until its successors do (see
-`Fleet.may_stop`). Then every response says `Connection: close` (RFC 9112 §9.6), and only a connection that stays
-idle is closed without one.
+request that arrives then gets a reset. This server accepts connections until its successors do (see `Fleet.may_stop`).
+Then every response says `Connection: close` (RFC 9112 §9.6), and only a connection that stays idle ends without one.
 """
 
 import asyncio
@@ -36,8 +35,7 @@ class GracefulServer(Server):
         super().__init__(config)
         self._worker = worker
         self._watchdog = Watchdog()
-        self._draining = False
-        self._sigterm_received = False
+        self._draining = self._sigterm_received = False
         self._fast_shutdown_signals: list[int] = []  # SIGINT and SIGQUIT
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -76,13 +74,17 @@ class GracefulServer(Server):
             server.close()
         log.info("Shutting down; %(open)d connections are open.", {"open": len(self.server_state.connections)})
         Protocol.stopping = True
-        for connection in self._http_connections():
-            connection.announce_close()
+        for connection in tuple(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.announce_close()
+            else:
+                connection.shutdown()  # a WebSocket: closed with code 1012, service restart
         await self._wait_for_requests()
         for task in tuple(self.server_state.tasks):
             task.cancel()
         await super().shutdown(sockets)
         heartbeat.cancel()
+        self._watchdog.stop()
 
     async def _wait_for_requests(self) -> None:
         """Wait until the last connection and request have ended, and close connections that are idle for too long."""

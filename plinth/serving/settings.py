@@ -10,18 +10,12 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 class ServerSettings(BaseModel):
     timeout_seconds: int = Field(30, ge=2, description="A worker that hangs for this long is killed and replaced.")
-    graceful_timeout_seconds: int = Field(
-        30, ge=2, description="Time a stopping worker has to finish its requests before it is killed."
-    )
-    drain_seconds: float = Field(
-        2.0, ge=0, description="Time between SIGTERM and the stop, in which readiness answers 503."
-    )
-    drain_file: Path | None = Field(
-        None, description="While this file exists, readiness answers 503; `app drain` makes it."
-    )
+    graceful_timeout_seconds: int = Field(30, ge=2, description="Time a stopping worker has before it is killed.")
+    drain_seconds: float = Field(2.0, ge=0, description="Time from SIGTERM to the stop; readiness answers 503.")
+    drain_file: Path | None = Field(None, description="While it exists, readiness answers 503; `app drain` makes it.")
     keep_alive_seconds: int = Field(75, ge=1, description="Idle time of a connection; above the load balancer's.")
     limit_concurrency: int | None = Field(
-        None, ge=2, description="From this many connections or requests on, a worker answers 503. Unset: no limit."
+        None, ge=2, description="A worker with this many connections or requests answers 503."
     )
     max_requests: int = Field(0, ge=0, description="Requests after which a worker is replaced; 0 is never.")
     max_requests_jitter: int = Field(0, ge=0, description="Random addition, so that workers are not replaced together.")

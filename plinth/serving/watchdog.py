@@ -22,19 +22,22 @@ class Watchdog(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._watched_thread = threading.get_ident()
+        self._stopped = threading.Event()
         self.beat()
 
     def beat(self) -> None:
         self._last_beat_at = time.monotonic()
 
+    def stop(self) -> None:
+        self._stopped.set()
+
     def run(self) -> None:
-        while True:
-            time.sleep(BLOCKED_SECONDS / 4)
+        while not self._stopped.wait(BLOCKED_SECONDS / 4):
             last_beat_at = self._last_beat_at
             if time.monotonic() - last_beat_at > BLOCKED_SECONDS:
                 self._log_stack()
-                while self._last_beat_at == last_beat_at:
-                    time.sleep(BLOCKED_SECONDS / 4)
+                while self._last_beat_at == last_beat_at and not self._stopped.wait(BLOCKED_SECONDS / 4):
+                    pass
                 seconds = self._last_beat_at - last_beat_at
                 log.warning("The event loop was blocked for %(seconds).1f s.", {"seconds": seconds})
 

@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import sys
 import time
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from gunicorn.arbiter import Arbiter
@@ -58,15 +59,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it carries no types
         gc.enable()
 
     def run(self) -> None:
-        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
-            runner.run(self._run_server())
-
-    async def _run_server(self) -> None:
         server = GracefulServer(self.config, self)
-        try:
-            await server.serve(sockets=[each.sock for each in self.sockets])  # uvloop closes a real socket once
-        except SystemExit:  # the lifespan failed, which Uvicorn has logged
-            _exit_failed(Arbiter.WORKER_BOOT_ERROR)
+        sockets = [each.sock for each in self.sockets]  # uvloop closes a real socket once
+        # If the lifespan fails, Uvicorn logs it and exits.
+        with suppress(SystemExit), asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=sockets))
         if not server.started:
             _exit_failed(Arbiter.WORKER_BOOT_ERROR)
 

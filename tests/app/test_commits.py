@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from app.dependencies import SessionDep
 from app.main import create_app
+from app.models import Category
 from app.settings import Settings
 from plinth.http import FastRoute
 from plinth.testing.client import Service, serve
@@ -109,3 +110,24 @@ async def test_a_request_that_is_cancelled_leaves_nothing_and_no_connection_out(
             await asyncio.wait([request])
         assert (await client.post("/entries/8")).status_code == 201
     assert await entries(onlooker) == [8]
+
+
+async def test_an_endpoint_of_ones_own_changes_entities_by_the_orm(settings: Settings, client: AsyncClient) -> None:
+    """`flush()`, then `version` and `updated_at`, without another statement."""
+    await create_category(client)
+    created = (await client.get("/api/categories/1")).json()
+    router = APIRouter(route_class=FastRoute)
+
+    @router.post("/renamed/{id}")
+    async def rename(id: int, session: SessionDep) -> dict[str, int | str]:
+        category = await session.get_one(Category, id)
+        category.name = "Renamed"
+        await session.flush()
+        return {"version": category.version, "updated_at": category.updated_at.isoformat()}
+
+    app = create_app(settings)
+    app.include_router(router)
+    async with serve(app) as service, service.client() as mine:
+        answer = await mine.post("/renamed/1")
+    assert answer.json()["version"] == created["version"] + 1
+    assert answer.json()["updated_at"] > created["updated_at"]

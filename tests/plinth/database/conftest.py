@@ -19,7 +19,7 @@ async def tables(settings: Settings) -> None:
 
 @pytest.fixture
 async def things(tables: None, onlooker: asyncpg.Connection) -> None:
-    await onlooker.execute("TRUNCATE things, everything, accounts RESTART IDENTITY")
+    await onlooker.execute("TRUNCATE things, everything, accounts, events RESTART IDENTITY")
 
 
 @pytest.fixture

@@ -1,19 +1,21 @@
 import json
 from base64 import urlsafe_b64encode
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from sqlalchemy import bindparam, func, insert, select
 
 from plinth.database import Database, Keyset, KeysetPage
 from plinth.errors import InvalidError
-from tests.plinth.database.tables import Thing, ThingRow
+from tests.plinth.database.tables import Event, Thing, ThingRow
 
 COLUMNS = select(Thing.id, Thing.label, Thing.amount, Thing.made_at)
 PAGES = Keyset(
@@ -203,3 +205,66 @@ async def test_whatever_the_text_a_cursor_leads_on(
     await onlooker.executemany("INSERT INTO things (label) VALUES ($1)", [(label,) for label in labels])
     rows = await walk(database, sort=sort, limit=limit)
     assert sorted(row.label for row in rows) == sorted(labels)
+
+
+class EventRow(NamedTuple):
+    id: UUID
+    day: date
+    note: str | None = None
+
+
+EVENTS = Keyset("events", EventRow, select(Event.id, Event.day), sorts={"id": Event.id, "day": Event.day}, filters={})
+
+
+@pytest.mark.parametrize("sort", ["id", "-id", "day", "-day"])
+async def test_dates_and_uuids_are_keys(database: Database, sort: str) -> None:
+    async with database.sessions.begin() as session:
+        session.add_all(Event(day=date(2026, 1, 1 + number // 3)) for number in range(10))
+    rows: list[EventRow] = []
+    cursor: str | None = None
+    while not rows or cursor:
+        found = await EVENTS.page(database.reads, sort=sort, limit=3, cursor=cursor, total=False)
+        rows, cursor = rows + found.rows, found.next_cursor
+    field = sort.removeprefix("-")
+    assert len(rows) == 10
+    assert rows == sorted(rows, key=lambda row: (getattr(row, field), row.id), reverse=sort.startswith("-"))
+
+
+def test_a_sort_that_would_lose_rows_is_refused() -> None:
+    columns = select(Event.id, Event.day, Event.note)
+    with pytest.raises(TypeError, match="events cannot be sorted by note: it may be NULL"):
+        Keyset("events", EventRow, columns, sorts={"id": Event.id, "note": Event.note}, filters={})
+
+
+def test_a_sort_by_a_type_that_a_cursor_cannot_hold_is_refused() -> None:
+    class Row(NamedTuple):
+        id: UUID
+        day: bytes
+
+    with pytest.raises(TypeError, match="a cursor cannot hold"):
+        Keyset("events", Row, select(Event.id, Event.day), sorts={"id": Event.id, "day": Event.day}, filters={})
+
+
+class ThingQuery(BaseModel):
+    sort: Literal["id", "-id", "label"] = "id"
+    limit: int = 20
+    cursor: str | None = None
+    total: bool = False
+    least: Decimal | None = None
+
+
+def test_a_schema_that_fits_the_list_is_accepted() -> None:
+    PAGES.check(ThingQuery)
+
+
+def test_a_filter_that_the_list_does_not_have_is_refused_at_start() -> None:
+    class WithFilter(ThingQuery):
+        colour: str | None = None
+
+    class WithSort(ThingQuery):
+        sort: Literal["id", "late"] = "id"  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="declares filters that things lacks: colour"):
+        PAGES.check(WithFilter)
+    with pytest.raises(TypeError, match="declares sorts that things lacks: late"):
+        PAGES.check(WithSort)

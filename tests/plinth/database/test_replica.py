@@ -10,7 +10,7 @@ from time import time
 
 import asyncpg
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Integer, column, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
 
 from app.main import create_app
@@ -76,7 +76,7 @@ async def opened(settings: DatabaseSettings, **changes: object) -> AsyncIterator
 
 async def until_on_replica(database: Database) -> None:
     async with asyncio.timeout(20):
-        while not await database.reads.first(ON_REPLICA):  # noqa: ASYNC110 - the server tells of no event
+        while not await database.reads.first(ON_REPLICA):  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.001)
 
 
@@ -115,8 +115,8 @@ async def test_a_write_is_seen_however_late_the_replica_is(
                 assert await database.reads.all(LABELS) == ["one"]
         await until_on_replica(database)
         async with paused(followed), asyncio.timeout(20):
-            await onlooker.execute("INSERT INTO things (label) VALUES ('two')")  # of which nobody tells us
-            while await database.reads.all(LABELS) != ["one", "two"]:  # noqa: ASYNC110 - the server tells of no event
+            await onlooker.execute("INSERT INTO things (label) VALUES ('two')")  # by another service
+            while await database.reads.all(LABELS) != ["one", "two"]:  # noqa: ASYNC110 - the server has no event for it
                 await asyncio.sleep(0.001)
 
 
@@ -126,7 +126,7 @@ async def test_what_a_late_replica_lacks_is_asked_of_the_primary(
     async with opened(followed) as database, paused(followed):
         await onlooker.execute("CREATE TABLE brand_new AS SELECT 1 AS one")
         try:
-            assert await database.reads.first(Query(int, select(text("one")).select_from(text("brand_new")))) == 1
+            assert await database.reads.first(Query(int, select(column("one", Integer)).select_from(text("brand_new")))) == 1
         finally:
             await onlooker.execute("DROP TABLE brand_new")
         assert await database.reads.first(ON_REPLICA)

@@ -3,18 +3,17 @@
 import os
 import runpy
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
-import gunicorn.config
 import httpx
 import orjson
 import pytest
-from gunicorn.glogging import Logger
+from gunicorn.arbiter import Arbiter
 
 from app.settings import get_settings
-from plinth.serving.protocol import Protocol
-from plinth.serving.worker import Worker
-from plinth.testing.environment import ROOT
+from plinth.testing.environment import ROOT, child_environment
 from tests.plinth.serving.conftest import STOPPING, Serve
 from tests.tools.support import BODY, begin_request
 
@@ -128,6 +127,27 @@ def test_a_request_that_does_not_end_is_cancelled_without_a_traceback(serve: Ser
         assert "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "exit_code"),
+    [
+        ("import nowhere", "The app cannot be imported", Arbiter.APP_LOAD_ERROR),
+        ("async def app(scope, receive, send): raise OSError", "Application startup failed", Arbiter.WORKER_BOOT_ERROR),
+    ],
+    ids=["import", "lifespan"],
+)
+def test_a_start_that_fails_ends_the_service(
+    tmp_path: Path, database_url: str, code: str, message: str, exit_code: int
+) -> None:
+    (tmp_path / "broken.py").write_text(code)
+    argv = ["-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--chdir", str(tmp_path), "broken:app"]
+    environment = child_environment(DATABASE_URL=database_url, PORT="0", WEB_CONCURRENCY="2")
+    ended = subprocess.run(
+        [sys.executable, *argv], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == exit_code
+    assert message in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_forwarded_headers_count_only_from_the_trusted_proxy(serve: Serve, trusted: bool) -> None:
     proxies = {"HTTP_TRUSTED_PROXIES": "127.0.0.1" if trusted else "10.0.0.1", "HTTP_REDIRECT_HTTPS": "true"}
@@ -165,7 +185,13 @@ def test_gunicorn_is_configured_by_the_settings(
 
 
 def test_a_worker_runs_uvicorn_on_uvloop_and_httptools_without_its_access_log() -> None:
-    worker = Worker(1, os.getpid(), [], None, 30, gunicorn.config.Config(), Logger(gunicorn.config.Config()))
-    worker.tmp.close()
-    config = worker.config
-    assert (config.loop, config.http, config.access_log, config.limit_concurrency) == ("uvloop", Protocol, False, None)
+    script = (
+        "import gunicorn.config, gunicorn.glogging\n"
+        "from plinth.serving.worker import Protocol, Worker\n"
+        "config = gunicorn.config.Config()\n"
+        "worker = Worker(1, 1, [], None, 30, config, gunicorn.glogging.Logger(config))\n"
+        "config = worker.config\n"
+        "assert (config.loop, config.http, config.access_log) == ('uvloop', Protocol, False)\n"
+        "assert config.limit_concurrency is None\n"
+    )  # in a process of its own, because Gunicorn and its worker change loggers
+    subprocess.run([sys.executable, "-c", script], env=child_environment(), check=True)
