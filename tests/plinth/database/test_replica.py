@@ -126,7 +126,10 @@ async def test_what_a_late_replica_lacks_is_asked_of_the_primary(
     async with opened(followed) as database, paused(followed):
         await onlooker.execute("CREATE TABLE brand_new AS SELECT 1 AS one")
         try:
-            assert await database.reads.first(Query(int, select(column("one", Integer)).select_from(text("brand_new")))) == 1
+            assert (
+                await database.reads.first(Query(int, select(column("one", Integer)).select_from(text("brand_new"))))
+                == 1
+            )
         finally:
             await onlooker.execute("DROP TABLE brand_new")
         assert await database.reads.first(ON_REPLICA)
