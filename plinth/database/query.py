@@ -50,7 +50,7 @@ class Query(Generic[RowT_co]):
         elif columns != names[: len(columns)] or len(columns) < required:
             raise TypeError(f"The columns are {', '.join(columns)}; {self.row.__name__} has {', '.join(names)}.")
 
-    @property
+    @cached_property
     def locks(self) -> bool:
         """Whether it has a locking clause (FOR UPDATE, FOR SHARE), for which it needs a transaction."""
         return _LOCKING.search(self.sql) is not None
