@@ -89,15 +89,14 @@ class Keyset(Generic[RowT]):
 
         Call it where the schema and the list meet, at import: else the first request with the filter would fail.
         """
-        declared = schema.model_fields.keys() - _NOT_FILTERS
-        if unknown := declared - self._filters.keys():
-            raise TypeError(
-                f"{schema.__name__} declares filters that {self._name} lacks: {', '.join(sorted(unknown))}."
-            )
-        sorts = get_args(schema.model_fields["sort"].annotation)
-        if unknown := set(sorts) - self._cursors.keys():
-            names = ", ".join(sorted(unknown))
-            raise TypeError(f"{schema.__name__} declares sorts that {self._name} does not have: {names}.")
+        sorts = {*get_args(schema.model_fields["sort"].annotation)}
+        for kind, unknown in (
+            ("filters", schema.model_fields.keys() - _NOT_FILTERS - self._filters.keys()),
+            ("sorts", sorts - self._cursors.keys()),
+        ):
+            if unknown:
+                names = ", ".join(sorted(unknown))
+                raise TypeError(f"{schema.__name__} declares {kind} that {self._name} does not have: {names}.")
 
     async def page(
         self, db: Readable, *, sort: str, limit: int, cursor: str | None, total: bool, **filters: Any

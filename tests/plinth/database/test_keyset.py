@@ -264,7 +264,7 @@ def test_a_filter_that_the_list_does_not_have_is_refused_at_start() -> None:
     class WithSort(ThingQuery):
         sort: Literal["id", "late"] = "id"  # type: ignore[assignment]
 
-    with pytest.raises(TypeError, match="declares filters that things lacks: colour"):
+    with pytest.raises(TypeError, match="declares filters that things does not have: colour"):
         PAGES.check(WithFilter)
-    with pytest.raises(TypeError, match="declares sorts that things lacks: late"):
+    with pytest.raises(TypeError, match="declares sorts that things does not have: late"):
         PAGES.check(WithSort)
