@@ -2,7 +2,7 @@
 
 `dependants` and `parameters` look inside FastAPI: at `Dependant`, at `ModelField`, and at the functions that solve
 them. They fail closed: `plan_for` returns None, and FastAPI's own handler serves the endpoint, if FastAPI's minor
-version is not the known one, if a name that is used here is missing or has other fields, and for whatever
+version is not the known one, if a name that is used here is missing or has other fields, and for what
 `_check_supported` refuses. Bodies, generators and invalid requests are left to FastAPI's own functions, so that there
 is one meaning and one set of errors.
 """
