@@ -75,9 +75,9 @@ async def test_a_database_that_is_away_does_not_stop_the_start(
 
 
 async def test_a_probe_needs_none_of_the_busy_connections(settings: Settings, things: None) -> None:
-    narrow = {"pool_size": 1, "read_pool_size": 1, "pool_timeout_seconds": 0.05}
+    narrow = {"pool_size": 1, "read_pool_size": 1, "pool_timeout_seconds": 1}
     async with open_database(settings.database.model_copy(update=narrow), "busy") as database:
-        sleep = Query(str, select(func.pg_sleep(0.3)))
+        sleep = Query(str, select(func.pg_sleep(2)))
         reading = asyncio.create_task(database.reads.first(sleep))
         async with database.sessions.begin() as session:
             await session.execute(text("SELECT 1"))
