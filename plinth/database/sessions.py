@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from plinth.database.errors import is_connection_lost, raise_translated
 from plinth.database.query import Query
-from plinth.errors import ChangedError
+from plinth.errors import ChangedError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Sessions:
             except (SQLAlchemyError, asyncpg.PostgresError) as error:
                 may_be_committed = may_be_committed and is_connection_lost(error)
                 raise_translated(error)
+            except UnavailableError:
+                raise  # COMMIT was not answered in time
             except Exception:
                 may_be_committed = False
                 raise

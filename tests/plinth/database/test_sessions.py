@@ -262,6 +262,21 @@ async def test_callbacks_run_where_the_connection_is_lost_during_commit(settings
         await write(database, ONE)
 
 
+async def test_callbacks_run_where_commit_is_not_answered(settings: Settings, things: None) -> None:
+    called = asyncio.Event()
+
+    async def call() -> None:
+        called.set()
+
+    async with wired(settings, FaultyWire, statement_timeout_seconds=0.05) as (wire, database):
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            async with database.sessions.begin() as session:
+                await session.execute(thing("perhaps"))
+                session.after_commit(call)
+                wire.mute = True
+        assert called.is_set()
+
+
 async def test_callbacks_do_not_run_where_the_connection_was_lost_before_commit(
     database: Database, onlooker: asyncpg.Connection
 ) -> None:
