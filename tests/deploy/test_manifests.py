@@ -12,7 +12,7 @@ import yaml
 from app.cli import app as commands
 from app.main import create_app
 from app.settings import Settings
-from plinth.database.engine import Database
+from plinth.database import open_database
 from plinth.settings import load_settings
 from plinth.testing.environment import variables
 from tools.manifests import ENVIRONMENTS, PARTS, render
@@ -111,10 +111,10 @@ async def test_the_connections_of_all_pods_fit_a_default_postgresql(
     # During a rollout, one additional pod starts while another one stops.
     most = only(everything, "HorizontalPodAutoscaler")["spec"]["maxReplicas"]
     most += 2 * deployment["strategy"]["rollingUpdate"]["maxSurge"]
-    database = Database(settings.database, "test")
-    await database.close()
+    async with open_database(settings.database, "test") as database:
+        each = database.pooled_connections
     migration = 1
-    assert most * settings.workers * database.pooled_connections + migration <= POSTGRES_CONNECTIONS
+    assert most * settings.workers * each + migration <= POSTGRES_CONNECTIONS
 
 
 def selectors(everything: list[Manifest]) -> Iterator[tuple[str, dict[str, str]]]:
