@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is a clear 4xx problem and nothing is written; text is kept and never run."""
+"""Invalid input is answered by a clear 4xx problem and nothing is written; text is stored and never executed."""
 
 import json
 from typing import Any

@@ -96,9 +96,7 @@ async def test_production_does_not_tell_where_an_answer_is_from(settings: Settin
 
 
 @pytest.mark.parametrize(("workers", "cached"), [(1, True), (2, False)])
-async def test_workers_that_hear_nothing_of_one_another_keep_no_answers(
-    settings: Settings, workers: int, cached: bool
-) -> None:
+async def test_workers_without_redis_cache_no_responses(settings: Settings, workers: int, cached: bool) -> None:
     alone = {"redis": settings.redis.model_copy(update={"url": None}), "web_concurrency": workers}
     async with serve(create_app(settings.model_copy(update=alone))) as service, service.client() as client:
         answers = [await client.get("/api/categories") for _ in range(2)]
@@ -186,7 +184,7 @@ async def test_what_a_write_answers_validates_the_next_one(clients: AsyncClient)
         assert (await clients.delete(address, headers={"If-Match": "*"})).status_code == 404
 
 
-async def test_of_a_hundred_who_change_the_same_version_one_succeeds(settings: Settings, empty_tables: None) -> None:
+async def test_of_a_hundred_changes_to_the_same_version_one_succeeds(settings: Settings, empty_tables: None) -> None:
     many = settings.database.model_copy(update={"pool_size": 20, "pool_timeout_seconds": 30.0})
     async with serve(create_app(settings.model_copy(update={"database": many}))) as service, served(service) as port:
         limits = Limits(max_connections=100)
@@ -194,8 +192,8 @@ async def test_of_a_hundred_who_change_the_same_version_one_succeeds(settings: S
             await create_category(client)
             await create_product(client)
             has = {"If-Match": (await client.get("/api/products/1")).headers["ETag"]}
-            asked = (client.patch("/api/products/1", json={"stock": n}, headers=has) for n in range(100))
-            answers = await asyncio.gather(*asked)
+            requests = (client.patch("/api/products/1", json={"stock": n}, headers=has) for n in range(100))
+            answers = await asyncio.gather(*requests)
             after = (await client.get("/api/products/1")).json()
     assert sorted(answer.status_code for answer in answers) == [200] + [412] * 99
     assert after == next(answer.json() for answer in answers if answer.is_success)

@@ -52,7 +52,7 @@ async def test_seed_is_refused_unless_example_data_is_on(
 
 
 @pytest.mark.parametrize("command", ["dev", "migrate", "seed", "serve"])
-def test_a_database_that_is_away_is_told_in_one_sentence(command: str) -> None:
+def test_an_unreachable_database_is_reported_in_one_sentence(command: str) -> None:
     environment = {"APP_EXAMPLE_DATA": "true", "DATABASE_WAIT_SECONDS": "0", "LOG_LEVEL": "WARNING"}
     done = run(command, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", **environment)
     assert done.returncode == 1
@@ -70,7 +70,7 @@ async def test_what_needs_a_session_of_its_own_goes_past_the_pooler(
     assert done.returncode == 0, done.stderr
 
 
-def test_migrating_to_an_unknown_revision_is_told_in_one_sentence(database_url: str) -> None:
+def test_migrating_to_an_unknown_revision_is_reported_in_one_sentence(database_url: str) -> None:
     done = run("migrate", "nonsense", DATABASE_URL=database_url)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -80,10 +80,10 @@ def test_drain_makes_the_file_that_the_server_looks_for(tmp_path: Path) -> None:
     file = tmp_path / "drain"
     assert run("drain", SERVER_DRAIN_FILE=str(file), SERVER_DRAIN_SECONDS="0").returncode == 0
     assert file.exists()
-    for wrong, told in (("", "set SERVER_DRAIN_FILE"), (str(tmp_path / "no" / "folder"), "cannot be written")):
+    for wrong, message in (("", "set SERVER_DRAIN_FILE"), (str(tmp_path / "no" / "folder"), "cannot be written")):
         refused = run("drain", SERVER_DRAIN_FILE=wrong)
         assert refused.returncode == 1
-        assert told in refused.stderr
+        assert message in refused.stderr
         assert refused.stderr.count("\n") == 1
 
 

@@ -27,8 +27,8 @@ async def test_head_works_on_every_get(client: AsyncClient) -> None:
         get = await client.get(path.format(id=1), params={"q": "a"} if path.endswith("search") else {})
         head = await client.request("HEAD", get.url)
         assert (head.status_code, head.content) == (get.status_code, b""), path
-        told = [{*answer.headers} for answer in (head, get)]
-        assert told[0] == told[1]
+        names = [{*answer.headers} for answer in (head, get)]
+        assert names[0] == names[1]
         assert head.headers["Content-Type"] == get.headers["Content-Type"]
 
 

@@ -1,4 +1,4 @@
-"""The API keeps every promise of its own OpenAPI document, whatever is sent: Schemathesis makes up the requests."""
+"""The API conforms to its own OpenAPI document, for requests that Schemathesis generates."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ CONFIG = {
 
 @schemathesis.hook
 def before_load_schema(_context: Any, document: dict[str, Any]) -> None:
-    # No schema can say which cursors exist: tests/database/test_keyset.py makes up the others.
+    # No schema can say which cursors exist: tests/plinth/database/test_keyset.py generates others.
     for path in document["paths"].values():
         for operation in path.values():
             operation["parameters"] = [one for one in operation.get("parameters", []) if one["name"] != "cursor"]

@@ -36,7 +36,7 @@ async def test_without_a_cache_it_is_ready(settings: Settings) -> None:
     assert answer.json()["cache"]["status"] == "off"
 
 
-async def test_with_the_cache_away_it_is_degraded_but_ready(settings: Settings) -> None:
+async def test_without_the_cache_it_is_degraded_but_ready(settings: Settings) -> None:
     away = settings.redis.model_copy(update={"url": f"redis://{NOWHERE}/0"})
     async with serve(create_app(settings.model_copy(update={"redis": away}))) as service, service.client() as client:
         answer = await client.get("/health/ready")
@@ -45,7 +45,7 @@ async def test_with_the_cache_away_it_is_degraded_but_ready(settings: Settings) 
     assert answer.json()["cache"]["status"] == "down"
 
 
-async def test_with_the_database_away_it_is_not_ready(settings: Settings) -> None:
+async def test_without_the_database_it_is_not_ready(settings: Settings) -> None:
     server = make_url(settings.database.url)
     wire = WirePostgres(server.host or "", server.port or 5432)
     async with AsyncExitStack() as stack:

@@ -187,7 +187,7 @@ async def test_a_list_is_followed_by_its_links(client: AsyncClient) -> None:
 
 
 @pytest.mark.usefixtures("catalogue")
-async def test_a_list_is_counted_only_when_asked(client: AsyncClient) -> None:
+async def test_a_list_is_counted_only_on_request(client: AsyncClient) -> None:
     assert (await client.get("/api/products?limit=1")).json()["total"] is None
     assert (await client.get("/api/products?limit=1&total=true&category=2")).json()["total"] == 2
 

@@ -89,7 +89,7 @@ async def test_rows_that_come_and_go_meanwhile_shift_nothing(filled: Database, o
     assert [row.id for row in first.rows + second.rows] == [10, 9, 8, 7, 6, 5]
 
 
-async def test_the_total_is_counted_only_when_asked_for(filled: Database) -> None:
+async def test_the_total_is_counted_only_on_request(filled: Database) -> None:
     assert (await page(filled)).total is None
     assert (await page(filled, total=True)).total == 10
     assert (await page(filled, total=True, least=Decimal(1))).total == 6

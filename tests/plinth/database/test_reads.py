@@ -66,11 +66,11 @@ async def test_reads_may_be_gathered(database: Database) -> None:
     assert len(backends) == 20
 
 
-async def test_a_read_that_meets_a_dead_connection_is_asked_again(
+async def test_a_read_whose_connection_was_lost_is_retried(
     settings: Settings, things: None, onlooker: asyncpg.Connection
 ) -> None:
     async with open_database(settings.database.model_copy(update={"read_pool_size": 1}), "cut") as database:
-        # Asked twice, it sleeps twice: the second time in a connection that nobody cuts.
+        # A retried read sleeps twice, the second time on a connection that stays open.
         reading = asyncio.create_task(database.reads.first(SLEEP, seconds=0.3))
         victim = None
         while victim is None:
@@ -113,7 +113,7 @@ async def test_a_function_that_writes_is_refused(
         assert await session.first(writing) == 3
 
 
-async def test_a_slow_read_is_ended_and_told(settings: Settings, things: None) -> None:
+async def test_a_slow_read_is_cancelled(settings: Settings, things: None) -> None:
     impatient = settings.database.model_copy(update={"statement_timeout_seconds": 0.05})
     async with open_database(impatient, "impatient") as database:
         with pytest.raises(UnavailableError, match="too long"):

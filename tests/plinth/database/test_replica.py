@@ -34,7 +34,7 @@ def shown(url: URL) -> str:
 
 @pytest.fixture(scope="module")
 async def standby(settings: Settings, onlooker: asyncpg.Connection) -> AsyncIterator[Standby]:
-    """A replica of the tests' server, which is told to be quick: it answers before a replica could find a commit."""
+    """A replica of the tests' server, with short intervals: it answers before a replica could find a commit."""
     server = make_url(settings.database.url)
     await onlooker.execute(f"ALTER DATABASE {server.database} SET synchronous_commit = on")
     with tempfile.TemporaryDirectory(prefix="plinth-standby-") as directory:
@@ -55,7 +55,7 @@ async def followed(settings: Settings, standby: Standby, things: None) -> Databa
 
 @asynccontextmanager
 async def paused(settings: DatabaseSettings) -> AsyncIterator[None]:
-    """What is committed meanwhile does not arrive at the replica."""
+    """Pause replay: transactions committed inside the block do not reach the replica."""
     connection = await asyncpg.connect(shown(make_url(settings.replica_url or "").set(drivername="postgresql")))
     await connection.execute("SELECT pg_wal_replay_pause()")
     while await connection.fetchval("SELECT pg_get_wal_replay_pause_state()") != "paused":
@@ -98,9 +98,9 @@ async def test_a_read_is_one_round_trip_to_the_replica_and_after_a_write_one_to_
     ):
         for label, here, there in (("one", replica, primary), ("two", primary, replica)):
             await database.reads.all(LABELS)  # prepares it
-            with here.counting() as asked, there.counting() as idle:
+            with here.counting() as used, there.counting() as idle:
                 await database.reads.all(LABELS)
-            assert (asked.round_trips, idle.round_trips) == (1, 0)
+            assert (used.round_trips, idle.round_trips) == (1, 0)
             await write(database, label)
 
 
@@ -120,7 +120,7 @@ async def test_a_write_is_seen_however_late_the_replica_is(
                 await asyncio.sleep(0.001)
 
 
-async def test_what_a_late_replica_lacks_is_asked_of_the_primary(
+async def test_the_primary_serves_what_a_lagging_replica_lacks(
     followed: DatabaseSettings, onlooker: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(followed) as database, paused(followed):
@@ -178,7 +178,9 @@ async def test_reads_outlive_the_replica_and_return_to_it(
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-async def test_another_process_that_writes_is_heard(followed: DatabaseSettings, settings: Settings) -> None:
+async def test_a_write_of_another_process_sends_reads_to_the_primary(
+    followed: DatabaseSettings, settings: Settings
+) -> None:
     changed = settings.model_copy(update={"database": followed.model_copy(update={"replica_lag_seconds": SHORT})})
     async with serve(create_app(changed)) as ours, serve(create_app(settings)) as other:
         database = ours.state["database"]

@@ -25,7 +25,7 @@ def changed(settings: Settings, wait_seconds: float = 0, **parts: Any) -> Databa
 
 @asynccontextmanager
 async def stranger(onlooker: asyncpg.Connection, name: str, options: str) -> AsyncIterator[None]:
-    """A user who may log in."""
+    """A role that may log in."""
     await onlooker.execute(f"CREATE ROLE {name} LOGIN {options}; GRANT pg_read_all_data TO {name}")
     try:
         yield
@@ -39,7 +39,7 @@ def stranger_name(worker: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         ({"host": "127.0.0.1", "port": 1}, r"127\.0\.0\.1:1 cannot be reached .*refused|failed.* start it, or check"),
         ({"host": "nowhere.invalid"}, r"nowhere\.invalid:\d+ cannot be reached .* check DATABASE_URL"),
@@ -49,13 +49,15 @@ def stranger_name(worker: str) -> str:
         ({"query": {"nonsense": "1"}}, r"unexpected .*nonsense.* check DATABASE_URL"),
     ],
 )
-async def test_a_database_that_cannot_be_used_is_told(settings: Settings, parts: dict[str, Any], told: str) -> None:
-    with pytest.raises(StartupError, match=told) as refused:
+async def test_a_database_that_cannot_be_used_is_reported(
+    settings: Settings, parts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StartupError, match=message) as refused:
         await check(changed(settings, **parts))
     assert len(str(refused.value).splitlines()) == 1
 
 
-async def test_a_wrong_password_is_told_at_once(
+async def test_a_wrong_password_is_reported_at_once(
     settings: Settings, onlooker: asyncpg.Connection, stranger_name: str
 ) -> None:
     file = await onlooker.fetchval("SHOW hba_file")
@@ -77,7 +79,7 @@ async def test_a_wrong_password_is_told_at_once(
             await let_in(*before)
 
 
-async def test_a_server_that_takes_nobody_yet_is_waited_for(
+async def test_a_server_that_accepts_no_connections_yet_is_waited_for(
     settings: Settings, onlooker: asyncpg.Connection, stranger_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "plinth.database")
@@ -93,17 +95,17 @@ async def test_a_server_that_takes_nobody_yet_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("revision", "told"), [(None, "lacks 1 migration: run `app migrate`"), ("of_a_newer_version", None)]
+    ("revision", "message"), [(None, "lacks 1 migration: run `app migrate`"), ("of_a_newer_version", None)]
 )
 async def test_a_database_may_be_ahead_of_us_and_not_behind(
-    settings: Settings, onlooker: asyncpg.Connection, revision: str | None, told: str | None
+    settings: Settings, onlooker: asyncpg.Connection, revision: str | None, message: str | None
 ) -> None:
     before = await onlooker.fetchval("DELETE FROM alembic_version RETURNING version_num")
     try:
         if revision:
             await onlooker.execute("INSERT INTO alembic_version VALUES ($1)", revision)
-        if told:
-            with pytest.raises(StartupError, match=told):
+        if message:
+            with pytest.raises(StartupError, match=message):
                 await check(changed(settings))
             await check(changed(settings).model_copy(update={"require_migrated": False}))
         else:
