@@ -61,7 +61,7 @@ class FastRoute(APIRoute):
 
 @cache
 def _longest_literal(path: str) -> str:
-    """The longest part of a path template that is in every path that matches it, whatever prefix is before it."""
+    """The longest part of a path template that every matching path contains, with any prefix."""
     return max(re.split(r"\{[^}]*\}", path), key=len)
 
 
