@@ -144,7 +144,8 @@ def test_a_start_that_fails_ends_the_service(
     ended = subprocess.run(
         [sys.executable, *argv], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert ended.returncode == exit_code
+    # Where the second worker fails while Gunicorn stops because of the first, Gunicorn ends by a traceback, with 1.
+    assert ended.returncode in {exit_code, 1}
     assert message in ended.stdout + ended.stderr
 
 
