@@ -25,6 +25,7 @@ PAGES = Keyset(
     sorts={"id": Category.id, "name": Category.name, "created_at": Category.created_at},
     filters={},
 )
+INSERT = insert(Category).returning(Category.id)
 
 
 class CategoryQueries:
@@ -47,9 +48,10 @@ class CategoryRepository(CategoryQueries):
         """The entity, locked until the end of the transaction."""
         return await self.session.get(Category, id, with_for_update=True)
 
-    async def add(self, **values: Any) -> Category:
-        category = await self.session.scalars(insert(Category).values(**values).returning(Category))
-        return category.one()
+    async def add(self, **values: Any) -> int:
+        """Return the id. On the connection, since the session would load an entity, which costs as much again."""
+        connection = await self.session.connection()
+        return (await connection.execute(INSERT, values)).scalar_one()
 
     async def delete(self, category: Category) -> None:
         await self.session.delete(category)

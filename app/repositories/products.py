@@ -88,6 +88,7 @@ FACETS = Query(
     .group_by(Category.id)
     .order_by(Category.name),
 )
+INSERT = insert(Product).returning(Product.id)
 
 
 class ProductQueries:
@@ -118,9 +119,10 @@ class ProductRepository(ProductQueries):
         """The entity, locked until the end of the transaction."""
         return await self.session.get(Product, id, with_for_update=True)
 
-    async def add(self, **values: Any) -> Product:
-        product = await self.session.scalars(insert(Product).values(**values).returning(Product))
-        return product.one()
+    async def add(self, **values: Any) -> int:
+        """Return the id. On the connection, since the session would load an entity, which costs as much again."""
+        connection = await self.session.connection()
+        return (await connection.execute(INSERT, values)).scalar_one()
 
     async def delete(self, product: Product) -> None:
         await self.session.delete(product)

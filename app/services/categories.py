@@ -37,9 +37,9 @@ class CategoryService(CategoryReader):
 
     async def create(self, data: CategoryCreate) -> CategoryRead:
         """Raises ConflictError for a name that is taken."""
-        category = await self._categories.add(**data.model_dump())
+        id = await self._categories.add(**data.model_dump())
         self._invalidate(tags.CATEGORIES)
-        return await self.get(category.id)
+        return await self.get(id)
 
     async def update(self, id: int, data: CategoryCreate | CategoryUpdate, versions: Versions = None) -> CategoryRead:
         """Raises NotFoundError, ChangedError for another version, and ConflictError for a name that is taken."""

@@ -76,9 +76,9 @@ class ProductService(ProductReader):
 
     async def create(self, data: ProductCreate) -> ProductDetail:
         """Raises ConflictError for a sku that is taken and for a category that does not exist."""
-        product = await self._products.add(**data.model_dump())
-        self._invalidate(tags.PRODUCTS, tags.PRODUCT(product.id))  # the 404 of this id may be cached
-        return await self.get(product.id)
+        id = await self._products.add(**data.model_dump())
+        self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))  # the 404 of this id may be cached
+        return await self.get(id)
 
     async def update(self, id: int, data: ProductCreate | ProductUpdate, versions: Versions = None) -> ProductDetail:
         """Raises NotFoundError, ChangedError for another version, and ConflictError as `create` does."""

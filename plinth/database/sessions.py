@@ -68,27 +68,29 @@ class Sessions:
         Raises ConflictError or UnavailableError for what the database refuses, at COMMIT too.
         """
         may_be_committed = False
-        async with Session(self._engine, expire_on_commit=False, close_resets_only=False) as session:
-            try:
-                async with session.begin():
-                    try:
-                        yield session
+        session = Session(self._engine, expire_on_commit=False, close_resets_only=False)
+        try:
+            async with session.begin():
+                try:
+                    yield session
+                    if session.new or session.dirty or session.deleted:
                         await session.flush()
-                    except BaseException:
-                        await _roll_back(session)
-                        raise
-                    may_be_committed = session.in_transaction()
-            except (SQLAlchemyError, asyncpg.PostgresError) as error:
-                may_be_committed = may_be_committed and is_connection_lost(error)
-                raise_translated(error)
-            except UnavailableError:
-                raise  # COMMIT was not answered in time
-            except Exception:
-                may_be_committed = False
-                raise
-            finally:
-                if may_be_committed:
-                    await self._run_callbacks(session)
+                except BaseException:
+                    await _roll_back(session)
+                    raise
+                may_be_committed = session.in_transaction()
+        except (SQLAlchemyError, asyncpg.PostgresError) as error:
+            may_be_committed = may_be_committed and is_connection_lost(error)
+            raise_translated(error)
+        except UnavailableError:
+            raise  # COMMIT was not answered in time
+        except Exception:
+            may_be_committed = False
+            raise
+        finally:
+            await session.close()  # sends nothing, since the transaction has ended
+            if may_be_committed:
+                await self._run_callbacks(session)
 
     async def _run_callbacks(self, session: Session) -> None:
         cancelled: asyncio.CancelledError | None = None

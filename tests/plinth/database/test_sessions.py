@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import product
 from typing import Any, TypeVar
 
 import asyncpg
@@ -211,11 +212,14 @@ async def test_a_cancellation_at_any_moment_commits_all_or_nothing(
 
     async with wired(settings, WirePostgres) as (_, database):
         await work(database, "first")
-        for turns in range(60):
-            task = asyncio.create_task(work(database, f"{turns:02}"))
+        for turns, again in product(range(60), (False, True)):
+            task = asyncio.create_task(work(database, f"{turns:02}{again}"))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
+            if again:  # while the first cancellation rolls back
+                await asyncio.sleep(0)
+                task.cancel()
             await asyncio.wait([task])
         await write(database, ONE)
     committed = await labels(onlooker)
