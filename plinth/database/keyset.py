@@ -4,7 +4,7 @@ See https://use-the-index-luke.com/no-offset.
 """
 
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -64,7 +64,7 @@ class Keyset(Generic[RowT]):
         sorts: Mapping[str, InstrumentedAttribute[Any]],
         filters: Mapping[str, ColumnElement[bool]],
     ) -> None:
-        self._name = name
+        self.name = name
         self._row = row
         self._statement = statement
         self._sorts = sorts
@@ -84,6 +84,11 @@ class Keyset(Generic[RowT]):
             for sort in (field, f"-{field}")
         }
 
+    def orders(self) -> Iterator[tuple[str, InstrumentedAttribute[Any], Query[Any]]]:
+        """Each sort order with its column, and the query of its first page."""
+        for sort in self._cursors:
+            yield sort, self._sorts[sort.removeprefix("-")], self._query(sort, frozenset(), False)
+
     def check(self, schema: type[BaseModel]) -> None:
         """Raise TypeError unless every filter and sort that a schema of query parameters declares is one of the list's.
 
@@ -96,7 +101,7 @@ class Keyset(Generic[RowT]):
         ):
             if unknown:
                 names = ", ".join(sorted(unknown))
-                raise TypeError(f"{schema.__name__} declares {kind} that {self._name} does not have: {names}.")
+                raise TypeError(f"{schema.__name__} declares {kind} that {self.name} does not have: {names}.")
 
     async def page(
         self, db: Readable, *, sort: str, limit: int, cursor: str | None, total: bool, **filters: Any
@@ -116,7 +121,7 @@ class Keyset(Generic[RowT]):
         return KeysetPage(rows, self._encode(sort, rows[-1]) if more else None, counted)
 
     def _encode(self, sort: str, row: Any) -> str:
-        values = (self._name, sort, getattr(row, sort.removeprefix("-")), row.id)
+        values = (self.name, sort, getattr(row, sort.removeprefix("-")), row.id)
         return urlsafe_b64encode(self._cursors[sort].dump_json(values)).rstrip(b"=").decode()
 
     def _decode(self, sort: str, cursor: str) -> tuple[Any, Any]:
