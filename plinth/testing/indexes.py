@@ -41,7 +41,7 @@ async def sorts_without_index(connection: Connection, keysets: Iterable[Keyset[A
 def _is_unique(column: Any) -> bool:
     table = column.class_.__table__
     keys: list[Any] = [each for each in table.constraints if isinstance(each, PrimaryKeyConstraint | UniqueConstraint)]
-    keys += [each for each in table.indexes if each.unique and not each.dialect_options["postgresql"]["where"]]
+    keys += [each for each in table.indexes if each.unique and each.dialect_options["postgresql"]["where"] is None]
     return any([each.name for each in key.columns] == [column.name] for key in keys)
 
 
