@@ -22,7 +22,7 @@ REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
 
 def test_it_serves_with_the_configured_workers_and_stops_cleanly(serve: Serve) -> None:
     with serve(workers=2, LOG_FORMAT="json") as server:
-        answer = httpx.get(f"{server.address}/api/products")
+        answer = httpx.get(f"{server.address}/openapi.json")
         assert answer.status_code == 200
         assert "Server" not in answer.headers
         server.process.send_signal(signal.SIGTERM)
@@ -84,7 +84,7 @@ def test_while_draining_readiness_answers_503_and_all_else_is_served(serve: Serv
         server.wait_for("Draining: readiness answers 503.")
         answer = httpx.get(f"{server.address}/health/ready")
         assert (answer.status_code, answer.json()["status"]) == (503, "draining")
-        assert httpx.get(f"{server.address}/api/products").status_code == 200
+        assert httpx.get(f"{server.address}/openapi.json").status_code == 200
         server.process.send_signal(signal.SIGINT)  # ends the drain
         assert "Application shutdown complete" in server.wait_until_exited()
 
@@ -153,7 +153,7 @@ def test_a_start_that_fails_ends_the_service(
 def test_forwarded_headers_count_only_from_the_trusted_proxy(serve: Serve, trusted: bool) -> None:
     proxies = {"HTTP_TRUSTED_PROXIES": "127.0.0.1" if trusted else "10.0.0.1", "HTTP_REDIRECT_HTTPS": "true"}
     with serve(**proxies) as server:
-        answer = httpx.get(f"{server.address}/api/products", headers={"X-Forwarded-Proto": "https"})
+        answer = httpx.get(f"{server.address}/openapi.json", headers={"X-Forwarded-Proto": "https"})
         assert answer.status_code == (200 if trusted else 308)
         assert ("Strict-Transport-Security" in answer.headers) == trusted
 
