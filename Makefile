@@ -7,7 +7,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-v
 # NAME="Billing API" on make's command line becomes --name="Billing API"; a variable of the environment is ignored.
 option = $(if $(filter command,$(origin $(1))),--$(2)="$$$(1)")
 
-.PHONY: help init run test test-app test-faults check migration check-deploy backup-drill lock clean environment
+.PHONY: help init run test test-app test-faults check fix migration check-deploy backup-drill lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,13 @@ test-faults: environment ## Kill and restart servers under load, and check every
 	@exec .venv/bin/python -m pytest tests/faults $(ARGS)
 
 check: environment ## Check style, formatting, types and the rules between packages
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
+	@failed=; for tool in "ruff check ." "ruff format --check ." mypy lint-imports; do \
+		echo ".venv/bin/$$tool"; .venv/bin/$$tool || failed="$$failed\n  $$tool"; \
+	done; test -z "$$failed" || { printf "Failed:$$failed\n" >&2; exit 1; }
+
+fix: environment ## Correct style and formatting where the tools can; `make check` shows the rest
+	@.venv/bin/ruff check --fix --exit-zero .
+	@.venv/bin/ruff format .
 
 migration: environment ## Write a migration for what changed in the models (NAME="create suppliers")
 	@exec .venv/bin/python -m tools.migration "$(NAME)"

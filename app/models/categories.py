@@ -1,4 +1,4 @@
-from sqlalchemy import String, Text
+from sqlalchemy import Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Entity
@@ -9,3 +9,6 @@ class Category(Entity):
 
     name: Mapped[str] = mapped_column(String(100), unique=True)
     description: Mapped[str] = mapped_column(Text, server_default="")
+
+    # One index for each sort; the unique name has one already. The id breaks ties.
+    __table_args__ = (Index(None, "created_at", "id"),)

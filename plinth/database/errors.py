@@ -3,7 +3,7 @@
 from typing import NoReturn
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -47,6 +47,8 @@ def raise_translated(error: Exception) -> NoReturn:
 
 def translate(error: Exception) -> AppError | None:
     """The error that a client may see in place of a database error; None where there is none."""
+    if isinstance(error, StatementError) and isinstance(error.orig, AppError):
+        return error.orig  # of a column type, which SQLAlchemy wraps
     if isinstance(error, PoolTimeoutError):
         return UnavailableError(DATABASE_BUSY)
     if isinstance(error, TimeoutError) or is_connection_lost(error):

@@ -4,7 +4,7 @@ See https://use-the-index-luke.com/no-offset.
 """
 
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -38,6 +38,7 @@ CURSOR_TYPES: dict[Any, Any] = {
     UUID: UUID,
 }
 _NOT_FILTERS = {"sort", "limit", "cursor", "total"}
+_RESERVED = _NOT_FILTERS | {"cursor_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,14 @@ class Keyset(Generic[RowT]):
         sorts: Mapping[str, InstrumentedAttribute[Any]],
         filters: Mapping[str, ColumnElement[bool]],
     ) -> None:
-        self._name = name
+        self.name = name
         self._row = row
         self._statement = statement
         self._sorts = sorts
         self._filters = filters
         self._queries: dict[tuple[str, frozenset[str], bool], Query[Any]] = {}
+        if taken := ", ".join(sorted(_RESERVED & filters.keys())):
+            raise TypeError(f"{name} cannot have a filter named {taken}: give it another name.")
         types = get_type_hints(row)
         for field, column in sorts.items():
             if column.nullable:
@@ -84,6 +87,11 @@ class Keyset(Generic[RowT]):
             for sort in (field, f"-{field}")
         }
 
+    def orders(self) -> Iterator[tuple[str, InstrumentedAttribute[Any], Query[Any]]]:
+        """Each sort order with its column, and the query of its first page."""
+        for sort in self._cursors:
+            yield sort, self._sorts[sort.removeprefix("-")], self._query(sort, frozenset(), False)
+
     def check(self, schema: type[BaseModel]) -> None:
         """Raise TypeError unless every filter and sort that a schema of query parameters declares is one of the list's.
 
@@ -96,10 +104,10 @@ class Keyset(Generic[RowT]):
         ):
             if unknown:
                 names = ", ".join(sorted(unknown))
-                raise TypeError(f"{schema.__name__} declares {kind} that {self._name} does not have: {names}.")
+                raise TypeError(f"{schema.__name__} declares {kind} that {self.name} does not have: {names}.")
 
     async def page(
-        self, db: Readable, *, sort: str, limit: int, cursor: str | None, total: bool, **filters: Any
+        self, db: Readable, /, *, sort: str, limit: int, cursor: str | None, total: bool, **filters: Any
     ) -> KeysetPage[RowT]:
         """The `limit` rows after `cursor`, by `sort` ("-" before it for descending); a filter of None is left out.
 
@@ -107,16 +115,16 @@ class Keyset(Generic[RowT]):
         """
         given = {name: value for name, value in filters.items() if value is not None}
         if cursor is not None:
-            given["after"], given["after_id"] = self._decode(sort, cursor)
+            given["cursor"], given["cursor_id"] = self._decode(sort, cursor)
         rows = await db.all(self._query(sort, frozenset(given), total), **given, limit=limit + 1)
-        counted = rows[0].total if total else None
+        counted = rows[0][-1] if total else None
         rows = [self._row(*row[:-1]) for row in rows if row.id is not None] if total else rows
         more = len(rows) > limit
         rows = rows[:limit]
         return KeysetPage(rows, self._encode(sort, rows[-1]) if more else None, counted)
 
     def _encode(self, sort: str, row: Any) -> str:
-        values = (self._name, sort, getattr(row, sort.removeprefix("-")), row.id)
+        values = (self.name, sort, getattr(row, sort.removeprefix("-")), row.id)
         return urlsafe_b64encode(self._cursors[sort].dump_json(values)).rstrip(b"=").decode()
 
     def _decode(self, sort: str, cursor: str) -> tuple[Any, Any]:
@@ -137,17 +145,20 @@ class Keyset(Generic[RowT]):
     def _build_query(self, sort: str, given: frozenset[str], total: bool) -> Query[Any]:
         field = sort.removeprefix("-")
         column, id = self._sorts[field], self._sorts["id"]
-        filtered = self._statement.where(*(self._filters[name] for name in sorted(given - {"after", "after_id"})))
+        filtered = self._statement.where(*(self._filters[name] for name in sorted(given - _RESERVED)))
         page = filtered.limit(bindparam("limit"))
-        if "after" in given:
-            after = tuple_(bindparam("after", type_=column.type), bindparam("after_id", type_=id.type))
+        if "cursor" in given:
+            after = tuple_(bindparam("cursor", type_=column.type), bindparam("cursor_id", type_=id.type))
             page = page.where(tuple_(column, id) < after if sort.startswith("-") else tuple_(column, id) > after)
         if not total:
             return Query(self._row, page.order_by(*_order(sort, column, id)))
         # The count is the left side of the join, so that there is a row even where the page is empty.
-        count = filtered.with_only_columns(func.count().label("total"), maintain_column_froms=True).subquery()
+        label = "total"
+        while label in self._row._fields:
+            label += "_"
+        count = filtered.with_only_columns(func.count().label(label), maintain_column_froms=True).subquery()
         rows = page.order_by(*_order(sort, column, id)).subquery()
-        counted = select(*rows.c, count.c.total).select_from(count.outerjoin(rows, true()))
+        counted = select(*rows.c, count.c[label]).select_from(count.outerjoin(rows, true()))
         fields = [(column.key, Any) for column in counted.exported_columns]
         row: Any = NamedTuple(f"Counted{self._row.__name__}", fields)  # type: ignore[misc]
         return Query(row, counted.order_by(*_order(sort, rows.c[field], rows.c.id)))

@@ -120,6 +120,9 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
     # FastAPI's detail for any exception while it read a body.
     if error.detail == "There was an error parsing the body":
         return problem(status, _unreadable(error.__cause__))
+    if request.headers.get("Upgrade", "").lower() == "websocket" and has_route(request.scope, "GET", "websocket"):
+        _log.error("%s is a WebSocket, for which the extra `websockets` has to be installed", request.scope["path"])
+        return problem(501, "This is the address of a WebSocket, which this server does not support yet.")
     if status == 405:
         headers["Allow"] = _allow(request, headers.get("Allow", ""))
     # Python 3.11 has another phrase for 413 than the body limit, whose detail is always that of Python 3.13.

@@ -106,13 +106,15 @@ class QueryEncodingMiddleware:
         await self.app(scope, receive, send)
 
 
-def has_route(scope: Scope, method: str) -> bool:
+def has_route(scope: Scope, method: str, kind: str = "http") -> bool:
     """Return whether a route of the application matches the path of this request and the method."""
     if "app" not in scope:
         return False
     # Not a copy of the whole scope: what routing stored in it for this request must not influence the match.
-    kept = {name: scope[name] for name in ("type", "path", "root_path", "headers", "app") if name in scope}
-    return any(route.matches({**kept, "method": method})[0] is Match.FULL for route in scope["app"].routes)
+    kept = {name: scope[name] for name in ("path", "root_path", "headers", "app") if name in scope}
+    return any(
+        route.matches({**kept, "type": kind, "method": method})[0] is Match.FULL for route in scope["app"].routes
+    )
 
 
 def _received_id(scope: Scope) -> str | None:

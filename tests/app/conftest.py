@@ -9,11 +9,13 @@ from httpx import AsyncClient
 from app.settings import Settings
 from plinth.testing.client import Service, empty, serve
 from plinth.testing.environment import forget_settings
+from plinth.testing.wire import WirePostgres
 
 forget_settings(Settings)  # before app.main is imported, which reads them
 
 from app.main import create_app
 from app.models import Base
+from tests.app.resources import RESOURCES
 
 
 @pytest.fixture(scope="session")
@@ -41,4 +43,17 @@ async def empty_tables(onlooker: asyncpg.Connection) -> None:
 async def client(service: Service, empty_tables: None) -> AsyncIterator[AsyncClient]:
     """A client of the app, whose tables are empty."""
     async with service.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def wired(wire: WirePostgres, settings: Settings, empty_tables: None) -> AsyncIterator[AsyncClient]:
+    """A client of an app whose every word with PostgreSQL crosses the wire, with one of each resource."""
+    one_each = {"url": wire.through(settings.database.url), "pool_size": 1, "read_pool_size": 1}
+    changed = {
+        "database": settings.database.model_copy(update=one_each),
+        "cache": settings.cache.model_copy(update={"responses": False}),  # or the second time would cost nothing
+    }
+    async with serve(create_app(settings.model_copy(update=changed))) as service, service.client() as client:
+        await RESOURCES.create_all(client)
         yield client

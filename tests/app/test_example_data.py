@@ -4,9 +4,11 @@ from collections import Counter
 from hashlib import sha256
 from itertools import islice
 
+import asyncpg
 import pytest
 
 from app.example_data import ProductRow, categories, products
+from tests.app.test_cli import run
 
 COUNT = 10_000
 CATEGORIES = [name for name, _ in categories()]
@@ -77,3 +79,43 @@ def test_laptops_are_called_so(rows: list[ProductRow]) -> None:
             assert sku.startswith("LAP-")
             assert " Laptop, " in name
             assert "laptop" in description
+
+
+async def counts(onlooker: asyncpg.Connection) -> tuple[int, int]:
+    row = await onlooker.fetchrow("SELECT (SELECT count(*) FROM categories), (SELECT count(*) FROM products)")
+    return tuple(row)
+
+
+async def test_seed_loads_ten_thousand_products_once(
+    empty_tables: None, database_url: str, onlooker: asyncpg.Connection
+) -> None:
+    # However long the COPY takes: a request's limit is not for it.
+    limit = {"DATABASE_STATEMENT_TIMEOUT_SECONDS": "0.05"}
+    first = run("seed", DATABASE_URL=database_url, APP_EXAMPLE_DATA="true", **limit)
+    assert first.stdout == "Loaded 10,000 products.\n", first.stderr
+    loaded = await counts(onlooker)
+    assert loaded == (loaded[0], 10_000)
+    assert await onlooker.fetchval("SELECT count(*) FROM products WHERE name LIKE '%Laptop%'") > 1000
+    again = run("seed", DATABASE_URL=database_url, APP_EXAMPLE_DATA="true")
+    assert (again.returncode, again.stdout) == (0, "There is a catalogue already; nothing was loaded.\n")
+    assert await counts(onlooker) == loaded
+
+
+async def test_seed_is_refused_unless_example_data_is_on(
+    empty_tables: None, database_url: str, onlooker: asyncpg.Connection
+) -> None:
+    refused = run("seed", DATABASE_URL=database_url, APP_EXAMPLE_DATA="false")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "Example data is off; set APP_EXAMPLE_DATA=true to load it.\n"
+    assert await counts(onlooker) == (0, 0)
+
+
+async def test_loading_it_goes_past_the_pooler_and_is_refused_in_one_sentence_without_a_database(
+    empty_tables: None, database_url: str
+) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    done = run("seed", APP_EXAMPLE_DATA="true", DATABASE_URL=nowhere, DATABASE_DIRECT_URL=database_url)
+    assert done.returncode == 0, done.stderr
+    failed = run("seed", APP_EXAMPLE_DATA="true", DATABASE_URL=nowhere, LOG_LEVEL="WARNING")
+    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+    assert "database" in failed.stderr

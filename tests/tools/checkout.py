@@ -25,7 +25,9 @@ def make_wheel(directory: Path, name: str, version: str, files: dict[str, str]) 
     path = directory / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         for file, content in files.items():
-            wheel.writestr(file, content)
+            entry = zipfile.ZipInfo(file)
+            entry.external_attr = 0o100755 << 16  # a file that may be run
+            wheel.writestr(entry, content)
         wheel.writestr(f"{information}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         wheel.writestr(f"{information}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{information}/RECORD", "".join(f"{file},,\n" for file in files))

@@ -1,6 +1,7 @@
-"""`make drill`: a fresh clone of HEAD becomes a project of its own, passes its checks and tests, and gets a resource.
+"""`make drill`: a fresh clone of HEAD becomes a project of its own, passes checks and tests, and gets two resources.
 
-The resource is made as the README's recipe says. Its five files are derived from the categories', by name and field.
+They are made as the README's recipe says. The five files of the suppliers are derived from the categories', by name and
+field; those of the orders, which refer to them, are in orders.md.
 """
 
 import os
@@ -17,28 +18,24 @@ from plinth.testing.environment import ROOT, variables
 
 LAYERS = ["models", "schemas", "repositories", "services", "routers"]
 MOST_LINES = 300
-NAMES = {"categories": "suppliers", "category": "supplier"}
+SUPPLIERS = {"categories": "suppliers", "category": "supplier"}
+ORDERS = {"categories": "orders", "category": "order"}
 # Each line of the left kind becomes those on the right.
 FIELDS = {
     r"    description: Mapped\[str\].*": "    email: Mapped[str] = mapped_column(String(254))\n    rating: Mapped[int]",
-    r"Description = .*": "",
-    r"from app\.schemas\.types import .*": "from app.schemas.types import Email, Rating, VisibleText",
+    r"Description = .*": "Rating = Annotated[Count, Field(ge=1, le=5)]",
+    r"from app\.schemas\.types import .*": "from app.schemas.types import Count, Email, VisibleText",
     r'    description: Description = ""': "    email: Email\n    rating: Rating",
     r"    description: Description \| MISSING = MISSING": (
         "    email: Email | MISSING = MISSING\n    rating: Rating | MISSING = MISSING"
     ),
     r"    description: str": "    email: str\n    rating: int",
 }
-KINDS = r"""
-Email = Annotated[
-    str, Field(max_length=254, pattern=r"^[A-Za-z0-9.+-]+@[A-Za-z0-9.-]+$", examples=["sales@example.com"])
-]
-Rating = Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)]
-"""
-BODY = '{"name": "Acme {n}", "email": "sales@example.com", "rating": 4}'
-CREATE = """\
-            supplier = {"name": f"Supplier {number}", "email": "sales@example.com", "rating": 4}
-            await client.post("/api/suppliers", json=supplier)
+RESOURCES = """\
+    Resource("/api/suppliers", create={"name": "Supplier {n}", "email": "sales@example.com", "rating": 4}),
+    Resource(
+        "/api/orders", create={"number": "A-{n}", "supplier_id": 1, "due_on": "2026-12-24", "total": "{n}.00"}
+    ),
 """
 TESTS = """from typing import Any
 
@@ -94,8 +91,9 @@ def main() -> int:
         make(project, "init", "NAME=Billing API", "AUTHOR=Ada Lovelace")
         make(project, "check")
         make(project, "test")
-        add_resource(project)
-        make(project, "migration", "NAME=create suppliers")
+        add_suppliers(project)
+        add_orders(project)
+        make(project, "migration", "NAME=create suppliers and orders")
         make(project, "check")
         make(project, "test-app")
     return 0
@@ -111,30 +109,48 @@ def make(project: Path, *arguments: str) -> None:
     print(f"(in {time.monotonic() - began:.0f} s)", flush=True)
 
 
-def add_resource(project: Path) -> None:
+def add_suppliers(project: Path) -> None:
     lines = 0
     for layer in LAYERS:
-        text = with_fields(renamed((project / f"app/{layer}/categories.py").read_text()))
+        text = with_fields(renamed((project / f"app/{layer}/categories.py").read_text(), SUPPLIERS))
         (project / f"app/{layer}/suppliers.py").write_text(text)
         lines += text.count("\n")
     print(f"\nThe five files of suppliers have {lines} lines; {MOST_LINES} are allowed.")
     assert lines <= MOST_LINES
-    change(project / "app/schemas/types.py", lambda text: text + KINDS)
-    change(project / "app/models/__init__.py", with_imports, listed('"Category", ', '"Supplier", '))
-    change(project / "app/routers/__init__.py", listed("categories, ", "suppliers, "))
-    change(project / "app/routers/__init__.py", listed("categories.router, ", "suppliers.router, "))
-    change(project / "app/dependencies.py", with_imports, with_definitions)
-    if (project / "app/tags.py").exists():
-        change(project / "app/tags.py", with_definitions)
-    change(project / "tests/app/test_round_trips.py", with_round_trips)
     (project / "tests/app/routers/test_suppliers.py").write_text(TESTS)
-    # As an editor does on saving: sort what was inserted, drop imports that the fields do not need.
+    register(project, SUPPLIERS)
+    change(project / "tests/app/resources.py", listed("Resources(\n", RESOURCES))
+    tidy(project)
+
+
+def add_orders(project: Path) -> None:
+    page = (ROOT / "tests/tools/orders.md").read_text()
+    for file, text in re.findall(r"(?ms)^## (\S+)\n\n```python\n(.*?)^```", page):
+        (project / file).write_text(text)
+    register(project, ORDERS)
+    change(project / "app/tags.py", lambda text: f'{text}ORDER = Tag("order:{{id}}")\n')
+    tidy(project)
+
+
+def register(project: Path, names: dict[str, str]) -> None:
+    """Add the lines that a resource has beside its files, after those of the categories."""
+    one, many = names["category"], names["categories"]
+    change(project / "app/models/__init__.py", with_imports(names), listed('"Category", ', f'"{one.capitalize()}", '))
+    change(project / "app/routers/__init__.py", listed("categories, ", f"{many}, "))
+    change(project / "app/routers/__init__.py", listed("categories.router, ", f"{many}.router, "))
+    change(project / "app/dependencies.py", with_imports(names), with_definitions(names))
+    change(project / "app/tags.py", with_definitions(names))
+    change(project / "tests/app/test_round_trips.py", with_round_trips(names))
+
+
+def tidy(project: Path) -> None:
+    """As an editor does on saving: sort what was inserted, drop imports that the fields do not need."""
     for command in (["check", "--select=I,F401,RUF022", "--fix", "--quiet"], ["format", "--quiet"]):
         subprocess.run([".venv/bin/ruff", *command, "app", "tests"], cwd=project, check=True)
 
 
-def renamed(text: str) -> str:
-    for old, new in NAMES.items():
+def renamed(text: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
         for form in (str.lower, str.upper, str.capitalize):
             text = text.replace(form(old), form(new))
     return text
@@ -161,26 +177,22 @@ def listed(after: str, new: str) -> Callable[[str], str]:
     return lambda text: text.replace(after, after + new, 1)
 
 
-def with_imports(text: str) -> str:
-    return re.sub(
-        r"(?m)^from app\.\w+\.categories import (\([^)]*\)|.*)\n", lambda found: found[0] + renamed(found[0]), text
-    )
+def with_imports(names: dict[str, str]) -> Callable[[str], str]:
+    return repeated(r"(?m)^from app\.\w+\.categories import (\([^)]*\)|.*)\n", names)
 
 
-def with_definitions(text: str) -> str:
+def with_definitions(names: dict[str, str]) -> Callable[[str], str]:
     """Repeats each provider, and each name that is assigned in one line."""
-    text = re.sub(r"(?m)^async def get_categor(.|\n)*?\n\n\n", lambda found: found[0] + renamed(found[0]), text)
-    return re.sub(r"(?m)^categor.* = .*\n", lambda found: found[0] + renamed(found[0]), text, flags=re.IGNORECASE)
+    provider = r"^async def get_categor(?:.|\n)*?\n\n\n"
+    return repeated(rf"(?m){provider}|^(?i:categor).* = .*\n", names)
 
 
-def with_round_trips(text: str) -> str:
-    def repeat(found: re.Match[str]) -> str:
-        body = '{"rating": 5}' if "PATCH" in found[0] else BODY
-        return found[0] + re.sub(r"\{\"(name|description)\".*\}", lambda _: body, renamed(found[0]))
+def with_round_trips(names: dict[str, str]) -> Callable[[str], str]:
+    return repeated(r'(?m)^    \("\w+", "/api/categories.*\n', names)
 
-    text = re.sub(r'(?m)^    \("\w+", "/api/categories.*\n', repeat, text)
-    # As with categories, some are there before the endpoints are called.
-    return re.sub(r"(?m)^ +await create_category\(client, f.*\n", lambda found: found[0] + CREATE, text)
+
+def repeated(pattern: str, names: dict[str, str]) -> Callable[[str], str]:
+    return lambda text: re.sub(pattern, lambda found: found[0] + renamed(found[0], names), text)
 
 
 if __name__ == "__main__":

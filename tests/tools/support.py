@@ -154,13 +154,13 @@ def query(servers: Servers, *statements: str) -> str:
     return asyncio.run(run())
 
 
-def begin_request(address: str) -> socket.socket:
+def begin_request(address: str, path: str = "/api/categories") -> socket.socket:
     """Send the head of a request, and return when an endpoint waits for its body."""
     url = urlsplit(address)
     client = socket.create_connection((url.hostname, url.port))
     client.sendall(
-        b"POST /api/categories HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        b"POST %b HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(BODY))
     )
     assert client.recv(1000).startswith(b"HTTP/1.1 100")
     return client

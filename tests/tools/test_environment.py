@@ -1,5 +1,6 @@
 """`make environment`: a working `.venv` on any machine with Python, or one sentence on what to do."""
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,9 @@ def test_pip_creates_it_without_uv_and_reports_an_unreachable_package_index(chec
     checkout.program("python3", sys.executable)
     code, printed, error = checkout.make("environment")
     assert (code, error) == (0, "")
-    assert printed.startswith("Creating .venv with pip: once, about half a minute ...\nCreated .venv in ")
+    assert printed.startswith(
+        "Creating .venv ...\nInstalling 1 packages with pip: about half a minute ...\nCreated .venv in "
+    )
     assert checkout.installed() == "1.0"
 
     checkout.lock("2.0")
@@ -44,6 +47,35 @@ def test_pip_creates_it_without_uv_and_reports_an_unreachable_package_index(chec
     assert message.startswith("The dependencies could not be installed (ERROR: ")
     assert "): check that the package index can be reached and has them for Python 3." in message
     assert message.endswith(", then run make again; .venv/install.log has the full output.")
+
+
+def lock_uv(checkout: Checkout, version: str, script: str) -> None:
+    """Let the lock file have a uv that is this script, which records its arguments and indexes before."""
+    record = script and f'#!/bin/sh\necho "$* in $UV_DEFAULT_INDEX and $UV_INDEX" >>{checkout.directory}/calls\n'
+    wheel = make_wheel(checkout.index, "uv", version, {f"uv-{version}.data/scripts/uv": record + script})
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    checkout.lock(version, more=f"uv=={version} \\\n    --hash=sha256:{digest}\n")
+
+
+def test_pip_installs_uv_first_which_installs_the_others_or_else_pip_does(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.program("python3", sys.executable)
+    lock_uv(checkout, "1.0", f'exec {Path(sys.executable).with_name("uv")} "$@"\n')
+    config = tmp_path / "pip.conf"
+    config.write_text("[global]\nindex-url = http://one/\nextra-index-url =\n  http://two/\n  http://three/\n")
+    code, printed, error = checkout.make("environment", PIP_CONFIG_FILE=str(config))
+    assert (code, error) == (0, "")
+    assert "Installing 2 packages with uv ...\nCreated" in printed
+    assert checkout.installed() == "1.0"
+    calls = (checkout.directory / "calls").read_text().splitlines()
+    assert len(calls) == 2  # the dependencies, and the project
+    assert all(call.startswith("pip install ") for call in calls)
+    assert [call.partition(" in ")[2] for call in calls] == ["http://one/ and http://two/ http://three/"] * 2
+    for version, no_uv in (("2.0", "exit 1\n"), ("3.0", "")):  # the last one is no program
+        lock_uv(checkout, version, no_uv)
+        code, printed, error = checkout.make("environment")
+        assert (code, error) == (0, "")
+        assert "with uv ...\nInstalling 2 packages with pip: about half a minute ...\nCreated" in printed
+        assert checkout.installed() == version
 
 
 def test_it_is_created_once(with_uv: Checkout) -> None:

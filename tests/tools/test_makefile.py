@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,27 @@ def test_make_lists_every_target_on_a_line_of_its_own() -> None:
 def test_every_target_is_phony() -> None:
     phony = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert sorted(" ".join(phony).split()) == sorted({*TARGETS})
+
+
+CHECKS = ("ruff check .", "ruff format --check .", "mypy", "lint-imports")
+
+
+@pytest.mark.parametrize("failing", [each for n in range(5) for each in combinations(CHECKS, n)], ids=", ".join)
+def test_check_runs_every_tool_and_names_those_that_failed(tmp_path: Path, failing: tuple[str, ...]) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for folder in ("tools", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "tools/bootstrap.sh").touch()
+    for name in ("ruff", "mypy", "lint-imports"):
+        program = tmp_path / ".venv/bin" / name
+        failures = [f'[ "$command" = "{each}" ] && exit 1' for each in failing]
+        lines = ["#!/bin/sh", f'command=$(echo {name} "$@")', 'echo "$command" >>ran', *failures, "exit 0", ""]
+        program.write_text("\n".join(lines))
+        program.chmod(0o755)
+    code, _, error = outcome(["make", "check"], tmp_path, plain_environment())
+    assert (tmp_path / "ran").read_text().splitlines() == [*CHECKS]
+    assert code == (2 if failing else 0)
+    assert [line.strip() for line in error.splitlines() if line.startswith("  ")] == [*failing]
 
 
 @pytest.fixture

@@ -1,8 +1,15 @@
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
 from httpx import AsyncClient
 
+from app.dependencies import SessionDep
+from app.main import create_app
+from app.models import Category
+from app.settings import Settings
+from plinth.http import FastRoute
+from plinth.testing.client import serve
 from tests.app.factories import create_category, create_product
 
 
@@ -96,3 +103,24 @@ async def test_a_list_is_followed_by_its_links(client: AsyncClient) -> None:
     second = await client.get(first.links["next"]["url"])
     assert [item["name"] for item in second.json()["items"]] == ["Monitors"]
     assert second.json()["next_cursor"] is None
+
+
+async def test_an_endpoint_of_ones_own_changes_entities_by_the_orm(settings: Settings, client: AsyncClient) -> None:
+    """`flush()`, then `version` and `updated_at`, without another statement."""
+    await create_category(client)
+    created = (await client.get("/api/categories/1")).json()
+    router = APIRouter(route_class=FastRoute)
+
+    @router.post("/renamed/{id}")
+    async def rename(id: int, session: SessionDep) -> dict[str, int | str]:
+        category = await session.get_one(Category, id)
+        category.name = "Renamed"
+        await session.flush()
+        return {"version": category.version, "updated_at": category.updated_at.isoformat()}
+
+    app = create_app(settings)
+    app.include_router(router)
+    async with serve(app) as service, service.client() as mine:
+        answer = await mine.post("/renamed/1")
+    assert answer.json()["version"] == created["version"] + 1
+    assert answer.json()["updated_at"] > created["updated_at"]

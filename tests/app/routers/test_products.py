@@ -6,6 +6,7 @@ import pytest
 from httpx import AsyncClient
 
 from plinth.testing.client import Service
+from plinth.testing.wire import WirePostgres
 from tests.app.factories import create_category, create_product, product_data
 
 
@@ -267,3 +268,32 @@ async def test_facets_are_counted_once(client: AsyncClient, service: Service) ->
     before = service.state["database"].reads.statements
     await client.get("/api/products/facets")
     assert service.state["database"].reads.statements == before
+
+
+async def test_a_list_with_every_filter_and_its_total_takes_one(wired: AsyncClient, wire: WirePostgres) -> None:
+    for number in (1, 2):
+        with wire.counting() as count:
+            await wired.get(f"/api/products?limit=2{number}&total=true&category=1&in_stock=true&min_price=1")
+    assert count.round_trips == 1, count.statements
+
+
+@pytest.mark.parametrize(("version", "expected"), [('"1.x"', 5), ('"0.x"', 3)])
+async def test_a_condition_costs_no_round_trip(
+    wired: AsyncClient, wire: WirePostgres, version: str, expected: int
+) -> None:
+    for path in ("/api/products", "/api/categories"):
+        await wired.patch(f"{path}/1", json={"name": "Prepared"}, headers={"If-Match": version})
+        with wire.counting() as count:
+            answer = await wired.patch(f"{path}/2", json={"name": "Changed"}, headers={"If-Match": version})
+        assert count.round_trips == expected, count.statements
+        assert answer.status_code == (200 if expected == 5 else 412)
+
+
+async def test_a_list_takes_one_statement_however_long(wired: AsyncClient, wire: WirePostgres) -> None:
+    await wired.get("/api/products?limit=100")
+    for number in range(20):
+        await create_product(wired, 1, sku=f"MANY-{number}")
+    with wire.counting() as count:
+        answer = await wired.get("/api/products?limit=100")
+    assert len(answer.json()["items"]) == 23
+    assert len(count.statements) == 1

@@ -268,3 +268,40 @@ def test_a_filter_that_the_list_does_not_have_is_refused_at_start() -> None:
         PAGES.check(WithFilter)
     with pytest.raises(TypeError, match="declares sorts that things does not have: late"):
         PAGES.check(WithSort)
+
+
+NAMES = ["total", "total_", "count", "index", "limit", "sort", "cursor", "cursor_id", "after", "after_id", "db", "self"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_column_may_have_any_name(filled: Database, name: str) -> None:
+    """Also one that the list has for something of its own."""
+    row: Any = NamedTuple("Row", [("id", int), (name, Decimal)])  # type: ignore[misc]
+    named = select(Thing.id, Thing.amount.label(name))
+    pages: Any = Keyset("named", row, named, sorts={"id": Thing.id, name: Thing.amount}, filters={})
+    expected = sorted(await walk(filled), key=lambda thing: (thing.amount, thing.id))
+    found: list[Any] = []
+    cursor = None
+    while cursor is not None or not found:
+        counted = await page(filled, pages, sort=name, cursor=cursor, total=True)
+        assert counted.total == 10
+        found += counted.rows
+        cursor = counted.next_cursor
+    assert found == [(thing.id, thing.amount) for thing in expected]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_filter_is_applied_whatever_its_name_or_refused(filled: Database, name: str) -> None:
+    filters = {name: Thing.amount >= bindparam(name)}
+    if name in {"total", "limit", "sort", "cursor", "cursor_id"}:
+        with pytest.raises(TypeError, match=f"^named cannot have a filter named {name}: give it another name"):
+            Keyset("named", ThingRow, COLUMNS, sorts={"id": Thing.id}, filters=filters)
+        return
+    pages = Keyset("named", ThingRow, COLUMNS, sorts={"id": Thing.id}, filters=filters)
+    query: dict[str, Any] = {"sort": "id", "limit": 2, "total": True, name: Decimal(1)}
+    first = await pages.page(filled.reads, cursor=None, **query)
+    second = await pages.page(filled.reads, cursor=first.next_cursor, **query)
+    found = first.rows + second.rows
+    assert first.total == second.total == 6
+    assert len({thing.id for thing in found}) == 4
+    assert all(thing.amount >= 1 for thing in found)

@@ -1,4 +1,4 @@
-"""The app, with an endpoint that blocks the event loop, and one that shows the garbage collector of its worker."""
+"""The app, with endpoints that block the event loop, take a body, and show the garbage collector of their worker."""
 
 import gc
 import time
@@ -16,3 +16,8 @@ async def block(seconds: float) -> None:
 @app.get("/collector")
 async def collector() -> tuple[bool, bool, int, int]:
     return enabled_during_import, gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count()
+
+
+@app.post("/names", status_code=201)
+async def take_name(data: dict[str, str]) -> dict[str, str]:
+    return data

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from plinth.testing.environment import ROOT
-from tests.plinth.serving.conftest import STARTED, STOPPING, Serve, load_on
+from tests.plinth.serving.conftest import STARTED, STOPPING, Serve, load_on, own_app
 
 
 def test_a_reload_fails_no_request(serve: Serve) -> None:
@@ -130,14 +130,14 @@ def test_on_an_unknown_gunicorn_workers_stop_as_its_own_do(serve: Serve, tmp_pat
 
 
 def test_code_that_blocks_is_logged_while_it_does(serve: Serve) -> None:
-    with blocking(serve) as server:
+    with own_app(serve) as server:
         httpx.get(f"{server.address}/block?seconds=1.5", timeout=30)
         server.wait_for(r"The event loop is blocked by \S+/blocking.py:\d+ in block")
         server.wait_for(r"The event loop was blocked for 1.\d s")
 
 
 def test_a_worker_that_hangs_is_replaced_and_its_stack_printed(serve: Serve) -> None:
-    with blocking(serve, SERVER_TIMEOUT_SECONDS="2") as server:
+    with own_app(serve, SERVER_TIMEOUT_SECONDS="2") as server:
         with server.connect() as hanging:
             hanging.sendall(b"GET /block?seconds=1000 HTTP/1.1\r\nHost: here\r\n\r\n")
             server.wait_for("WORKER TIMEOUT")
@@ -147,7 +147,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_stack_printed(serve: Serve) -> 
 
 
 def test_the_garbage_collector_skips_what_was_imported(serve: Serve) -> None:
-    with blocking(serve) as server:
+    with own_app(serve) as server:
         during_import, now, threshold, frozen = httpx.get(f"{server.address}/collector").json()
         assert (during_import, now, threshold) == (False, True, 10_000)
         assert frozen > 50_000
@@ -155,8 +155,3 @@ def test_the_garbage_collector_skips_what_was_imported(serve: Serve) -> None:
 
 def positions(text: str, part: str) -> list[int]:
     return [position for position in range(len(text)) if text.startswith(part, position)]
-
-
-def blocking(serve: Serve, **environment: str):  # type: ignore[no-untyped-def]
-    config = ROOT / "gunicorn.conf.py"
-    return serve(("gunicorn", "--config", str(config), "tests.plinth.serving.blocking:app"), **environment)

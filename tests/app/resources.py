@@ -1,0 +1,18 @@
+"""One of each resource, and what else the endpoints take. A new resource or endpoint is added here.
+
+`{n}` is another number each time, for what must be unique. A reference is to the id 1.
+"""
+
+from plinth.testing.resources import Resource, Resources
+
+RESOURCES = Resources(
+    Resource("/api/categories", create={"name": "Category {n}", "description": "Number {n}."}),
+    Resource(
+        "/api/products",
+        create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},
+    ),
+    # A GET that needs more than an id.
+    urls={"/api/products/search": ["/api/products/search?q=laptop"]},
+    # A write that is none of a resource's five: `("POST", "/api/orders/{id}/pay"): {"amount": "19.90"}`, or None.
+    bodies={},
+)

@@ -1,0 +1,169 @@
+"""The types of requests take what the document says of them and nothing else: each type × each kind of JSON value."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from typing import Annotated, Any
+
+import jsonschema_rs
+import pytest
+from fastapi import APIRouter, FastAPI
+from httpx import ASGITransport, AsyncClient
+from pydantic import MISSING, BaseModel, Field, create_model
+
+from app.schemas.base import PatchSchema, RequestSchema
+from app.schemas.types import Amount, Choice, Count, Date, Email, Id, Instant, Text, Uuid, VisibleText
+from plinth.http import FastRoute, exception_handlers
+
+
+class Status(StrEnum):
+    DRAFT = "draft"
+    SENT = "sent"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Mixed(Enum):
+    ONE = 1
+    TEN = "10"
+
+
+TYPES: dict[str, Any] = {
+    "Text": Text,
+    "VisibleText": VisibleText,
+    "Email": Email,
+    "Amount": Amount,
+    "Id": Id,
+    "Count": Count,
+    "Date": Date,
+    "Instant": Instant,
+    "Uuid": Uuid,
+    "Choice of text": Choice[Status],
+    "Choice of numbers": Choice[Level],
+    "Choice of both": Choice[Mixed],
+    # As a field narrows them.
+    "a short text": Annotated[Text, Field(min_length=1, max_length=5)],
+    "a text with a pattern": Annotated[Text, Field(pattern="^[A-Z]{2}")],
+    "a visible text with a pattern": Annotated[VisibleText, Field(max_length=9, pattern="^[ A-Z]*$")],
+    "a pattern twice": Annotated[Annotated[VisibleText, Field(pattern="A")], Field(pattern="B")],
+    "an address of ours": Annotated[Email, Field(pattern="@example[.]com$", max_length=20)],
+    "an amount over 0": Annotated[Amount, Field(gt=0)],
+    "a small id": Annotated[Id, Field(le=9)],
+    "a count over 2, of threes": Annotated[Count, Field(gt=2, multiple_of=3)],
+    "an id that may be null": Id | None,
+    "a text with a pattern or null": Annotated[Text, Field(pattern="^[A-Z]")] | None,
+    "dates": Annotated[list[Date], Field(max_length=2)],
+    "texts by name": dict[str, Annotated[Text, Field(pattern="^[A-Z]")]],
+}
+TEXTS = [
+    *("", " ", "a", "A", "AB", "B", "ABCDEFGHIJ", "AB\x00", "\x00", "\u200b", "é", "\U0001f4bb", "AB\n", " A", "BA"),
+    *(
+        "ada@example.com",
+        "ada@localhost",
+        "@example.com",
+        "ada@",
+        "a b@example.com",
+        "ada@example.com\n",
+        "ada@ex..com",
+    ),
+    *("ada@-x.com", "x" * 250 + "@example.com", "a.long.name.of.a.mailbox@example.com"),
+    *("0", "0.00", "5", "5.5", "5.555", "-1", "1e3", "NaN", "Infinity", "٥", "00000000001", "9999999999.99", " 5"),
+    *(
+        "2026-11-28",
+        "2026-02-30",
+        "2024-02-29",
+        "2026-1-1",
+        "20261128",
+        "2026-W48-6",
+        "2026-11-28T00:00:00",
+        "1767225600",
+    ),
+    *("2026-11-28T09:30:00Z", "2026-11-28t09:30:00z", "2026-11-28T09:30:00.1234567+05:30", "2026-11-28 09:30:00Z"),
+    *("2026-11-28T09:30Z", "2026-11-28T24:00:00Z", "2026-11-28T09:30:00+24:00", "2026-11-28T09:30:00"),
+    *(
+        "2c1e6f0a-5d43-4b1e-9c57-3f8a6d2b7e10",
+        "2C1E6F0A-5D43-4B1E-9C57-3F8A6D2B7E10",
+        "2c1e6f0a5d434b1e9c573f8a6d2b7e10",
+    ),
+    *("{2c1e6f0a-5d43-4b1e-9c57-3f8a6d2b7e10}", "urn:uuid:2c1e6f0a-5d43-4b1e-9c57-3f8a6d2b7e10"),
+    *("draft", "DRAFT", "Status.DRAFT", "1", "10", "2"),
+]
+NUMBERS = [0, 1, 2, 3, 6, 9, 10, -1, 1.0, 1.5, 6.0, 2**31 - 1, 2**31, 2**53 - 1, 2**53, 2**64, 10**400, 1e300, -0.0]
+VALUES: list[Any] = [
+    *(None, True, False, *NUMBERS, *TEXTS),
+    *([], ["a"], ["2026-11-28"], ["2026-11-28", 1], ["2026-11-28"] * 3, {}, {"a": "A"}, {"a": "a"}, {"a": 1}),
+]
+
+
+def model(kind: Any) -> type[BaseModel]:
+    return create_model("Body", __base__=RequestSchema, value=(kind, ...))
+
+
+def service(body: Any) -> FastAPI:
+    router = APIRouter(route_class=FastRoute)
+
+    @router.post("/")
+    async def take(data: body) -> None:
+        pass
+
+    app = FastAPI(exception_handlers=exception_handlers)
+    app.include_router(router)
+    return app
+
+
+@pytest.mark.parametrize("name", TYPES)
+async def test_a_type_takes_what_the_document_says(name: str) -> None:
+    app = service(model(TYPES[name]))
+    components = app.openapi()["components"]
+    schema = {"$ref": "#/components/schemas/Body", "components": components}
+    document = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+    wrong: dict[str, tuple[bool, int]] = {}
+    taken = 0
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        for value in VALUES:
+            answer = await client.post("/", json={"value": value})
+            valid = document.is_valid({"value": value})
+            taken += valid
+            if answer.status_code != (200 if valid else 422):
+                wrong[json.dumps(value)[:99]] = valid, answer.status_code
+            elif not valid:
+                [*faults] = answer.json()["errors"]
+                assert all(fault["pointer"].startswith("#/value") and fault["detail"] for fault in faults)
+    assert not wrong
+    assert taken, "no value is taken: add one"
+
+
+def test_a_bound_that_json_schema_does_not_have_is_shown_in_its_own_words() -> None:
+    first = Annotated[Instant, Field(ge=datetime(2026, 1, 1, tzinfo=UTC))]
+    shown = model(first).model_json_schema()["properties"]["value"]
+    assert shown.items() >= {"format": "date-time", "formatMinimum": "2026-01-01T00:00:00Z"}.items()
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "2026-12-31T23:59:60Z"])
+async def test_an_instant_that_python_cannot_hold_is_refused(text: str) -> None:
+    async with AsyncClient(transport=ASGITransport(service(model(Instant))), base_url="http://test") as client:
+        assert (await client.post("/", json={"value": text})).status_code == 422
+
+
+def test_values_are_pythons() -> None:
+    kinds = {"day": Date, "at": Instant, "status": Choice[Status], "price": Amount}
+    Fields = create_model("Fields", __base__=RequestSchema, **{name: (kind, ...) for name, kind in kinds.items()})  # type: ignore[call-overload]  # noqa: N806
+    sent = {"day": "2026-11-28", "at": "2026-11-28T01:00:00+02:00", "status": "draft", "price": "5"}
+    taken = Fields.model_validate(sent).changes()
+    at = datetime(2026, 11, 27, 23, tzinfo=UTC)
+    assert taken == {"day": date(2026, 11, 28), "at": at, "status": Status.DRAFT, "price": Decimal("5.00")}
+    assert taken["at"].tzinfo is UTC
+    assert isinstance(taken["status"], Status)
+    assert Fields.model_validate(taken | {"price": "5"}).changes() == taken
+
+
+def test_a_patch_may_leave_them_out() -> None:
+    class Change(PatchSchema):
+        day: Date | MISSING = MISSING
+        status: Choice[Status] | MISSING = MISSING
+
+    assert Change.model_validate({"status": "sent"}).changes() == {"status": Status.SENT}
