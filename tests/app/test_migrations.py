@@ -68,7 +68,7 @@ def test_there_is_one_head_and_files_go_by_date() -> None:
 
 def test_replicas_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__, "app.models"])
+    processes.set_forkserver_preload([__name__, "app.models", "app.settings", "sqlalchemy.dialects.postgresql.asyncpg"])
     replicas = [processes.Process(target=migrate, args=(empty_database_url,)) for _ in range(REPLICAS)]
     for replica in replicas:
         replica.start()
