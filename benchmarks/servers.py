@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from benchmarks.processes import SERVER_CORES, cpu_seconds, pinned, process_tree
+from benchmarks.processes import cpu_seconds, pinned, process_tree
 from plinth.testing.locks import SetupError
-from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.network import LOOPBACK
 from plinth.testing.process import Process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,9 +56,8 @@ class Server:
             connection.close()
 
 
-def launch(name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, cores: Set[int] = SERVER_CORES) -> Server:
-    """Start a server, which gets its address as `HOST` and `PORT`. Does not wait until it answers."""
-    port = free_port()
+def launch(name: str, argv: Sequence[str], env: Mapping[str, str], *, log: Path, port: int, cores: Set[int]) -> Server:
+    """Start a server on a reserved port, which it gets as `HOST` and `PORT`. Does not wait until it answers."""
     # The uvicorn command reads UVICORN_HOST and UVICORN_PORT.
     address = {"HOST": LOOPBACK, "PORT": str(port), "UVICORN_HOST": LOOPBACK, "UVICORN_PORT": str(port)}
     process = Process(name, log.parent, log.stem, signal.SIGTERM)

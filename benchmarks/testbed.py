@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ import asyncpg
 from benchmarks.processes import OTHER_CORES, SERVER_CORES, cpu_seconds, pinned
 from benchmarks.servers import Server, launch, plain_environment
 from plinth.testing.locks import SetupError, held
+from plinth.testing.network import reserved_port
 from plinth.testing.process import Process
 from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
@@ -37,6 +38,7 @@ class Testbed:
     servers: Servers
     products: int
     _started: list[Process] = field(default_factory=list, repr=False)
+    _ports: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def app(self, name: str = "app", cores: Set[int] = SERVER_CORES, **env: str) -> Server:
         """The app with its defaults: `app serve`, all middleware, the access log. Waits until it answers."""
@@ -76,14 +78,16 @@ class Testbed:
         return {"DATABASE_URL": self.servers.database_url, "REDIS_URL": self.servers.redis_url, **PRODUCTION}
 
     def _launch(self, name: str, argv: Sequence[str], env: Mapping[str, str], cores: Set[int]) -> Server:
-        server = launch(name, argv, env, self.directory / f"{name.replace(' ', '-')}.log", cores)
+        port = self._ports.enter_context(reserved_port())
+        log = self.directory / f"{name.replace(' ', '-')}.log"
+        server = launch(name, argv, env, log=log, port=port, cores=cores)
         self._started.append(server.process)
         return server
 
     @contextmanager
     def scope(self) -> Iterator["Testbed"]:
         """The same testbed, which stops the servers that are started on it when the block ends."""
-        scope = replace(self, _started=[])
+        scope = replace(self, _started=[], _ports=ExitStack())
         try:
             yield scope
         finally:
@@ -93,6 +97,7 @@ class Testbed:
         """Stop all servers that were started on it, at the same time: each takes a while to leave gracefully."""
         with ThreadPoolExecutor() as threads:
             list(threads.map(Process.stop, self._started))
+        self._ports.close()
 
     def create_database(self, name: str, products: int) -> str:
         """Create and fill another database on the same PostgreSQL; returns its URL."""

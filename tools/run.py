@@ -17,7 +17,7 @@ from types import FrameType
 from dotenv import dotenv_values
 
 from plinth.testing.locks import SetupError, held
-from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.network import LOOPBACK, reserved_port
 from plinth.testing.process import STOP_SIGNALS, Process
 from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
@@ -52,7 +52,7 @@ def run(root: Path, app: Sequence[str]) -> None:
         try:
             server.end_leftover()
             host = environ.get("HOST", LOOPBACK)
-            port = free_port(host, _number(environ, "PORT", 8000))
+            port = stack.enter_context(reserved_port(host, _number(environ, "PORT", 8000)))
             echo("Starting the servers; their data and logs are in .data/.")
             servers = stack.enter_context(started(data, _number(environ, "PG", POSTGRES_VERSION), True, environ))
             stack.callback(server.stop)

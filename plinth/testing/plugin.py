@@ -9,7 +9,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,10 +59,24 @@ def worker(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def database_url(worker: str) -> Iterator[str]:
+    """A migrated database for this worker only."""
+    with _database(f"test_{worker}_{os.getpid()}") as url:
+        migrate(url)
+        yield url
+
+
+@pytest.fixture
 def empty_database_url(worker: str) -> Iterator[str]:
-    """An empty database for this worker only."""
+    """An empty database for this test only."""
+    with _database(f"empty_{worker}_{os.getpid()}") as url:
+        yield url
+
+
+@contextmanager
+def _database(name: str) -> Iterator[str]:
+    """Create a database and yield its URL. It is dropped at the end."""
     server = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
-    name = f"test_{worker}_{os.getpid()}"
 
     async def on_server(statement: str) -> None:
         connection = await asyncpg.connect(server.render_as_string(hide_password=False))
@@ -72,13 +86,6 @@ def empty_database_url(worker: str) -> Iterator[str]:
     asyncio.run(on_server(f"CREATE DATABASE {name}"))
     yield server.set(database=name).render_as_string(hide_password=False)
     asyncio.run(on_server(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-@pytest.fixture(scope="session")
-def database_url(empty_database_url: str) -> str:
-    """A migrated database for this worker only."""
-    migrate(empty_database_url)
-    return empty_database_url
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plinth.testing.locks import SetupError
-from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.network import LOOPBACK
 from plinth.testing.process import OURS, Account, Process, output_of
 
 DATABASE = "service"
@@ -18,7 +18,6 @@ FOLDERS = {16: "pginstall", 18: "pginstall18"}  # where the wheel keeps each ver
 # macOS has no C.UTF-8; its en_US.UTF-8 sorts the same way.
 LOCALE = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
 START_SECONDS = 60.0
-ATTEMPTS = 3
 
 OPTIONS = {"listen_addresses": LOOPBACK, "unix_socket_directories": "", "max_connections": "200", "timezone": "UTC"}
 # Autovacuum would block CREATE DATABASE … TEMPLATE, and durability is of no use for data that is thrown away.
@@ -26,33 +25,32 @@ THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "
 
 
 class Postgres:
-    def __init__(self, directory: Path, version: int, durable: bool) -> None:
+    """Listens on `port`, which the caller has reserved."""
+
+    def __init__(self, directory: Path, version: int, durable: bool, port: int) -> None:
         stop_signal = signal.SIGINT if durable else signal.SIGQUIT
         self.process = Process("PostgreSQL", directory, "postgres", stop_signal)
         self._directory = directory
         self._data = directory / "postgres"
         self._version = version
-        self._options = OPTIONS if durable else OPTIONS | THROW_AWAY
+        self.port = port
+        self._options = {**OPTIONS, "port": str(port)} | ({} if durable else THROW_AWAY)
         # A PGHOST or PGOPTIONS of the shell would affect these programs too.
         self._env = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": LOCALE}
 
     def start(self) -> str:
-        """Start it on a free port and return its URL."""
+        """Start it and return its URL."""
         folder = binaries(self._version)
         self.process.end_leftover()
         account = self._prepare_data(folder)
         # The lock was free, so no server owns this file. Its process id may belong to another program by now.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
-        for _ in range(ATTEMPTS):
-            port = free_port()
-            options = [f"--{name}={value}" for name, value in (self._options | {"port": str(port)}).items()]
-            self.process.start([str(folder / "postgres"), "-D", str(self._data), *options], self._env, account)
-            if self._ready():
-                break
-        else:
+        options = [f"--{name}={value}" for name, value in self._options.items()]
+        self.process.start([str(folder / "postgres"), "-D", str(self._data), *options], self._env, account)
+        if not self._ready():
             raise SetupError(f"PostgreSQL does not start: see {self.process.log}.")
-        self._create_database(folder, port)
-        return f"postgresql://postgres@{LOOPBACK}:{port}/{DATABASE}"
+        self._create_database(folder)
+        return f"postgresql://postgres@{LOOPBACK}:{self.port}/{DATABASE}"
 
     def _prepare_data(self, binaries: Path) -> Account:
         if self._data.exists():
@@ -98,7 +96,7 @@ class Postgres:
             return False
 
     def _ready(self) -> bool:
-        """Whether this very process serves: another program may have taken the port in the meantime."""
+        """Wait until this very process serves. Returns whether it does."""
         deadline = time.monotonic() + START_SECONDS
         while self.process.exit_code is None and time.monotonic() < deadline:
             try:
@@ -111,9 +109,10 @@ class Postgres:
         self.process.stop()
         return False
 
-    def _create_database(self, binaries: Path, port: int) -> None:
-        psql = [str(binaries / "psql"), "-Xqw", "-h", LOOPBACK, "-p", str(port), "-U", "postgres", "-d", "postgres"]
-        code, output = output_of([*psql, "-c", f"CREATE DATABASE {DATABASE}"], self._env)
+    def _create_database(self, binaries: Path) -> None:
+        url = f"postgresql://postgres@{LOOPBACK}:{self.port}/postgres"
+        psql = [str(binaries / "psql"), "-Xqw", "-d", url, "-c", f"CREATE DATABASE {DATABASE}"]
+        code, output = output_of(psql, self._env)
         if code and "already exists" not in output:
             raise SetupError(f"The database {DATABASE} could not be created: {output}")
 

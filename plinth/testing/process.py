@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from plinth.testing.locks import STOP_SECONDS, acquire
 
@@ -20,12 +20,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-
-class _User(TypedDict):
-    user: int | None
-    group: int | None
-    extra_groups: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -37,8 +31,8 @@ class Account:
     gid: int | None = None
 
     @property
-    def options(self) -> _User:
-        return {"user": self.uid, "group": self.gid, "extra_groups": None if self.uid is None else []}
+    def options(self) -> dict[str, Any]:
+        return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
 OURS = Account()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plinth.testing.locks import held
+from plinth.testing.network import reserved_port
 from plinth.testing.postgres import Postgres
 from plinth.testing.process import Process
 from plinth.testing.valkey import Valkey
@@ -35,9 +36,10 @@ def running(directory: Path, postgres_version: int = POSTGRES_VERSION, durable: 
 @contextmanager
 def started(directory: Path, postgres_version: int, durable: bool, environ: Mapping[str, str]) -> Iterator[Servers]:
     """Like `running`, in a directory that is locked already."""
-    postgres, valkey = Postgres(directory, postgres_version, durable), Valkey(directory, durable)
     ours: list[Process] = []
     with ExitStack() as stack:
+        postgres = Postgres(directory, postgres_version, durable, stack.enter_context(reserved_port()))
+        valkey = Valkey(directory, durable, stack.enter_context(reserved_port()))
 
         def url(variable: str, process: Process, start: Callable[[], str]) -> str:
             if given := environ.get(variable):

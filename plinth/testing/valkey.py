@@ -8,44 +8,43 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plinth.testing.locks import SetupError
-from plinth.testing.network import LOOPBACK, free_port
+from plinth.testing.network import LOOPBACK
 from plinth.testing.process import Process
 
 START_SECONDS = 30.0
-ATTEMPTS = 3
 
 
 class Valkey:
-    def __init__(self, directory: Path, durable: bool) -> None:
+    """Listens on `port`, which the caller has reserved."""
+
+    def __init__(self, directory: Path, durable: bool, port: int) -> None:
         self.process = Process("Valkey", directory, "valkey", signal.SIGTERM)
         self._data = directory / "valkey"
-        self._append_only = "yes" if durable else "no"
+        self._options = {
+            "bind": LOOPBACK,
+            "port": str(port),
+            "dir": str(self._data),
+            "appendonly": "yes" if durable else "no",
+            "save": "",
+        }
+        self._port = port
 
     def start(self) -> str:
-        """Start it on a free port and return its URL."""
+        """Start it and return its URL."""
         binary = _binary()
         self._data.mkdir(exist_ok=True)
-        for _ in range(ATTEMPTS):
-            port = free_port()
-            options = {
-                "bind": LOOPBACK,
-                "port": str(port),
-                "dir": str(self._data),
-                "appendonly": self._append_only,
-                "save": "",
-            }
-            argv = [part for name, value in options.items() for part in (f"--{name}", value)]
-            self.process.start([str(binary), *argv], os.environ)
-            if self._ready(port):
-                return f"redis://{LOOPBACK}:{port}/0"
-        raise SetupError(f"Valkey does not start: see {self.process.log}.")
+        argv = [part for name, value in self._options.items() for part in (f"--{name}", value)]
+        self.process.start([str(binary), *argv], os.environ)
+        if not self._ready():
+            raise SetupError(f"Valkey does not start: see {self.process.log}.")
+        return f"redis://{LOOPBACK}:{self._port}/0"
 
-    def _ready(self, port: int) -> bool:
-        """Whether this very process serves: another program may have taken the port in the meantime."""
+    def _ready(self) -> bool:
+        """Wait until this very process serves. Returns whether it does."""
         deadline = time.monotonic() + START_SECONDS
         ours = f"process_id:{self.process.pid}\r\n"
         while self.process.exit_code is None and time.monotonic() < deadline:
-            information = _information(port)
+            information = _information(self._port)
             if ours in information and "loading:0\r\n" in information:
                 return True
             time.sleep(0.01)

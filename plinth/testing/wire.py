@@ -193,10 +193,8 @@ class WireRedis(Wire):
         return frame
 
 
-def cut(stream: bytearray, end_of_frame: Callable[[bytearray], int | None]) -> list[bytes]:
-    """Remove and return the complete frames at the front of the stream."""
-    frames = []
+def cut(stream: bytearray, end_of_frame: Callable[[bytearray], int | None]) -> Iterator[bytes]:
+    """Remove and yield the complete frames at the front of the stream."""
     while stream and (end := end_of_frame(stream)) and end <= len(stream):
-        frames.append(bytes(stream[:end]))
+        yield bytes(stream[:end])
         del stream[:end]
-    return frames

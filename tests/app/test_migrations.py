@@ -2,8 +2,6 @@
 
 import asyncio
 import multiprocessing
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -12,12 +10,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from anyio import to_thread
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from app.models import Base
+from plinth.testing.environment import ROOT
+from plinth.testing.migrations import alembic_config, migrate
 
-ROOT = Path(__file__).resolve().parents[2]
 REVISIONS = [script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()][::-1]
 TABLES = [*Base.metadata.tables]
 REPLICAS = 10
@@ -36,28 +34,6 @@ ORDER BY part
 """
 
 
-@pytest.fixture
-def empty_url(worker: str) -> Iterator[str]:
-    """A database with nothing in it."""
-    server = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql")
-    name = f"migrations_{worker}_{os.getpid()}"
-
-    async def on_server(statement: str) -> None:
-        connection = await asyncpg.connect(server.render_as_string(hide_password=False))
-        await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(on_server(f"CREATE DATABASE {name}"))
-    yield server.set(database=name).render_as_string(hide_password=False)
-    asyncio.run(on_server(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-def config(url: str) -> Config:
-    config = Config(str(ROOT / "alembic.ini"))
-    config.set_main_option("sqlalchemy.url", url.replace("postgresql://", "postgresql+asyncpg://").replace("%", "%%"))
-    return config
-
-
 def schema(url: str) -> list[str]:
     async def fetch() -> list[str]:
         connection = await asyncpg.connect(url)
@@ -69,20 +45,20 @@ def schema(url: str) -> list[str]:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_every_revision_goes_up_down_and_up(empty_url: str, revision: str) -> None:
-    command.upgrade(config(empty_url), f"{revision}-1" if REVISIONS.index(revision) else "base")
-    before = schema(empty_url)
-    command.upgrade(config(empty_url), revision)
-    after = schema(empty_url)
-    command.downgrade(config(empty_url), "-1")
-    assert schema(empty_url) == before
-    command.upgrade(config(empty_url), revision)
-    assert schema(empty_url) == after != before
+def test_every_revision_goes_up_down_and_up(empty_database_url: str, revision: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), f"{revision}-1" if REVISIONS.index(revision) else "base")
+    before = schema(empty_database_url)
+    command.upgrade(alembic_config(empty_database_url), revision)
+    after = schema(empty_database_url)
+    command.downgrade(alembic_config(empty_database_url), "-1")
+    assert schema(empty_database_url) == before
+    command.upgrade(alembic_config(empty_database_url), revision)
+    assert schema(empty_database_url) == after != before
 
 
-def test_models_and_migrations_do_not_drift(empty_url: str) -> None:
-    command.upgrade(config(empty_url), "head")
-    command.check(config(empty_url))
+def test_models_and_migrations_do_not_drift(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    command.check(alembic_config(empty_database_url))
 
 
 def test_there_is_one_head_and_files_go_by_date() -> None:
@@ -92,29 +68,25 @@ def test_there_is_one_head_and_files_go_by_date() -> None:
     assert names == sorted(names)
 
 
-def upgrade(url: str) -> None:
-    command.upgrade(config(url), "head")
-
-
-def test_replicas_that_migrate_at_once_all_succeed(empty_url: str) -> None:
+def test_replicas_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__, "app.models"])
-    replicas = [processes.Process(target=upgrade, args=(empty_url,)) for _ in range(REPLICAS)]
+    processes.set_forkserver_preload([__name__, "app.models", "app.settings", "sqlalchemy.dialects.postgresql.asyncpg"])
+    replicas = [processes.Process(target=migrate, args=(empty_database_url,)) for _ in range(REPLICAS)]
     for replica in replicas:
         replica.start()
     for replica in replicas:
         replica.join()
     assert [replica.exitcode for replica in replicas] == [0] * REPLICAS
-    assert bool(schema(empty_url)) == bool(TABLES)
+    assert bool(schema(empty_database_url)) == bool(TABLES)
 
 
 @pytest.mark.parametrize("table", TABLES[:1])
-async def test_a_table_in_use_stops_a_migration_soon(empty_url: str, table: str) -> None:
+async def test_a_table_in_use_stops_a_migration_soon(empty_database_url: str, table: str) -> None:
     """Waiting, it would make every query of the service wait behind it."""
-    hurried = config(empty_url)
+    hurried = alembic_config(empty_database_url)
     hurried.set_main_option("lock_timeout", "100ms")
     await to_thread.run_sync(command.upgrade, hurried, "head")
-    user = await asyncpg.connect(empty_url)
+    user = await asyncpg.connect(empty_database_url)
     async with user.transaction():
         await user.execute(f"LOCK TABLE {table} IN ACCESS SHARE MODE")
         with pytest.raises(DBAPIError, match="lock timeout"):

@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from plinth.testing.locks import held
+from plinth.testing.network import reserved_port
 from plinth.testing.valkey import Valkey
 
 
@@ -23,10 +24,10 @@ async def wait_until(condition: Callable[[], bool] | Callable[[], Awaitable[bool
 class RestartableServer:
     """A Valkey that restarts at the same address."""
 
-    def __init__(self, valkey: Valkey) -> None:
+    def __init__(self, valkey: Valkey, port: int) -> None:
         self._valkey = valkey
         self.url = valkey.start()
-        self.port = int(self.url.removesuffix("/0").rpartition(":")[2])
+        self.port = port
 
     def kill(self) -> None:
         self._send(signal.SIGKILL)
@@ -57,12 +58,10 @@ class RestartableServer:
 
 
 @contextmanager
-def restartable_server(directory: Path, patch: Any) -> Iterator[RestartableServer]:
-    valkey = Valkey(directory, durable=False)
-    with held(directory):
+def restartable_server(directory: Path) -> Iterator[RestartableServer]:
+    with held(directory), reserved_port() as port:
+        valkey = Valkey(directory, durable=False, port=port)
         try:
-            server = RestartableServer(valkey)
-            patch.setattr("plinth.testing.valkey.free_port", lambda: server.port)
-            yield server
+            yield RestartableServer(valkey, port)
         finally:
             valkey.process.stop()

@@ -76,8 +76,8 @@ class Load:
 
 
 @pytest.fixture
-async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RestartableServer]:
-    with restartable_server(tmp_path, monkeypatch) as server:
+async def server(tmp_path: Path) -> AsyncIterator[RestartableServer]:
+    with restartable_server(tmp_path) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from httpx import AsyncClient, HTTPError
 
 from plinth.testing.environment import child_environment
-from plinth.testing.network import free_port
+from plinth.testing.network import reserved_port
 
 
 @asynccontextmanager
@@ -21,7 +21,7 @@ async def two_workers(
     async with AsyncExitStack() as stack:
         clients = []
         for number in (1, 2):
-            port = free_port()
+            port = stack.enter_context(reserved_port())
             argv = [sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}", "--no-access-log"]
             log = stack.enter_context((directory / f"{number}.log").open("wb"))
             stack.callback(print_log, Path(log.name))

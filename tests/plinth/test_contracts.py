@@ -16,6 +16,7 @@ from tests.plinth.library_rules import findings
 
 PAGE = (ROOT / "plinth/README.md").read_text()
 MOST_NAMES = 60
+MOST_LINES = 200
 CAPABILITIES = sorted(
     path.parent.name for path in (ROOT / "plinth").glob("*/__init__.py") if path.parent.name != "testing"
 )
@@ -61,6 +62,12 @@ def test_every_name_has_a_meaning_and_an_example(name: str) -> None:
 
 def test_there_are_not_too_many_names() -> None:
     assert sum(len(documented(f"plinth.{name}")) for name in [*CAPABILITIES, *MODULES]) <= MOST_NAMES
+
+
+def test_no_module_is_too_long() -> None:
+    modules = [path for folder in ("app", "plinth") for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 def test_libraries_are_used_as_documented() -> None:

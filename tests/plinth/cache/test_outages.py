@@ -24,8 +24,8 @@ ANSWERS = Tag("answers")
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RestartableServer]:
-    with restartable_server(tmp_path, monkeypatch) as server:
+def server(tmp_path: Path) -> Iterator[RestartableServer]:
+    with restartable_server(tmp_path) as server:
         yield server
 
 

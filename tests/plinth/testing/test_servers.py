@@ -1,6 +1,7 @@
 """Embedded PostgreSQL and Valkey: they start, stay apart, and are never two on one directory."""
 
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import redis
 import plinth.testing.postgres
 import plinth.testing.valkey
 from plinth.testing.locks import SetupError
+from plinth.testing.network import LOOPBACK, reserved_port
 from plinth.testing.servers import running
 from tests.tools.support import query, running_in
 
@@ -69,6 +71,17 @@ def test_two_directories_have_servers_of_their_own(tmp_path: Path) -> None:
         with redis.Redis.from_url(one.redis_url) as cache, redis.Redis.from_url(two.redis_url) as other:
             cache.set("only_here", 1)
             assert other.get("only_here") is None
+
+
+def test_a_reserved_port_is_for_servers_that_come_and_go() -> None:
+    """Other programs are refused in between, where the system can do that."""
+    with reserved_port() as port:
+        for _ in range(2):
+            with socket.create_server((LOOPBACK, port)):
+                pass
+            refused = pytest.raises(OSError, match="in use") if sys.platform == "linux" else nullcontext()
+            with refused, socket.socket() as other:
+                other.bind((LOOPBACK, port))
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,7 +227,8 @@ def test_frames_are_complete_wherever_the_stream_is_split(
 ) -> None:
     whole = b"".join(frames)
     cuts = data.draw(st.lists(st.integers(0, len(whole)), max_size=len(whole)).map(sorted))
-    stream, found = bytearray(), []
+    stream = bytearray()
+    found: list[bytes] = []
     for start, end in pairwise([0, *cuts, len(whole)]):
         stream += whole[start:end]
         found += cut(stream, end_of_frame)
