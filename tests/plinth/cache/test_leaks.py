@@ -4,7 +4,8 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
-from datetime import date
+from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from itertools import combinations, permutations
 from typing import Annotated, Any, Literal
@@ -448,6 +449,8 @@ SPELLINGS: list[tuple[Any, list[str]]] = [
     (int | str, ["7", "07", "+7", "x"]),
     (int | float, ["7", "7.0", "7.5", "+7"]),
     (str | None, ["a", "None", "null"]),
+    (Decimal, ["1.5", "1.50", "+1.5", "15e-1", "1", "1.0", "1E+3", "NaN"]),
+    (datetime, [f"2026-11-28T{each}" for each in ("12:00:00Z", "12:00:00+00:00", "14:00:00+02:00", "12:00:00", "12:00Z")]),
 ]  # fmt: skip
 VALUE = Tag("value:{value}")
 
