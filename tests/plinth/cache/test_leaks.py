@@ -450,7 +450,7 @@ SPELLINGS: list[tuple[Any, list[str]]] = [
     (int | float, ["7", "7.0", "7.5", "+7"]),
     (str | None, ["a", "None", "null"]),
     (Decimal, ["1.5", "1.50", "+1.5", "15e-1", "1", "1.0", "1E+3", "NaN"]),
-    (datetime, [f"2026-11-28T{each}" for each in ("12:00:00Z", "12:00:00+00:00", "14:00:00+02:00", "12:00:00", "12:00Z")]),
+    (datetime, [f"2026-11-28T{at}" for at in ("12:00:00Z", "12:00:00+00:00", "14:00:00+02:00", "12:00:00")]),
 ]  # fmt: skip
 VALUE = Tag("value:{value}")
 
