@@ -109,6 +109,8 @@ class InvalidationBus:
             self._unpublished.add(names)
             self._disconnect()
             raise
+        # Again: a read that was sent meanwhile may have been answered before Redis had deleted them.
+        self.generations.forget(names)
 
     def _distrust(self, error: BaseException) -> None:
         if self.trusted:

@@ -128,6 +128,24 @@ async def test_a_lost_connection_loses_no_entry_that_is_still_current(settings: 
         assert store.peek(KEY, NAMES)
 
 
+async def test_a_read_that_overtakes_an_invalidation_restores_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent after the process forgot the generation, and answered before Redis deleted that."""
+    async with running_bus(settings, f"test-{uuid4()}") as bus:
+        store = SharedStore(Memory(max_entries=10, max_bytes=100_000), bus)
+        known = await tokens(store)
+        write(store, b"old", known)
+
+        async def publish(names: object) -> None:
+            bus.generations.observe(NAMES, known, bus.generations.change_count)
+            assert store.peek(KEY, NAMES)
+
+        monkeypatch.setattr(bus, "_publish", publish)  # and its message is not back yet
+        await store.invalidate(("products",))
+        assert store.peek(KEY, NAMES) is None
+
+
 SHAPES: dict[str, Callable[[int], tuple[str, tuple[str, ...], bytes]]] = {
     "tiny": lambda n: (f"k{n}", (f"t{n}",), b"1"),
     "many names": lambda n: (f"k{n}", tuple(f"tag {n} {each}" for each in range(20)), b"1"),
