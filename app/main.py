@@ -42,7 +42,9 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
     async with (
         open_database(settings.database, settings.app.name) as database,
         open_redis(settings.redis) as redis,
-        open_cache(settings.cache, redis, settings.redis.timeout_seconds) as cache,
+        open_cache(
+            settings.cache, redis, settings.redis.timeout_seconds, listens=database.replica is not None
+        ) as cache,
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
@@ -62,8 +64,8 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
         # Outside of the errors, so that a browser may read those.
         yield cors(settings.cors)
     yield Middleware(HeadMiddleware)
-    # Without Redis, a worker does not receive the invalidations of the others.
-    cached = settings.cache.responses and (settings.redis.url is not None or settings.workers == 1)
+    # Without Redis, a process receives no invalidations of others, and cannot know whether there are any.
+    cached = settings.cache.responses == "memory" or (settings.cache.responses and settings.redis.url is not None)
     if cached or not settings.production:
         yield Middleware(
             ResponseCacheMiddleware,
@@ -105,9 +107,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.require_if_match = settings.http.require_if_match
     for router in ROUTERS:
         app.include_router(router)
-    cached_routes.add_all_of(app)
     if settings.docs_enabled:
         add_docs(app)
+    cached_routes.add_all_of(app)
     return app
 
 

@@ -84,7 +84,9 @@ def measure(bed: Testbed, subjects: Sequence[Subject], rounds: int, seconds: int
         for subject in subjects if number % 2 else reversed(subjects):
             name, scenario = subject.name, subject.scenario
             results[name].append(measure_slice(subject.server, lines[name], seconds))
-            if scenario.writes:
+            if scenario.fresh:
+                write_lines(bed, scenario, random, seconds, name)
+            elif scenario.writes:
                 bed.execute(*REMOVE_CREATED)
                 # New lines in the same file: a request still in progress may create a product after the removal.
                 write_lines(bed, scenario, random, seconds, name)
@@ -111,10 +113,10 @@ def measure_at_once(bed: Testbed, subjects: Sequence[Subject], rounds: int, seco
 def write_lines(bed: Testbed, scenario: Scenario, random: Random, seconds: int, name: str = "") -> Path:
     """Write a file of so many requests that no server starts over and creates the same product twice.
 
-    Reads are the same for every server; writes never repeat.
+    Reads are the same for every server, unless the scenario wants fresh ones; writes never repeat.
     """
     path = bed.directory / f"{scenario.name} {name}.lines"
-    source = random if scenario.writes else Random(2026)
+    source = random if scenario.writes or scenario.fresh else Random(2026)
     path.write_text("\n".join(scenario.lines(source, bed.products, 10_000 * seconds)) + "\n")
     return path
 

@@ -32,6 +32,8 @@ class Scenario:
     ahead: float | None = None
     """Target: CPU per request of the usual template is at least this many times that of the app."""
     writes: bool = False
+    fresh: bool = False
+    """Whether each round sends other requests than those before it."""
 
 
 def _ping(_random: Random, _products: int, count: int) -> Iterator[str]:

@@ -1,10 +1,11 @@
-"""Read-through caching: a value is loaded once, by one process for all, and again after each invalidation."""
+"""Read-through caching: a process loads a value once for all who wait for it, and again after each invalidation."""
 
 import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 from functools import lru_cache
 from time import time
@@ -14,7 +15,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from plinth.cache.generations import newest
-from plinth.cache.store import Entry, Lookup, Store
+from plinth.cache.stores import Entry, MemoryStore, Names
 from plinth.cache.tags import Tag, names_of
 from plinth.database.replica import must_see
 
@@ -22,34 +23,50 @@ log = logging.getLogger(__name__)
 
 ValueT = TypeVar("ValueT")
 
-CLAIM_SECONDS = 5.0
-"""How long other processes wait for the one that loads a key."""
-POLL_SECONDS = 0.02
+MIN_LOAD_SECONDS, MAX_LOAD_SECONDS = 1.0, 10.0
+"""A load that takes longer is not stored in Redis: its generations have expired there."""
 JITTER = 0.1
 
 
 class Loaded(NamedTuple):
-    value: bytes
+    packed: bytes
     ttl: float
-    """Seconds; a value with 0 is not stored."""
+    """Seconds; a value with 0 is not stored, and goes to those who wait for it."""
+    value: Any = None
+    """What `parse` would make of the packed bytes, where that is known."""
 
 
-Load: TypeAlias = Callable[[], Awaitable[Loaded]]
+Load: TypeAlias = Callable[["asyncio.Future[Any]"], Awaitable[Loaded]]
+"""May set an exception on the future, to release all who wait for it before it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """How the values of a key are cached."""
+
+    key: str
+    names: Names
+    parse: Callable[[bytes], Any]
+    """Makes what is kept in memory of the packed bytes. Raises ValueError for foreign ones."""
+    load_seconds: float
+    """How long generations are kept in Redis for a load, since what it finds may not be stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
     """A load in progress, joined by every caller until the next invalidation."""
 
-    task: "asyncio.Task[bytes]"
-    version: Hashable
+    result: "asyncio.Future[Any]"
+    version: int
 
 
 class Cache:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._flights: dict[str, _Flight] = {}
-        self._tasks: set[asyncio.Task[bytes]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.urls = store.memory.urls
+        """Of the response cache: what it found out about a URL, so that a hit needs neither routing nor parsing."""
 
     async def remember(
         self,
@@ -69,26 +86,39 @@ class Cache:
         """
         adapter, version = _schema(schema)
 
-        async def dump() -> Loaded:
+        async def dump(_: "asyncio.Future[Any]") -> Loaded:
             value = await load()
             return Loaded(adapter.dump_json(value), missing_ttl if value is None else ttl)
 
-        value = await self.fetch(f"{version}:{key}", (key, *names_of(tags)), dump, adapter.validate_json)
-        return cast(ValueT, value)
+        def checked(packed: bytes) -> bytes:
+            adapter.validate_json(packed)
+            return packed
 
-    async def fetch(self, key: str, names: Sequence[str], load: Load, parse: Callable[[bytes], ValueT]) -> ValueT:
-        """As `remember`, for bytes. A stored value for which `parse` raises ValueError is loaded again."""
-        hit = _parsed(self._store.peek(key, names), parse)
-        if hit is not None:
-            return hit[1]
-        return parse(await asyncio.shield(self._flight(key, names, load, parse)))
+        caching = Caching(f"{version}:{key}", (key, *names_of(tags)), checked, load_seconds(ttl, missing_ttl))
+        packed = self.peek(caching)
+        if packed is None:
+            packed = await self.fetch(caching, dump)
+        return cast(ValueT, adapter.validate_json(packed))  # for each caller an object of its own
+
+    def peek(self, caching: Caching) -> Any:
+        """What is kept in memory; None where that is nothing."""
+        entry = self._store.peek(caching.key, caching.names)
+        return entry.value if entry else None
+
+    async def fetch(self, caching: Caching, load: Load, context: Context | None = None) -> Any:
+        """What Redis has, or what `load` returns, as it is kept in memory. The load runs in the context."""
+        version = self._store.version(caching.names)
+        flight = self._flights.get(caching.key)
+        if flight is None or flight.version != version:
+            flight = self._start(caching, load, version, context)
+        return await asyncio.shield(flight.result)
 
     async def invalidate(self, *names: Tag | str) -> None:
         """After this returns, nothing is served that was loaded before the call with these tags, or under these keys.
 
         Raises TypeError for a tag that lacks a value.
         """
-        await self._store.invalidate([name if isinstance(name, str) else name.name for name in names])
+        await self._store.invalidate(tuple([name if isinstance(name, str) else name.name for name in names]))
 
     def last_invalidation_at(self) -> float:
         """Unix time in seconds at which an invalidation was last received; now, while none can be received."""
@@ -100,72 +130,64 @@ class Cache:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _flight(
-        self, key: str, names: Sequence[str], load: Load, parse: Callable[[bytes], object]
-    ) -> "asyncio.Task[bytes]":
-        """Single-flight per process. A load that began before an invalidation is not joined after it."""
-        version = self._store.version(names)
-        flight = self._flights.get(key)
-        if flight is None or flight.version != version:
-            task = self._start(self._read_or_load(key, names, load, parse))
-            self._flights[key] = flight = _Flight(task, version)
-            task.add_done_callback(lambda _: self._flights.pop(key) if self._flights.get(key) is flight else None)
-        return flight.task
-
-    def _start(self, work: Coroutine[Any, Any, bytes]) -> "asyncio.Task[bytes]":
-        """Run a load in a task of its own, so that a cancelled caller does not cancel it for the others."""
-        task = asyncio.create_task(work)
+    def _start(self, caching: Caching, load: Load, version: int, context: Context | None) -> _Flight:
+        """Load in a task of its own, so that a cancelled caller does not cancel it for the others."""
+        flight = _Flight(asyncio.get_running_loop().create_future(), version)
+        self._flights[caching.key] = flight
+        # Mark the exception as retrieved: callers receive it, and asyncio need not log it where all were cancelled.
+        flight.result.add_done_callback(lambda result: result.cancelled() or result.exception())
+        task = asyncio.create_task(self._fly(caching, load, flight), context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # Mark the exception as retrieved: callers receive it, and asyncio need not log it where all were cancelled.
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return task
+        return flight
 
-    async def _read_or_load(
-        self, key: str, names: Sequence[str], load: Load, parse: Callable[[bytes], object]
-    ) -> bytes:
-        found = await self._store.read(key, names)
-        hit = _parsed(found.entry, parse)
-        return await self._load(key, names, found, load) if hit is None else hit[0]
-
-    async def _load(self, key: str, names: Sequence[str], found: Lookup, load: Load) -> bytes:
-        """Single-flight across processes: one claims the key and loads, the others poll for what it stores.
-
-        `found.entry` is the unusable entry that is being replaced, if there is one.
-        """
-        unusable, give_up_at = found.entry, time() + CLAIM_SECONDS
-        while (claim := await self._store.claim(key, found.tokens, CLAIM_SECONDS)) is None and time() < give_up_at:
-            await asyncio.sleep(POLL_SECONDS)
-            found = await self._store.read(key, names)
-            if found.entry and found.entry != unusable:
-                return found.entry.value
+    async def _fly(self, caching: Caching, load: Load, flight: _Flight) -> None:
+        result = flight.result
         try:
-            # Another process may have stored the value and released its claim between our read and our claim.
-            found = await self._store.read(key, names)
-            if found.entry and found.entry != unusable:
-                return found.entry.value
-            # A value read from a lagging replica would be stored as current under generations from after the write.
-            must_see.set(newest(found.tokens) if found.tokens else None)
-            loaded = await load()
-            if loaded.ttl > 0 and found.tokens is not None:
-                # Jitter: values that were loaded together do not all expire together.
-                expires_at = time() + loaded.ttl * random.uniform(1 - JITTER, 1)
-                await self._store.write(key, Entry(loaded.value, found.tokens, expires_at))
-            return loaded.value
+            value = await self._read_or_load(caching, load, result)
+            if not result.done():
+                result.set_result(value)
+        except asyncio.CancelledError:
+            result.cancel()
+            raise
+        except Exception as error:
+            if not result.done():
+                result.set_exception(error)
         finally:
-            if claim is not None:
-                await self._store.release(claim)
+            if self._flights.get(caching.key) is flight:
+                del self._flights[caching.key]
+
+    async def _read_or_load(self, caching: Caching, load: Load, result: "asyncio.Future[Any]") -> Any:
+        key, names = caching.key, caching.names
+        found = await self._store.read(key, names, caching.load_seconds)
+        if found.packed is not None and found.tokens is not None and found.expires_at > time():
+            try:
+                value = caching.parse(found.packed)
+            except ValueError:
+                log.warning("A cached value cannot be parsed; it is loaded again")
+            else:
+                size = _size(value, found.packed)
+                self._store.keep(key, Entry(value, names, found.tokens, found.expires_at, size))
+                return value
+        # A value read from a lagging replica would be stored as current under generations from after the write.
+        must_see.set(newest(found.tokens) if found.tokens else None)
+        packed, ttl, value = await load(result)
+        value = caching.parse(packed) if value is None else value
+        if ttl > 0 and found.tokens is not None:
+            # Jitter: values that were loaded together do not all expire together.
+            expires_at = time() + ttl * random.uniform(1 - JITTER, 1)
+            self._store.write(key, Entry(value, names, found.tokens, expires_at, _size(value, packed)), packed)
+        return value
 
 
-def _parsed(entry: Entry | None, parse: Callable[[bytes], ValueT]) -> tuple[bytes, ValueT] | None:
-    """The stored bytes and their value; None for an entry that has expired or cannot be parsed."""
-    if entry is None or entry.expires_at <= time():
-        return None
-    try:
-        return entry.value, parse(entry.value)
-    except ValueError:
-        log.warning("A cached value cannot be parsed; it is loaded again")
-        return None
+def _size(value: Any, packed: bytes) -> int:
+    """The bytes that a value takes in memory, which for some kinds is more than as it is packed."""
+    return int(getattr(value, "bytes", len(packed)))
+
+
+def load_seconds(ttl: float, missing_ttl: float) -> float:
+    """How long generations are kept for a load: no longer than what is found least is cached."""
+    return min(max(MIN_LOAD_SECONDS, min(ttl, missing_ttl or ttl)), MAX_LOAD_SECONDS)
 
 
 @lru_cache(maxsize=1000)

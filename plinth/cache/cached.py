@@ -1,20 +1,25 @@
-"""Cached responses, a 200 with its bytes or a 404: how they are packed for the store, and how they are sent."""
+"""Cached responses: how they are packed for the store, and how they are sent.
+
+A 200 is stored with its bytes, a 404 without. A 5xx is packed for those who wait for the same load, and not stored.
+"""
 
 import zlib
 from dataclasses import dataclass
 from time import time
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from plinth.http import problem
 from plinth.http.compression import accepts_gzip, compressible
 from plinth.http.conditional import Headers, conditions_of, gzip_etag, is_unchanged, kept_by_304
 from plinth.http.problems import MEDIA_TYPE
+from plinth.telemetry.context import request_id
 
+_BYTES_PER_HEADER = 250
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 _PROBLEM_MEMBERS = {"type", "title", "status", "detail", "request_id"}
+_HEADERS_OF_404: Headers = [(b"cache-control", b"no-cache"), (b"content-type", MEDIA_TYPE.encode())]
 
 
 class Variant:
@@ -29,75 +34,100 @@ class Variant:
         self.by_name = dict(headers)
 
 
-@dataclass(slots=True)
 class CachedResponse:
-    plain: Variant
-    gzip: Variant | None
-    created_at: float
-    """Unix time in seconds."""
+    __slots__ = ("created_at", "gzip", "gzip_level", "plain", "status")
+
+    def __init__(self, status: int, headers: Headers, body: bytes, gzip_level: int, created_at: float) -> None:
+        """`gzip_level` is 0 for what is not compressed, `created_at` Unix time in seconds."""
+        self.status = status
+        self.plain = Variant(headers, body)
+        self.gzip: Variant | None = None
+        self.gzip_level = gzip_level
+        self.created_at = created_at
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory at most: the compressed body is made when the first client accepts it."""
+        headers = sum(len(name) + len(value) + _BYTES_PER_HEADER for name, value in self.plain.headers)
+        return 2 * headers + len(self.plain.body) * (2 if self.gzip_level else 1)
 
     async def send(self, extra_headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the variant that the client accepts, or 304 if the client has it."""
-        variant = self.gzip if self.gzip and accepts_gzip(_accept_encoding(scope)) else self.plain
+        variant = self._gzip() if self.gzip_level and accepts_gzip(_accept_encoding(scope)) else self.plain
+        status, headers, body = self.status, variant.headers, variant.body
         conditions = conditions_of(scope)
-        if conditions and is_unchanged(conditions, variant.by_name):
+        if conditions and status == 200 and is_unchanged(conditions, variant.by_name):
             status, headers, body = 304, variant.headers_of_304, b""
-        else:
-            status, headers, body = 200, variant.headers, variant.body
         await send({"type": "http.response.start", "status": status, "headers": [*headers, *extra_headers]})
         await send({"type": "http.response.body", "body": body})
+
+    def _gzip(self) -> Variant:
+        """Compressed once, for the first client that accepts it."""
+        if self.gzip is None:
+            headers = self.plain.headers[:-1]
+            with_etag = [(name, gzip_etag(value) if name == b"etag" else value) for name, value in headers]
+            zipped = zlib.compress(self.plain.body, self.gzip_level, _GZIP_FORMAT)
+            self.gzip = Variant([*with_etag, (b"content-encoding", b"gzip")], zipped)
+        return self.gzip
 
 
 @dataclass(slots=True)
 class CachedNotFound:
-    """A 404. Its body is built for each request, since it contains the request id."""
+    """A 404. Its body contains the id of the request that it answers."""
 
-    detail: str
+    status: ClassVar[int] = 404
+    before: str
+    after: str
+    """The body, without the request id between the two."""
     created_at: float
     """Unix time in seconds."""
 
     async def send(self, extra_headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        response = problem(404, self.detail, headers={"Cache-Control": "no-cache"})
-        response.raw_headers += extra_headers
-        await response(scope, receive, send)
+        body = f"{self.before}{request_id.get()}{self.after}".encode()
+        headers = [*_HEADERS_OF_404, (b"content-length", b"%d" % len(body)), *extra_headers]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
-def pack(headers: Headers, body: bytes, gzip_level: int, gzip_minimum_bytes: int) -> bytes:
-    """Pack a 200 for the store. It is compressed here, once; `gzip_level` 0 is never."""
+def build(status: int, headers: Headers, body: bytes, gzip_level: int, gzip_minimum_bytes: int) -> CachedResponse:
+    """Make a response that can be cached; `gzip_level` 0 is never compressed."""
     by_name = dict(headers)
     may_gzip = bool(gzip_level) and compressible(by_name.get(b"content-type", b""))
     may_gzip = may_gzip and b"content-encoding" not in by_name
-    zipped = zlib.compress(body, gzip_level, _GZIP_FORMAT) if may_gzip and len(body) >= gzip_minimum_bytes else b""
     stored = [header for header in headers if header[0] != b"content-length"]
     if may_gzip and not any(name == b"vary" and b"accept-encoding" in value.lower() for name, value in headers):
         stored.append((b"vary", b"Accept-Encoding"))
-    texts = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in stored]
-    return orjson.dumps([texts, time(), len(body)]) + b"\n" + body + zipped
+    level = gzip_level if may_gzip and len(body) >= gzip_minimum_bytes else 0
+    return CachedResponse(status, stored, body, level, time())
 
 
-def pack_not_found(headers: Headers, body: bytes) -> bytes | None:
-    """Pack a 404 for the store; None unless `problem` can build the same body from its detail."""
+def pack(response: CachedResponse | CachedNotFound) -> bytes:
+    if isinstance(response, CachedNotFound):
+        return orjson.dumps([response.before, response.created_at, response.after])
+    texts = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in response.plain.headers[:-1]]
+    return orjson.dumps([texts, response.created_at, response.gzip_level]) + b"\n" + response.plain.body
+
+
+def build_not_found(headers: Headers, body: bytes) -> CachedNotFound | None:
+    """Make a 404 that can be cached; None for one that is more than the problem that `NotFoundError` becomes."""
     if dict(headers).get(b"content-type") != MEDIA_TYPE.encode():
         return None
-    document = orjson.loads(body)
-    return orjson.dumps([document["detail"], time()]) if document.keys() == _PROBLEM_MEMBERS else None
+    id = str(request_id.get())
+    before, found, after = body.decode().rpartition(id)
+    known = found and id not in before and orjson.loads(body).keys() == _PROBLEM_MEMBERS
+    return CachedNotFound(before, after, time()) if known else None
 
 
 def unpack(packed: bytes) -> CachedResponse | CachedNotFound:
-    """Raises ValueError for bytes that neither `pack` nor `pack_not_found` wrote."""
-    head, _, rest = packed.partition(b"\n")
+    """Raises ValueError for bytes that `pack` did not write."""
+    head, _, body = packed.partition(b"\n")
     try:
-        content, created_at, *lengths = orjson.loads(head)
-        if not lengths:
-            return CachedNotFound(content + "", float(created_at))
-        headers, (length,) = _raw(content), lengths
-        plain, gzip = Variant(headers, rest[:length]), None
-        if rest[length:]:
-            with_etag = [(name, gzip_etag(value) if name == b"etag" else value) for name, value in headers]
-            gzip = Variant([*with_etag, (b"content-encoding", b"gzip")], rest[length:])
+        content, created_at, more = orjson.loads(head)
+        if isinstance(content, str):
+            return CachedNotFound(content, more + "", float(created_at))
+        return CachedResponse(200, _raw(content), body, int(more), float(created_at))
     except (TypeError, AttributeError) as error:
         raise ValueError("These bytes are not a packed response") from error
-    return CachedResponse(plain, gzip, float(created_at))
 
 
 def _raw(headers: Any) -> Headers:

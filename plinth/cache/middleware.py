@@ -1,26 +1,15 @@
 """The response cache: serves public GETs from their cached bytes, before routing and dependencies."""
 
-import asyncio
-from functools import lru_cache
+from contextlib import suppress
 from time import time
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plinth.cache import cached
-from plinth.cache.cache import Cache, Loaded
-from plinth.cache.routes import BYPASS, CachedRoutes, Rule
-from plinth.http.conditional import Headers, comparing
-
-# Removed from the request of a load, since its response is served to every client.
-_CLIENT_HEADERS = frozenset(
-    {b"accept-encoding", b"authorization", b"cookie", b"if-match", b"if-modified-since", b"if-none-match", b"range"}
-)
-_MAX_UNPACKED = 500
-"""Responses that are kept as they are sent, beside the packed bytes in the store."""
-
-
-class _NotShareable(Exception):  # noqa: N818 - not an error
-    """The response may be sent to one client only."""
+from plinth.cache.cache import Cache
+from plinth.cache.capture import Load, Unshareable, context_for_everyone, scope_for_everyone
+from plinth.cache.routes import CachedRoutes, Hit
+from plinth.http.conditional import Headers
 
 
 class ResponseCacheMiddleware:
@@ -46,91 +35,70 @@ class ResponseCacheMiddleware:
         self.gzip = gzip_level, gzip_minimum_bytes
         self.enabled = enabled
         self.debug_header = debug_header
-        self.unpack = lru_cache(maxsize=_MAX_UNPACKED)(cached.unpack)
+        self._state: dict[str, Any] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match = self.routes.match(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if match is None:
-            await self.app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            # What the lifespan opens. In `request.state`, middleware may have put something of the caller beside it.
+            self._state = scope.get("state")
+        is_get = scope["type"] == "http" and scope["method"] == "GET" and scope.get("app") is self.routes.app
+        cache: Cache | None = scope.get("state", {}).get("cache") if is_get else None
+        is_cached, hit = self._find(scope, cache) if cache else (False, None)
+        if hit is None or cache is None or not self.enabled or scope["app"].dependency_overrides:
+            await self.app(scope, receive, self._bypassing(send) if is_cached else send)
             return
-        bypassing_send = _adding_bypass(send) if self.debug_header else send
-        if match is BYPASS or not self.enabled:
-            await self.app(scope, receive, bypassing_send)
-            return
-        cache: Cache = scope["state"]["cache"]
-        captured: list[Message] = []
-        loads = 0
-
-        async def load() -> Loaded:
-            nonlocal loads
-            loads += 1
-            return await self._load(scope, match.rule, captured)
-
-        try:
-            response = await cache.fetch(match.key, match.names, load, self.unpack)
-        except _NotShareable:
-            if not captured:  # another request's load, whose response is not for this client, or a stream
-                await self.app(scope, receive, bypassing_send)
-            comparing_send = comparing(scope, bypassing_send)
-            for message in captured:
-                await comparing_send(message)
+        response, was = cache.peek(hit.caching), b"hit"
+        if response is None:
+            load = Load(self.app, scope_for_everyone(hit, scope, self._state or {"cache": cache}), hit, self.gzip)
+            try:
+                response = await cache.fetch(hit.caching, load, context_for_everyone())
+            except Unshareable as unshareable:
+                self._forget(unshareable, cache, hit)
+                if load.is_stream:
+                    await load.relay(self._bypassing(send))
+                else:
+                    await self.app(scope, receive, self._bypassing(send))
+                return
+            except BaseException:
+                load.abandon()
+                raise
+            was = b"miss" if load.ran else was
+        if response.status >= 500:
+            await response.send([], scope, receive, self._bypassing(send))
             return
         extra_headers: Headers = [(b"age", b"%d" % max(0, int(time() - response.created_at)))]
         if self.debug_header:
-            extra_headers.append((b"x-cache", b"miss" if loads else b"hit"))
+            extra_headers.append((b"x-cache", was))
         await response.send(extra_headers, scope, receive, send)
 
-    async def _load(self, scope: Scope, rule: Rule, captured: list[Message]) -> Loaded:
-        """Run the app for a request without the client's headers. Raises _NotShareable, with what was `captured`."""
-        headers = [header for header in scope["headers"] if header[0] not in _CLIENT_HEADERS]
-        capture = _Capture(captured, rule)
-        try:
-            await self.app({**scope, "headers": headers, "state": dict(scope["state"])}, _no_message, capture.send)
-        except OSError:
-            if not capture.is_stream:
-                raise
-        if capture.is_stream:
-            captured.clear()
-        if capture.is_stream or not capture.is_shareable or len(captured) != 2:
-            raise _NotShareable
-        headers, body = [*captured[0]["headers"]], captured[1].get("body", b"")
-        if captured[0]["status"] == 200:
-            return Loaded(cached.pack(headers, body, *self.gzip), rule.ttl)
-        packed = cached.pack_not_found(headers, body)
-        if packed is None:
-            raise _NotShareable
-        return Loaded(packed, rule.missing_ttl)
+    def _find(self, scope: Scope, cache: Cache) -> tuple[bool, Hit | None]:
+        """Whether a cached route answers the request, and how it is cached, if it is."""
+        if self.routes.have_changed():
+            cache.urls.clear()
+        url = scope.get("root_path", ""), scope["path"], scope["query_string"]
+        hit: Hit | None = cache.urls.get(url)
+        if hit is not None:
+            return True, hit
+        match = self.routes.match(scope)
+        if match is None:
+            return False, None
+        if match[1] is not None:
+            with suppress(ValueError):  # larger than all that URLs may take
+                cache.urls[url] = match[1]
+        return True, match[1]
 
+    def _forget(self, unshareable: Unshareable, cache: Cache, hit: Hit) -> None:
+        if unshareable.reason:
+            self.routes.mark_unshareable(hit.route, unshareable.reason)
+            cache.urls.clear()
 
-class _Capture:
-    def __init__(self, messages: list[Message], rule: Rule) -> None:
-        self.messages = messages
-        self.statuses = {200, 404} if rule.missing_ttl else {200}
-        self.is_shareable = False
-        self.is_stream = False
+    def _bypassing(self, send: Send) -> Send:
+        if not self.debug_header:
+            return send
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = dict(message["headers"])
-            cache_control = headers.get(b"cache-control", b"")
-            private = b"set-cookie" in headers or b"private" in cache_control or b"no-store" in cache_control
-            self.is_shareable = message["status"] in self.statuses and not private
-        elif message.get("more_body") or message["type"] != "http.response.body":
-            self.is_stream = True
-            raise OSError("Streams are not cached")  # ends the stream, as the disconnect of a client does
-        self.messages.append(message)
+        async def bypassing_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"x-cache", b"bypass")]}
+            await send(message)
 
-
-async def _no_message() -> Message:
-    """The `receive` of a load: a GET has no body, and no client that could disconnect."""
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-def _adding_bypass(send: Send) -> Send:
-    async def bypassing_send(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"x-cache", b"bypass")]
-        await send(message)
-
-    return bypassing_send
+        return bypassing_send

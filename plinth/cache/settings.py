@@ -1,6 +1,6 @@
 """Settings of Redis and of the cache: `REDIS_URL` is `settings.redis.url`, and so on."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -21,7 +21,10 @@ class RedisSettings(BaseModel):
 
 
 class CacheSettings(BaseModel):
-    responses: bool = Field(True, description="Cache the responses of routes with `@cached_response`.")
+    responses: Literal["memory"] | bool = Field(
+        True,
+        description="Cache responses in Redis; `memory`: also without it, where one process alone uses the database.",
+    )
     namespace: str = Field(
         "",  # plinth.settings derives it from the name of the service
         description="Prefix of all keys in Redis; services that share one need their own. Unset: APP_NAME.",

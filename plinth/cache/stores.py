@@ -1,195 +1,169 @@
-"""The stores: the memory of this process, Redis for all processes, and Redis with memory in front of it."""
+"""Where cached values are kept: in the memory of this process, and in Redis for all processes."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from time import time
+from typing import Any, TypeAlias
 
-from cachetools import LRUCache, TLRUCache
+import orjson
+from cachetools import LRUCache
 
-from plinth.cache.bus import EPOCH, GENERATION_SECONDS, InvalidationBus
-from plinth.cache.generations import Tokens, new_token
-from plinth.cache.store import Entry, Lookup, pack, unpack
+from plinth.cache import scripts
+from plinth.cache.bus import InvalidationBus
+from plinth.cache.generations import Generations, Tokens, new_token
 
-_OVERHEAD_BYTES = 500
-"""Approximate size of an entry in memory beside its value."""
-_NAMES_PER_ENTRY = 4
-_NO_CLAIM = ""
-# Returns the tokens that the names have; a name without one gets the given one. NX: another process may be quicker.
-_CREATE_MISSING = """
-local current = {}
-for place, key in ipairs(KEYS) do
-    current[place] = redis.call('SET', key, ARGV[1 + place], 'NX', 'GET', 'EX', ARGV[1]) or ARGV[1 + place]
-end
-return current
-"""
-# Deletes a claim only for its holder: it may have expired, and another process may hold the key now.
-_RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
+Names: TypeAlias = tuple[str, ...]
+
+_BYTES_PER_ENTRY = 1500
+_BYTES_PER_TOKEN = 250
+
+
+@dataclass(slots=True)
+class Entry:
+    value: Any
+    """As it is used, which need not be as it is packed."""
+    names: Names
+    tokens: Tokens
+    """The generations of its names from before the value was loaded."""
+    expires_at: float
+    """Unix time in seconds."""
+    bytes: int
+    """What it takes in memory, its key and its names included."""
+    valid_at_change: int = -1
+    """The change of the generations at which its tokens were last found to be current."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    packed: bytes | None
+    expires_at: float
+    tokens: Tokens | None
+    """The current generations, to be stored with the value that is loaded next; None while Redis is unavailable."""
 
 
 class Memory:
-    """An LRU bounded by entries and by bytes. Expired entries are removed first."""
+    """The memory of one process for entries, for the names that they depend on, and for the URLs that lead to them.
+
+    Each has a share of `max_bytes`, in which the least recently used makes room for the next.
+    """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
-        minimum = max_bytes // max_entries  # a smaller entry counts as this many bytes, which bounds the number as well
-
-        def size(entry: Entry) -> int:
-            return max(minimum, len(entry.value) + _OVERHEAD_BYTES)
-
-        self._entries: TLRUCache[str, Entry] = TLRUCache(
-            max_bytes, ttu=lambda _key, entry, _now: entry.expires_at, timer=time, getsizeof=size
-        )
-        self.max_names = _NAMES_PER_ENTRY * max_entries
-
-    def get(self, key: str) -> Entry | None:
-        return self._entries.get(key)
-
-    def put(self, key: str, entry: Entry) -> None:
-        try:
-            self._entries[key] = entry
-        except ValueError:  # larger than the whole memory
-            self._entries.pop(key, None)
+        share = max_bytes * 3 // 4
+        least = share // max_entries  # a smaller entry counts as this many bytes, which bounds the number as well
+        self.entries: LRUCache[str, Entry] = LRUCache(share, getsizeof=lambda entry: max(least, entry.bytes))
+        self.urls: LRUCache[Any, Any] = LRUCache(max_bytes // 8, getsizeof=lambda match: match.bytes)
+        self.max_name_bytes = max_bytes // 8
 
 
 class MemoryStore:
     """The store of a process without Redis. It receives no invalidations from other processes."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        # An evicted name gets another token when it is used next, so its entries are no longer served.
-        self._tokens: LRUCache[str, str] = LRUCache(memory.max_names)
+    def __init__(self, memory: Memory, generations: Generations | None = None, *, keeps: bool = True) -> None:
+        """Without `keeps`, nothing is stored."""
+        self.memory = memory
+        self.generations = generations or Generations(memory.max_name_bytes)
+        self._keeps = keeps
 
-    def peek(self, key: str, names: Sequence[str]) -> Entry | None:
-        entry = self._memory.get(key)
-        return entry if entry and self._are_current(entry.tokens, names) else None
+    @property
+    def trusted(self) -> bool:
+        return self._keeps
 
-    def version(self, names: Sequence[str]) -> Hashable:
-        return tuple(self._token(name) for name in names)
+    def peek(self, key: str, names: Names) -> Entry | None:
+        """The entry in memory, if the generations of the names are still those that it carries."""
+        entry = self.memory.entries.get(key)
+        if entry is None or not self.trusted or entry.expires_at <= time():
+            return None
+        change = self.generations.change_count
+        if entry.valid_at_change != change or entry.names != names:
+            if entry.names != names or entry.tokens != self.generations.get(names):
+                return None
+            entry.valid_at_change = change
+        return entry
 
-    async def read(self, key: str, names: Sequence[str]) -> Lookup:
-        return Lookup(self.peek(key, names), {name: self._token(name) for name in names})
+    async def read(self, key: str, names: Names, load_seconds: float) -> Lookup:
+        """As `peek`, from Redis, with the generations for a load of so many seconds. Never raises."""
+        self.generations.create(names)
+        return Lookup(None, 0.0, self.generations.get(names))
 
-    async def write(self, key: str, entry: Entry) -> None:
-        if self._are_current(entry.tokens, entry.tokens):
-            self._memory.put(key, entry)
+    def write(self, key: str, entry: Entry, packed: bytes) -> None:
+        """Keep an entry, unless one of its generations has changed. Does not wait for Redis."""
+        self.keep(key, entry)
 
-    async def invalidate(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._tokens[name] = new_token()
+    def keep(self, key: str, entry: Entry) -> None:
+        """As `write`, in memory alone."""
+        entry.bytes += _BYTES_PER_ENTRY + 2 * len(key) + sum(_BYTES_PER_TOKEN + 2 * len(name) for name in entry.names)
+        if not self._keeps or entry.tokens != self.generations.get(entry.names):
+            return
+        try:
+            self.memory.entries[key] = entry
+        except ValueError:  # larger than the whole memory
+            self.memory.entries.pop(key, None)
 
-    async def claim(self, key: str, tokens: Tokens | None, seconds: float) -> str | None:
-        return key  # no other process shares this store
+    async def invalidate(self, names: Names) -> None:
+        """After this returns, no value that was loaded before the call is served."""
+        self.generations.forget(names)
 
-    async def release(self, claim: str) -> None:
-        pass
+    def version(self, names: Names) -> int:
+        """A number that grows with each invalidation of one of the names that this process has received."""
+        return self.generations.last_change(names)
 
     def last_invalidation_at(self) -> float:
+        """Unix time in seconds at which an invalidation was last received; now, while none can be received."""
         return 0.0
 
-    def _are_current(self, tokens: Tokens, names: Iterable[str]) -> bool:
-        return tokens == {name: self._tokens.get(name) for name in names}
 
-    def _token(self, name: str) -> str:
-        token = self._tokens.get(name)
-        if token is None:
-            token = self._tokens[name] = new_token()
-        return token
-
-
-class RedisStore:
-    """A store for all processes. A lookup and an invalidation take one round trip each."""
-
-    def __init__(self, bus: InvalidationBus) -> None:
-        self._bus = bus
-
-    def peek(self, key: str, names: Sequence[str]) -> Entry | None:
-        return None
-
-    def version(self, names: Sequence[str]) -> Hashable:
-        return self._bus.generations.last_change(_with_epoch(names))
-
-    async def read(self, key: str, names: Sequence[str]) -> Lookup:
-        sent_at_change = self._bus.generations.change_count
-        all_names = _with_epoch(names)
-        keys = [self._bus.generation_key(name) for name in all_names]
-        reply = await self._bus.execute("MGET", self._key("entry", key), *keys)
-        if reply is None:
-            return Lookup(None, None)
-        packed, *found = reply
-        current = await self._create_missing(keys) if None in found else found
-        if current is None or not self._bus.trusted:  # the connection was lost meanwhile
-            return Lookup(None, None)
-        tokens = {name: token.decode("latin-1") for name, token in zip(all_names, current, strict=True)}
-        self._bus.generations.observe(tokens, sent_at_change)
-        entry = unpack(packed) if packed else None
-        return Lookup(entry if entry and entry.tokens == tokens else None, tokens)
-
-    async def write(self, key: str, entry: Entry) -> None:
-        milliseconds = int((entry.expires_at - time()) * 1000)
-        if milliseconds > 0 and not self._bus.generations.are_outdated(entry.tokens):
-            await self._bus.execute("SET", self._key("entry", key), pack(entry), "PX", milliseconds)
-
-    async def invalidate(self, names: Sequence[str]) -> None:
-        await self._bus.invalidate(_with_epoch(names)[1:])
-
-    async def claim(self, key: str, tokens: Tokens | None, seconds: float) -> str | None:
-        if tokens is None:
-            return _NO_CLAIM  # Redis is unavailable, so each process loads for itself
-        place = self._key("claim", ".".join([*tokens.values(), key]))
-        holder_token, milliseconds = new_token(), int(seconds * 1000)
-        holder = await self._bus.execute("SET", place, holder_token, "NX", "GET", "PX", milliseconds)
-        return f"{holder_token} {place}" if holder is None else None
-
-    async def release(self, claim: str) -> None:
-        holder_token, _, place = claim.partition(" ")
-        if place:  # if this fails, the claim expires
-            await self._bus.execute("EVAL", _RELEASE, 1, place, holder_token)
-
-    def last_invalidation_at(self) -> float:
-        return self._bus.generations.changed_at if self._bus.trusted else time()
-
-    def _key(self, kind: str, key: str) -> str:
-        return f"{self._bus.namespace}:{kind}:{key}"
-
-    async def _create_missing(self, keys: list[str]) -> list[bytes] | None:
-        tokens = [new_token() for _ in keys]
-        arguments = len(keys), *keys, GENERATION_SECONDS, *tokens
-        current: list[bytes] | None = await self._bus.execute("EVAL", _CREATE_MISSING, *arguments)
-        return current
-
-
-class TwoLevelStore(RedisStore):
+class SharedStore(MemoryStore):
     """Redis with memory in front of it. A hit in memory needs no round trip, since the bus delivers invalidations."""
 
     def __init__(self, memory: Memory, bus: InvalidationBus) -> None:
-        super().__init__(bus)
-        self._memory = memory
-        # The entries that were found valid, for which names, at which change: still valid until the next change.
-        self._valid: dict[str, tuple[Entry, Sequence[str], int]] = {}
+        super().__init__(memory, bus.generations)
+        self._bus = bus
 
-    def peek(self, key: str, names: Sequence[str]) -> Entry | None:
-        entry = self._memory.get(key)
-        if entry is None or not self._bus.trusted:
-            return None
-        generations = self._bus.generations
-        valid = entry, names, generations.change_count
-        if self._valid.get(key) != valid:
-            if entry.tokens != generations.get(_with_epoch(names)):
-                return None
-            if len(self._valid) >= self._memory.max_names:
-                self._valid.clear()
-            self._valid[key] = valid
-        return entry
+    @property
+    def trusted(self) -> bool:
+        return self._bus.trusted
 
-    async def read(self, key: str, names: Sequence[str]) -> Lookup:
-        found = await super().read(key, names)
-        if found.entry:
-            self._memory.put(key, found.entry)
-        return found
+    async def read(self, key: str, names: Names, load_seconds: float) -> Lookup:
+        self._bus.caches = True
+        sent_at_change = self.generations.change_count
+        keys = self._keys(key, names)
+        arguments = new_token(), self._bus.run, int(load_seconds * 1000)
+        reply = await self._bus.execute("EVAL", scripts.READ, len(keys), *keys, *arguments)
+        if reply is None or not self._bus.trusted:  # the connection was lost meanwhile
+            return Lookup(None, 0.0, None)
+        tokens = tuple([token.decode("latin-1") for token in reply[1:]])
+        self.generations.observe(names, tokens, sent_at_change)
+        found = unpack(reply[0]) if reply[0] else None
+        if found is None or found[0] != [*names] or found[1] != [*tokens]:
+            return Lookup(None, 0.0, tokens)
+        return Lookup(found[3], found[2], tokens)
 
-    async def write(self, key: str, entry: Entry) -> None:
-        self._memory.put(key, entry)
-        await super().write(key, entry)
+    def write(self, key: str, entry: Entry, packed: bytes) -> None:
+        super().write(key, entry, packed)
+        milliseconds = int((entry.expires_at - time()) * 1000)
+        if milliseconds > 0:
+            keys = self._keys(key, entry.names)
+            value = pack(entry, packed)
+            self._bus.post("EVAL", scripts.STORE, len(keys), *keys, value, milliseconds, *entry.tokens)
+
+    async def invalidate(self, names: Names) -> None:
+        await self._bus.invalidate(names)
+
+    def last_invalidation_at(self) -> float:
+        return self.generations.changed_at if self._bus.trusted else time()
+
+    def _keys(self, key: str, names: Names) -> list[str]:
+        return [self._bus.keys.entry(key), *self._bus.keys.generations(names)]
 
 
-def _with_epoch(names: Sequence[str]) -> list[str]:
-    """The names, prefixed so that none is equal to the epoch's, and the epoch."""
-    return [EPOCH, *[f"name:{name}" for name in names]]
+def pack(entry: Entry, value: bytes) -> bytes:
+    return orjson.dumps([entry.names, entry.tokens, entry.expires_at]) + b"\n" + value
+
+
+def unpack(packed: bytes) -> tuple[list[str], list[str], float, bytes] | None:
+    """The names, the tokens, the end and the value; None for bytes that `pack` did not write."""
+    head, _, value = packed.partition(b"\n")
+    try:
+        names, tokens, expires_at = orjson.loads(head)
+        return [*names], [*tokens], float(expires_at), value
+    except (ValueError, TypeError):
+        return None

@@ -3,11 +3,16 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
 from inspect import Parameter, Signature
 from typing import Protocol
 from urllib.parse import quote
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_MAX_DIGITS = 400
+"""Of a number that is written out: any float has fewer, and a client's `1E+999999999` is not expanded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +20,9 @@ class Tag:
     """A name under which cached values are invalidated together.
 
     `PRODUCTS = Tag("products")` is used as it is. `PRODUCT = Tag("product:{id}")` has a parameter and is called to fill
-    it in: `PRODUCT(5)`, or `PRODUCT(id=5)`. Values are percent-encoded, so a `:` or `/` in one cannot be mistaken for
-    one of the pattern.
+    it in: `PRODUCT(5)`, or `PRODUCT(id=5)`. Equal values make one tag: `5`, `5.0` and `Decimal("5.00")`, an enum member
+    and its value, one instant in two time zones. Values are percent-encoded, so a `:` or `/` in one cannot be mistaken
+    for one of the pattern.
     """
 
     pattern: str
@@ -44,8 +50,13 @@ class Tag:
             arguments = signature.bind(*values, **named).arguments
         except TypeError as error:
             raise TypeError(f"{self!r}: {error}.") from None
-        quoted = {name: quote(str(value), safe="") for name, value in arguments.items()}
-        return Tag(self.pattern.format_map(quoted))
+        return Tag(self.fill({name: canonical(value) for name, value in arguments.items()}))
+
+    def fill(self, texts: dict[str, str]) -> str:
+        """The name for parameters in their canonical text."""
+        if "{" not in self.pattern:
+            return self.pattern
+        return _PARAMETER.sub(lambda match: quote(texts[match[1]], safe=""), self.pattern)
 
     def __repr__(self) -> str:
         return f"Tag({self.pattern!r})"
@@ -57,6 +68,22 @@ class Invalidate(Protocol):
     def __call__(self, *tags: Tag) -> None: ...
 
 
+def canonical(value: object) -> str:
+    """The one text for all values that are equal, whichever of them a request or a service names."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        value = Decimal(repr(value))
+    if isinstance(value, Decimal):
+        return _digits(value)
+    if isinstance(value, datetime):
+        at = value.astimezone(UTC) if value.tzinfo else value
+        return at.isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
 def names_of(tags: Iterable[Tag]) -> tuple[str, ...]:
     """The names of the tags. Raises TypeError for one that lacks a value, and for anything but a tag."""
     return tuple([expect_tag(tag).name for tag in tags])
@@ -66,3 +93,10 @@ def expect_tag(value: object) -> Tag:
     if not isinstance(value, Tag):
         raise TypeError(f"Expected a Tag, not {value!r}: declare Tag({value!r}) once and use that.")
     return value
+
+
+def _digits(number: Decimal) -> str:
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_DIGITS:
+        return str(number)
+    text = format(number, "f") if number else "0"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -15,6 +15,8 @@ from plinth.http.conditional import gzip_etag
 
 _COMPRESSIBLE = {b"application/" + name for name in (b"javascript", b"json", b"jsonl", b"x-ndjson", b"xml", b"yaml")}
 _UNTOUCHED_STATUSES = frozenset({204, 206, 304})
+_MAX_KNOWN = 200
+"""Bytes of a header whose meaning is kept."""
 _WEIGHT = re.compile(r"\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*")
 
 
@@ -77,13 +79,18 @@ def may_be_compressed(status: int, headers: Mapping[bytes, bytes]) -> bool:
     return compressible(headers.get(b"content-type", b""))
 
 
-# Clients send few distinct values; the size bounds what hostile ones can make us keep.
-@lru_cache(maxsize=64)
 def accepts_gzip(accept_encoding: bytes) -> bool:
     """Return whether `Accept-Encoding` allows gzip and does not prefer the identity coding (RFC 9110 §12.5.3).
 
     An empty or missing header does not allow it.
     """
+    # Clients send few distinct values; both bounds are on what hostile ones can make us keep.
+    known = _accepts_gzip if len(accept_encoding) <= _MAX_KNOWN else _accepts_gzip.__wrapped__
+    return known(accept_encoding)
+
+
+@lru_cache(maxsize=64)
+def _accepts_gzip(accept_encoding: bytes) -> bool:
     weights: dict[str, float] = {}
     for member in accept_encoding.decode("latin-1").lower().split(","):
         coding, weighted, parameter = member.partition(";")
@@ -93,9 +100,14 @@ def accepts_gzip(accept_encoding: bytes) -> bool:
     return gzip_weight > 0 and gzip_weight >= weights.get("identity", 0.0)
 
 
-@lru_cache(maxsize=64)
 def compressible(content_type: bytes) -> bool:
     """Return whether bodies of this Content-Type are worth compressing. Event streams are not: events must not wait."""
+    known = _compressible if len(content_type) <= _MAX_KNOWN else _compressible.__wrapped__
+    return known(content_type)
+
+
+@lru_cache(maxsize=64)
+def _compressible(content_type: bytes) -> bool:
     media_type = content_type.partition(b";")[0].strip().lower()
     if media_type == b"text/event-stream":
         return False

@@ -11,7 +11,7 @@ from asyncpg import Connection
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import MetaData
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -32,9 +32,19 @@ class Service:
 
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncIterator[Service]:
-    """Run the app's lifespan around the block."""
-    async with app.router.lifespan_context(app) as state:
-        yield Service(app, state or {})
+    """Run the app's lifespan around the block, through its middleware, as a server does."""
+    state: dict[str, Any] = {}
+    received, sent = asyncio.Queue[Message](), asyncio.Queue[Message]()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+    task = asyncio.create_task(app(scope, received.get, sent.put))
+    await received.put({"type": "lifespan.startup"})
+    if (await sent.get())["type"] != "lifespan.startup.complete":
+        await task  # raises what it has failed with
+    try:
+        yield Service(app, state)
+    finally:
+        await received.put({"type": "lifespan.shutdown"})
+        await task
 
 
 @asynccontextmanager

@@ -95,10 +95,21 @@ async def test_production_does_not_tell_where_an_answer_is_from(settings: Settin
     assert "Age" in answers[1].headers
 
 
-@pytest.mark.parametrize(("workers", "cached"), [(1, True), (2, False)])
-async def test_workers_without_redis_cache_no_responses(settings: Settings, workers: int, cached: bool) -> None:
-    alone = {"redis": settings.redis.model_copy(update={"url": None}), "web_concurrency": workers}
+@pytest.mark.parametrize(("responses", "cached"), [("memory", True), (True, False)])
+async def test_without_redis_nothing_is_kept_unless_asked_for(
+    settings: Settings, wire: WirePostgres, responses: bool | str, cached: bool
+) -> None:
+    alone = {
+        "redis": settings.redis.model_copy(update={"url": None}),
+        "cache": settings.cache.model_copy(update={"responses": responses}),
+        "database": settings.database.model_copy(update={"url": wire.through(settings.database.url)}),
+        "web_concurrency": 1,  # one worker does not know of other instances
+    }
     async with serve(create_app(settings.model_copy(update=alone))) as service, service.client() as client:
+        await client.get("/api/products/facets")
+        with wire.counting() as count:
+            await client.get("/api/products/facets")
+        assert (count.round_trips == 0) is cached
         answers = [await client.get("/api/categories") for _ in range(2)]
         has = {"If-None-Match": answers[0].headers["ETag"]}
         unchanged = await client.get("/api/categories", headers=has)

@@ -1,5 +1,6 @@
 """Caches whose connections to Redis a test can break."""
 
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,11 +8,12 @@ from typing import Any, Literal
 
 from plinth.cache import Cache, CacheSettings, RedisSettings, open_cache, open_redis
 from plinth.cache.bus import InvalidationBus
-from plinth.cache.stores import RedisStore
+from plinth.cache.stores import SharedStore
 from plinth.testing.wire import End, WireRedis
 from tests.faults.redis_server import wait_until
 
 PONG = b"+PONG\r\n"
+_RUN_ID = re.compile(rb"run_id:[0-9a-f]{40}")
 
 
 @asynccontextmanager
@@ -27,7 +29,7 @@ async def trusting_cache(url: str, timeout_seconds: float = 0.1, **settings: Any
 
 
 def bus_of(cache: Cache) -> InvalidationBus:
-    assert isinstance(cache._store, RedisStore)
+    assert isinstance(cache._store, SharedStore)
     return cache._store._bus
 
 
@@ -43,6 +45,10 @@ class FaultyWire(WireRedis):
         self.replies_to_pass = -1
         """How many replies, heartbeats apart, pass before the following are held back; negative for all."""
         self.holds_messages = False
+        self.run_id = b""
+        """What takes the place of that of the server."""
+        self.packets = 0
+        """How many have arrived from clients."""
         self.activity = 0
         """Counts what arrives from either side."""
         self.held: list[tuple[End, bytes]] = []
@@ -64,6 +70,10 @@ class FaultyWire(WireRedis):
         for end in self._open_ends:
             end.transport.pause_reading()
 
+    def resume_clients(self) -> None:
+        for end in self._open_ends:
+            end.transport.resume_reading()
+
     def restore(self) -> None:
         self.refuses, self.drops, self.replies_to_pass, self.holds_messages = False, "", -1, False
         for end in self._half_open:  # what it has dropped cannot be delivered
@@ -81,6 +91,7 @@ class FaultyWire(WireRedis):
             await super()._relay(accepted)
 
     def _sent(self, client: End, data: bytes) -> bytes:
+        self.packets += 1
         return b"" if self._dropped(client) else super()._sent(client, data)
 
     def _read(self, client: End, frame: bytes) -> bytes:
@@ -93,6 +104,8 @@ class FaultyWire(WireRedis):
         if self._dropped(server.peer):
             return b""
         self.activity += 1
+        if self.run_id:
+            data = _RUN_ID.sub(b"run_id:" + self.run_id, data)
         if server.peer in self._subscribers:
             holds = self.holds_messages
         else:

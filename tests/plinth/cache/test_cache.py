@@ -4,22 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import time
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
 
 import plinth.cache.cache
+import plinth.cache.stores
 from plinth.cache import Cache, Tag, open_cache, open_redis
 from plinth.cache.bus import MAX_CONCURRENT_COMMANDS
-from plinth.cache.cache import Loaded
-from plinth.cache.store import Entry, Store
-from plinth.cache.stores import Memory, MemoryStore, RedisStore
+from plinth.cache.cache import Caching, Loaded
+from plinth.cache.stores import Entry, Memory, MemoryStore, SharedStore
 from plinth.settings import Settings
 from tests.faults.redis_server import wait_until
 from tests.plinth.cache.conftest import running_bus
-from tests.plinth.cache.support import FaultyWire, trusting_cache
 
 ANSWERS = Tag("answers")
 
@@ -60,7 +58,8 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal passed
         passed += seconds
 
-    monkeypatch.setattr(plinth.cache.cache, "time", lambda: time() + passed)
+    for module in (plinth.cache.cache, plinth.cache.stores):
+        monkeypatch.setattr(module, "time", lambda: time() + passed)
     return pass_time
 
 
@@ -99,13 +98,10 @@ async def test_a_load_that_began_before_an_invalidation_is_for_earlier_callers_o
     assert await get(cache, load) == 2
 
 
-async def test_no_process_waits_for_a_load_that_began_before_an_invalidation(
-    settings: Settings, load: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plinth.cache.cache, "CLAIM_SECONDS", 600)
+async def test_no_process_waits_for_a_load_that_began_before_an_invalidation(settings: Settings, load: Loader) -> None:
     namespace = f"test-{uuid4()}"
     async with asyncio.timeout(20), running_bus(settings, namespace) as one, running_bus(settings, namespace) as other:
-        a, b = Cache(RedisStore(one)), Cache(RedisStore(other))
+        a, b = (Cache(SharedStore(Memory(100, 2**20), bus)) for bus in (one, other))
         load.go_on.clear()
         early = asyncio.create_task(get(a, load))
         await load.begun.wait()
@@ -115,42 +111,14 @@ async def test_no_process_waits_for_a_load_that_began_before_an_invalidation(
             assert await get(reader, load) == value
         go_on.set()
         assert await early == 1
+        [key] = b._store.memory.entries
+
+        async def is_stored() -> bool:
+            return (await b._store.read(key, ("answer",), 10)).packed == b"4"
+
+        await wait_until(is_stored)
         assert [await get(cache, load) for cache in (a, b)] == [4, 4]  # the late value has not replaced the newer one
         assert load.calls == 4
-
-
-@pytest.mark.parametrize(("claims_for", "waits_for"), [(0.1, 600), (600, 0.1)])
-async def test_a_load_that_hangs_delays_other_processes_for_a_bounded_time(
-    settings: Settings, load: Loader, monkeypatch: pytest.MonkeyPatch, claims_for: float, waits_for: float
-) -> None:
-    namespace = f"test-{uuid4()}"
-    async with asyncio.timeout(20), running_bus(settings, namespace) as one, running_bus(settings, namespace) as other:
-        monkeypatch.setattr(plinth.cache.cache, "CLAIM_SECONDS", claims_for)
-        load.go_on.clear()
-        hanging = asyncio.create_task(get(Cache(RedisStore(one)), load))
-        await load.begun.wait()
-        monkeypatch.setattr(plinth.cache.cache, "CLAIM_SECONDS", waits_for)
-        go_on = load.let_others_pass()
-        b = Cache(RedisStore(other))
-        assert await asyncio.gather(*(get(b, load) for _ in range(10))) == [2] * 10
-        go_on.set()
-        assert await hanging == 1
-
-
-async def test_a_process_reads_again_once_it_holds_the_claim(redis_url: str, load: Loader) -> None:
-    address, namespace = urlsplit(redis_url), f"test-{uuid4()}"
-    async with (
-        FaultyWire(address.hostname or "", address.port or 6379) as wire,
-        trusting_cache(redis_url, 5, namespace=namespace) as a,
-        trusting_cache(wire.through(redis_url), 5, namespace=namespace) as b,
-    ):
-        wire.replies_to_pass = 0
-        late = asyncio.create_task(get(b, load))  # finds nothing, and its reply is held back
-        await wait_until(lambda: bool(wire.held))
-        assert await get(a, load) == 1
-        wire.restore()
-        assert await late == 1
-        assert load.calls == 1
 
 
 async def test_a_value_is_loaded_again_when_it_has_expired(
@@ -164,30 +132,26 @@ async def test_a_value_is_loaded_again_when_it_has_expired(
 
 
 async def test_values_loaded_together_expire_at_different_times(
-    cache: Cache, store: Store, monkeypatch: pytest.MonkeyPatch
+    cache: Cache, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys, now = [f"int:{number}" for number in range(20)], time()
+    all_caching, now = [Caching(f"{number}", ("all",), int, 10) for number in range(20)], time()
     monkeypatch.setattr(plinth.cache.cache, "time", lambda: now)
-    for key in keys:
-        await cache.fetch(key, [key], lambda: _loaded(b"1"), int)
-    ends = {entry.expires_at for key in keys if (entry := (await store.read(key, [key])).entry)}
-    assert len(ends) == len(keys)
+    for caching in all_caching:
+        await cache.fetch(caching, lambda _: _loaded(b"1"))
+    ends = {entry.expires_at for each in all_caching if (entry := store.peek(each.key, each.names))}
+    assert len(ends) == len(all_caching)
     assert now + 54 <= min(ends) < max(ends) <= now + 60
 
 
-async def test_an_exception_is_raised_for_all_callers_and_not_cached(
-    cache: Cache, load: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_exception_is_raised_for_all_callers_and_not_cached(cache: Cache, load: Loader) -> None:
     async def fail() -> int:
         await load()
         raise LookupError
 
-    monkeypatch.setattr(plinth.cache.cache, "CLAIM_SECONDS", 600)
     errors = await asyncio.gather(*(get(cache, fail) for _ in range(10)), return_exceptions=True)
     assert [type(error) for error in errors] == [LookupError] * 10
     assert load.calls == 1
-    async with asyncio.timeout(10):  # its claim was released
-        assert await get(cache, load) == 2
+    assert await get(cache, load) == 2
 
 
 async def test_a_cancelled_caller_does_not_cancel_the_load_of_the_others(cache: Cache, load: Loader) -> None:
@@ -239,15 +203,15 @@ async def test_a_changed_schema_does_not_read_older_values(cache: Cache) -> None
     assert await get(cache, before, schema=Before) == Before(name="old")
 
 
-async def test_a_value_that_cannot_be_parsed_is_loaded_again(cache: Cache, store: Store) -> None:
-    async def read(value: bytes) -> int:
-        return await cache.fetch("answer", ["answer"], lambda: _loaded(value), int)
-
-    found = await store.read("answer", ["answer"])
-    assert found.tokens is not None
-    await store.write("answer", Entry(b"no number", found.tokens, time() + 60))
-    assert await read(b"1") == 1
-    assert await read(b"2") == 1
+async def test_a_value_in_redis_that_cannot_be_parsed_is_loaded_again(settings: Settings) -> None:
+    async with running_bus(settings, f"test-{uuid4()}") as bus:
+        one, other = (SharedStore(Memory(100, 2**20), bus) for _ in range(2))
+        found = await one.read("answer", ("answer",), 10)
+        assert found.tokens
+        one.write("answer", Entry(None, ("answer",), found.tokens, time() + 60, 0), b"no number")
+        caching, loads = Caching("answer", ("answer",), int, 10), iter([b"1", b"2"])
+        assert await Cache(other).fetch(caching, lambda _: _loaded(next(loads))) == 1
+        assert (await one.read("answer", ("answer",), 10)).packed == b"1"
 
 
 async def _loaded(value: bytes) -> Loaded:
@@ -284,7 +248,7 @@ async def test_the_timeout_of_a_command_begins_when_it_is_sent(settings: Setting
         for _ in range(MAX_CONCURRENT_COMMANDS):
             await bus._slots.acquire()
         bus.timeout_seconds = 0.05
-        reading = asyncio.create_task(RedisStore(bus).read("answer", ["answer"]))
+        reading = asyncio.create_task(SharedStore(Memory(10, 10_000), bus).read("answer", ("answer",), 10))
         await asyncio.sleep(0.1)  # waits for a slot longer than Redis may take
         bus.timeout_seconds = 5
         for _ in range(MAX_CONCURRENT_COMMANDS):

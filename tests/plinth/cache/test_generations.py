@@ -7,63 +7,69 @@ from plinth.cache.generations import Generations
 
 @pytest.fixture
 def generations() -> Generations:
-    return Generations(max_names=2)
+    return Generations(max_bytes=1200)  # two names
 
 
-def test_an_announced_token_is_certain_once_it_has_been_published(generations: Generations) -> None:
-    generations.observe({"a": "0"}, generations.change_count)
-    generations.announce({"a": "2"})
+def test_tokens_are_known_until_their_name_is_invalidated(generations: Generations) -> None:
     assert generations.get(["a"]) is None
-    generations.apply({"a": "1"})  # another process's, published before ours
-    assert generations.get(["a"]) is None
-    generations.apply({"a": "2"})
-    assert generations.get(["a"]) == {"a": "2"}
-    generations.apply({"a": "3"})
-    assert generations.get(["a"]) == {"a": "3"}
+    generations.observe(["a", "b"], ("e", "1", "2"), generations.change_count)
+    assert generations.get(["a", "b"]) == ("e", "1", "2")
+    generations.forget(["a"])
+    assert (generations.get(["a"]), generations.get(["b"])) == (None, ("e", "2"))
+    generations.observe(["a"], ("e", "3"), generations.change_count)
+    assert generations.get(["a", "b"]) == ("e", "3", "2")
 
 
 def test_a_reply_that_is_older_than_a_change_is_ignored(generations: Generations) -> None:
     sent_at_change = generations.change_count
-    generations.apply({"a": "2"})
-    generations.observe({"a": "1", "b": "1"}, sent_at_change)
-    assert generations.get(["a", "b"]) == {"a": "2", "b": "1"}
-    generations.announce({"b": "2"})
-    generations.observe({"b": "1"}, generations.change_count)
-    assert generations.get(["b"]) is None
+    generations.forget(["a"])
+    generations.observe(["a", "b"], ("e", "1", "1"), sent_at_change)
+    assert (generations.get(["a"]), generations.get(["b"])) == (None, ("e", "1"))
+    sent_at_change = generations.change_count
     generations.clear()
-    assert generations.get(["a"]) is None
-    generations.observe({"a": "2"}, sent_at_change)
-    assert generations.get(["a"]) is None
+    generations.observe(["b"], ("e", "1"), sent_at_change)
+    assert generations.get(["b"]) is None
+
+
+def test_another_epoch_forgets_everything_and_the_changes_since_the_command_was_sent(generations: Generations) -> None:
+    generations.observe(["b"], ("e", "1"), generations.change_count)
+    sent_at_change = generations.change_count
+    generations.forget(["a"])
+    generations.observe(["a"], ("f", "1"), sent_at_change)
+    assert (generations.get(["a"]), generations.get(["b"])) == (None, None)
+    generations.observe(["b"], ("f", "2"), generations.change_count)
+    generations.observe_epoch("f")
+    assert generations.get(["b"]) == ("f", "2")
+    generations.observe_epoch(None)  # Redis has lost it
+    assert generations.get(["b"]) is None
+
+
+def test_a_name_whose_token_has_expired_in_redis_gets_the_new_one(generations: Generations) -> None:
+    generations.observe(["a"], ("e", "1"), generations.change_count)
+    before = generations.change_count
+    generations.observe(["a"], ("e", "2"), generations.change_count)
+    assert generations.get(["a"]) == ("e", "2")
+    assert generations.change_count > before  # what was found valid with the first is looked at again
 
 
 def test_the_last_change_never_decreases_even_for_evicted_names(generations: Generations) -> None:
     seen = [generations.last_change(["a", "b"])]
-
-    def has_increased() -> bool:
-        seen.append(generations.last_change(["a", "b"]))
-        return seen[-1] > seen[-2]
-
-    generations.announce({"a": "1"})
-    assert has_increased()
-    generations.apply({"a": "1"})
-    assert has_increased()
+    generations.forget(["a"])
+    seen.append(generations.last_change(["a", "b"]))
+    assert seen[1] > seen[0]
     for number in range(3):
-        generations.apply({f"other {number}": "1"})
-    assert generations.get(["a"]) is None
-    assert generations.last_change(["a", "b"]) >= seen[-1]
-    generations.observe({"a": "0"}, sent_at_change=seen[-2])  # a reply that is older than the evicted change
+        generations.forget([f"other {number}"])
+    assert generations.last_change(["a", "b"]) >= seen[1]
+    generations.observe(["a"], ("e", "0"), sent_at_change=seen[1] - 1)  # a reply that is older than the evicted change
     assert generations.get(["a"]) is None
     generations.clear()
-    assert has_increased()
+    assert generations.last_change([]) == generations.change_count
 
 
-def test_tokens_are_outdated_as_soon_as_others_are_announced(generations: Generations) -> None:
-    old = {"a": "1", "b": "1"}
-    assert not generations.are_outdated(old)
-    generations.observe(old, generations.change_count)
-    assert not generations.are_outdated(old)
-    generations.announce({"b": "2"})
-    assert generations.are_outdated(old)
-    assert not generations.are_outdated({"a": "1", "b": "2"})
-    generations.apply({"b": "2"})
-    assert generations.are_outdated(old)
+def test_a_name_that_is_larger_than_the_memory_is_never_certain(generations: Generations) -> None:
+    large = "a" * 1000
+    before = generations.change_count
+    generations.forget([large])
+    generations.observe([large], ("e", "1"), before)
+    assert generations.get([large]) is None
+    assert generations.last_change([large]) > before

@@ -3,6 +3,7 @@
 import gzip
 import os
 import threading
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from plinth.http import GZipMiddleware
-from plinth.http.compression import accepts_gzip
+from plinth.http.compression import accepts_gzip, compressible
 from tests.plinth.http.apps import answering, http_scope, messages, no_body
 
 TEXT = b'{"name": "thing"}' * 100
@@ -305,3 +306,13 @@ async def test_websockets_pass() -> None:
     send: Any = object()
     await GZipMiddleware(app)({"type": "websocket"}, no_body, send)
     assert received == [send]
+
+
+def test_nothing_is_kept_under_headers_whose_length_a_client_chose() -> None:
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(20):
+        assert accepts_gzip(b"gzip, %d" % number + b"x" * 100_000)
+        assert not compressible(b"image/%d" % number + b"x" * 100_000)
+    assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    tracemalloc.stop()

@@ -1,0 +1,61 @@
+"""What a miss costs on the wire to Redis, with the app's own middleware, and that nothing is waited for in vain."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from httpx import AsyncClient
+
+from app.main import create_app
+from app.settings import Settings
+from plinth.testing.client import serve
+from tests.faults.redis_server import wait_until
+from tests.plinth.cache.support import FaultyWire
+
+HEARTBEATS = {"PING", "GET"}
+
+
+@pytest.fixture
+async def wire(redis_url: str) -> AsyncIterator[FaultyWire]:
+    address = urlsplit(redis_url)
+    async with FaultyWire(address.hostname or "", address.port or 6379) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def client(settings: Settings, wire: FaultyWire) -> AsyncIterator[AsyncClient]:
+    changed = {
+        "redis": settings.redis.model_copy(update={"url": wire.through(settings.redis.url or "")}),
+        "cache": settings.cache.model_copy(update={"namespace": f"test-{uuid4()}"}),
+    }
+    async with serve(create_app(settings.model_copy(update=changed))) as service, service.client() as client:
+        yield client
+
+
+async def commands(wire: FaultyWire, client: AsyncClient, path: str) -> tuple[list[str], str]:
+    with wire.counting() as count:
+        answer = await client.get(path)
+        await asyncio.sleep(0.05)  # for what is sent after the response
+    return [each for each in count.commands if each not in HEARTBEATS], answer.headers["X-Cache"]
+
+
+@pytest.mark.parametrize("path", ["/api/products/999", "/api/categories", "/api/products?limit=5"])
+async def test_a_miss_takes_two_commands_and_a_hit_none(wire: FaultyWire, client: AsyncClient, path: str) -> None:
+    assert await commands(wire, client, path) == (["EVAL", "EVAL"], "miss")
+    assert await commands(wire, client, path) == ([], "hit")
+
+
+async def test_the_second_command_is_not_waited_for(wire: FaultyWire, client: AsyncClient) -> None:
+    wire.replies_to_pass = 1
+    async with asyncio.timeout(20):
+        assert (await client.get("/api/categories")).headers["X-Cache"] == "miss"
+        await wait_until(lambda: bool(wire.held))
+        assert (await client.get("/api/categories")).headers["X-Cache"] == "hit"
+    wire.restore()
+
+
+async def test_a_request_that_is_not_cached_takes_no_command(wire: FaultyWire, client: AsyncClient) -> None:
+    assert await commands(wire, client, "/api/products?junk=1") == ([], "bypass")
+    assert await commands(wire, client, "/api/products/007") == ([], "bypass")
