@@ -12,6 +12,22 @@ PREPARED_STATEMENTS = 500  # kept by each connection
 READ_ONLY = {"default_transaction_read_only": "on"}
 
 
+class Generation:
+    """The number of times that connections to a server were lost, which all pools of a process for it share.
+
+    A server that ends one connection has usually ended all of them, or is about to. So each loss begins a new
+    generation, and a connection of an earlier one is replaced before it is used again.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def lost(self, number: int) -> None:
+        """Record that a connection of generation `number` was lost."""
+        if number == self.number:  # otherwise it was lost together with those before it
+            self.number += 1
+
+
 def connection_options(settings: DatabaseSettings, application_name: str) -> dict[str, Any]:
     """Arguments of `asyncpg.connect()`, but for the address."""
     return {

@@ -84,7 +84,9 @@ def _may_pass(error: Exception) -> bool:
     """Whether the server is starting, restarting or full, or its name cannot be resolved yet."""
     if type(error) is ConnectionError or isinstance(error, (ssl.SSLError, asyncpg.ProtocolViolationError)):
         return False  # the first is asyncpg's, of a server without TLS
-    return isinstance(error, asyncpg.TooManyConnectionsError) or is_connection_lost(error)
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in {"08", "53", "57"}  # not connected, out of resources, starting or stopping
+    return is_connection_lost(error)
 
 
 async def _refuse_what_lacks_migrations(connection: asyncpg.Connection) -> None:

@@ -142,10 +142,11 @@ async def test_a_sku_that_is_taken_is_409(client: AsyncClient, product: dict[str
     assert await skus(client) == [product["sku"], "OTHER"]
 
 
-async def test_a_category_that_does_not_exist_is_409(client: AsyncClient, product: dict[str, Any]) -> None:
+async def test_a_category_that_does_not_exist_is_422(client: AsyncClient, product: dict[str, Any]) -> None:
     answer = await client.patch(f"/api/products/{product['id']}", json={"category_id": 99})
-    assert answer.status_code == 409
-    assert answer.json()["detail"] == "This category_id refers to something that does not exist."
+    assert answer.status_code == 422
+    detail = "This category_id refers to something that does not exist."
+    assert answer.json()["errors"] == [{"location": "body", "pointer": "#/category_id", "detail": detail}]
 
 
 @pytest.mark.usefixtures("catalogue")

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from plinth.database import Database, Query, Session, check_version, open_database
-from plinth.errors import ChangedError, ConflictError, UnavailableError
+from plinth.errors import ChangedError, ConflictError, InvalidError, OutcomeUnknownError, UnavailableError
 from plinth.settings import Settings
 from plinth.testing.wire import End, WirePostgres
 from tests.plinth.database.tables import Account, Thing
@@ -258,7 +258,7 @@ async def test_callbacks_run_where_the_connection_is_lost_during_commit(settings
 
     async with wired(settings, FaultyWire) as (wire, database):
         wire.cuts = 1
-        with pytest.raises(UnavailableError):
+        with pytest.raises(OutcomeUnknownError, match="may have been stored"):
             async with database.sessions.begin() as session:
                 await session.execute(thing("perhaps"))
                 session.after_commit(call)
@@ -273,7 +273,7 @@ async def test_callbacks_run_where_commit_is_not_answered(settings: Settings, th
         called.set()
 
     async with wired(settings, FaultyWire, statement_timeout_seconds=0.05) as (wire, database):
-        with pytest.raises(UnavailableError, match="cannot be reached"):
+        with pytest.raises(OutcomeUnknownError, match="may have been stored"):
             async with database.sessions.begin() as session:
                 await session.execute(thing("perhaps"))
                 session.after_commit(call)
@@ -348,9 +348,10 @@ async def test_a_duplicate_is_a_conflict_that_names_the_column(database: Databas
                 await pooled.driver_connection.execute("INSERT INTO things (label) VALUES ('same')")
 
 
-async def test_a_reference_to_nothing_is_a_conflict_that_names_the_column(database: Database) -> None:
-    with pytest.raises(ConflictError, match=r"^This parent_id refers to something that does not exist\.$"):
+async def test_a_reference_to_nothing_is_invalid_and_names_the_column(database: Database) -> None:
+    with pytest.raises(InvalidError, match=r"^This parent_id refers to something that does not exist\.$") as refused:
         await write(database, thing("orphan", parent_id=10**6))
+    assert (refused.value.field, refused.value.value) == ("parent_id", "1000000")
 
 
 async def test_deleting_what_is_referred_to_is_a_conflict(database: Database) -> None:
