@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 from sqlalchemy import ColumnElement, Integer, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from plinth.database.connections import PREPARED_STATEMENTS, Generation, connection_options
+from plinth.database.connections import PREPARED_STATEMENTS, Generation, driver_arguments
 from plinth.database.events import listen
 from plinth.database.query import Query
 from plinth.database.reads import Reads
@@ -44,7 +44,7 @@ class Database:
         self.pooled_connections = settings.pool_size + settings.read_pool_size + 1
         self.replica: Replica | None = None
         if settings.replica_url:
-            there = settings.model_copy(update={"url": settings.replica_url})
+            there = settings.model_copy(update={"url": settings.replica_url, "replica_url": None})
             probe = Reads(there, application_name, size=1)
             self.replica = Replica(self._probes, probe, settings.replica_lag_seconds)
             on_replica = Reads(there, application_name, settings.read_pool_size)
@@ -98,13 +98,13 @@ async def open_database(settings: DatabaseSettings, application_name: str) -> As
 
 def create_engine(settings: DatabaseSettings, application_name: str, generation: Generation) -> AsyncEngine:
     """An engine with a pool of fixed size: overflow connections would be opened and closed all the time under load."""
-    options = connection_options(settings, application_name)
+    options = driver_arguments(settings, application_name)
     if settings.prepared_statements:
         options["prepared_statement_cache_size"] = PREPARED_STATEMENTS
     else:
         options |= {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     engine = create_async_engine(
-        settings.url,
+        "postgresql+asyncpg://",
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_use_lifo=True,

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 from httpx import AsyncClient
+from pydantic import SecretStr
 from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
@@ -40,7 +41,7 @@ async def test_without_a_cache_it_is_ready(settings: Settings) -> None:
 
 
 async def test_without_the_cache_it_is_degraded_but_ready(settings: Settings) -> None:
-    away = settings.redis.model_copy(update={"url": f"redis://{NOWHERE}/0"})
+    away = settings.redis.model_copy(update={"url": SecretStr(f"redis://{NOWHERE}/0")})
     async with serve(create_app(settings.model_copy(update={"redis": away}))) as service, service.client() as client:
         answer = await client.get("/health/ready")
     assert answer.status_code == 200
@@ -49,7 +50,7 @@ async def test_without_the_cache_it_is_degraded_but_ready(settings: Settings) ->
 
 
 async def test_without_the_database_it_is_not_ready(settings: Settings) -> None:
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     wire = WirePostgres(server.host or "", server.port or 5432)
     async with AsyncExitStack() as stack:
         async with wire:

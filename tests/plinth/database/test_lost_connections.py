@@ -132,7 +132,7 @@ def make_app(database: Database) -> FastAPI:
 
 @asynccontextmanager
 async def broken(settings: Settings, **changed: Any) -> AsyncIterator[tuple[BreakingWire, AsyncClient]]:
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     async with BreakingWire(server.host or "", server.port or 5432) as wire:
         changed = {"url": wire.through(settings.database.url), "pool_size": 1, "read_pool_size": 1} | changed
         async with open_database(settings.database.model_copy(update=changed), "broken") as database:
@@ -153,7 +153,7 @@ async def send(client: AsyncClient, operation: str, label: str) -> Response:
     return await client.post(f"/{'write' if operation == 'connect' else operation}/{label}")
 
 
-@pytest.mark.parametrize(("side", "fault"), product(SIDES, FAULTS))
+@pytest.mark.parametrize(("side", "fault"), [*product(SIDES, FAULTS)])
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_a_fault_at_any_message_is_no_500_and_no_lie(
     breaking: tuple[BreakingWire, AsyncClient], onlooker: asyncpg.Connection, operation: str, side: str, fault: Fault

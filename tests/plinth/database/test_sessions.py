@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Integer, cast, delete, func, insert, literal, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -68,7 +69,7 @@ class FaultyWire(WirePostgres):
 @asynccontextmanager
 async def wired(settings: Settings, kind: type[WireT], **changed: Any) -> AsyncIterator[tuple[WireT, Database]]:
     """A database with a single connection for transactions."""
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     async with kind(server.host or "", server.port or 5432) as wire:
         changed = {"url": wire.through(settings.database.url), "pool_size": 1, "pool_timeout_seconds": 0.5} | changed
         async with open_database(settings.database.model_copy(update=changed), "wired") as database:
@@ -485,12 +486,13 @@ async def test_a_full_pool_is_unavailable(settings: Settings, things: None) -> N
 
 
 async def test_a_server_that_refuses_connections_is_unavailable(settings: Settings) -> None:
-    nowhere = settings.database.model_copy(update={"url": "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"})
+    nowhere = settings.database.model_copy(update={"url": SecretStr("postgresql://nobody@127.0.0.1:1/nothing")})
     async with open_database(nowhere, "nowhere") as database:
         with pytest.raises(UnavailableError, match="cannot be reached"):
             await write(database, ONE)
-    missing = make_url(settings.database.url).set(database="missing").render_as_string(hide_password=False)
-    async with open_database(settings.database.model_copy(update={"url": missing}), "missing") as database:
+    url = make_url(settings.database.url.get_secret_value()).set(database="missing")
+    missing = {"url": SecretStr(url.render_as_string(hide_password=False))}
+    async with open_database(settings.database.model_copy(update=missing), "missing") as database:
         with pytest.raises(UnavailableError, match="cannot be reached"):
             await write(database, ONE)
 
