@@ -4,6 +4,7 @@ Commands import what they need when they run, so that wrong settings are reporte
 """
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -17,8 +18,11 @@ import typer
 
 from plinth.errors import ConfigurationError, UnavailableError
 from plinth.settings import Settings
+from plinth.variables import unknown_variables
 
 __all__ = ["create_cli", "fail"]
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,9 +44,14 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
             fail(str(error))
 
     @cli.command()
-    def check(context: typer.Context) -> None:
-        """Wait for the database, and fail unless the service can start on it."""
+    def check(
+        context: typer.Context,
+        lenient: Annotated[bool, typer.Option(help="Only warn of unknown variables, as a start does.")] = False,
+    ) -> None:
+        """Wait for the database, and fail unless the service can start on it and knows all variables named like its."""
         _check_start(context.obj)
+        if not lenient and (unknown := unknown_variables(type(context.obj))):
+            fail("\n".join(unknown))
 
     @cli.command()
     def dev(context: typer.Context) -> None:
@@ -114,6 +123,11 @@ def _check_start(settings: Settings) -> None:
     from plinth.telemetry import configure_logging
 
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    for sentence in unknown_variables(type(settings)):
+        log.warning("%s", sentence)
+    for name, address in settings.database.addresses():
+        for parameter, reason in address.ignored.items():
+            log.warning("%s: `%s` is ignored: %s", name, parameter, reason)
     try:
         asyncio.run(check(settings.database))
     except StartupError as error:

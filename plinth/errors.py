@@ -6,6 +6,7 @@ AppError
 ├── ConflictError       the state of another resource forbids it (409)
 ├── ChangedError        the resource was modified since the client read it (412)
 └── UnavailableError    something that the service depends on cannot be reached; trying again may help (503)
+    └── OutcomeUnknownError     a change was sent and not confirmed; repeating it may make it twice (503)
 
 ConfigurationError      the settings cannot be used; the process does not start
 """
@@ -26,9 +27,11 @@ class AppError(Exception):
 
 
 class InvalidError(AppError):
-    def __init__(self, field: str, message: str) -> None:
+    """`value` tells apart the fields of this name in a request that has several, such as a list of items."""
+
+    def __init__(self, field: str, message: str, value: str | None = None) -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.value = field, value
 
 
 class NotFoundError(AppError):
@@ -47,6 +50,10 @@ class ChangedError(AppError):
 
 class UnavailableError(AppError):
     pass
+
+
+class OutcomeUnknownError(UnavailableError):
+    """Raised by plinth, where the answer to a COMMIT was lost."""
 
 
 class ConfigurationError(Exception):

@@ -8,27 +8,39 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Literal, Protocol, Self, TypeVar, runtime_checkable
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NestedSecretsSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingsError
 
 from plinth.cache.settings import CacheSettings, RedisSettings
-from plinth.database.settings import DatabaseSettings
+from plinth.database.settings import LOCAL_URL, DatabaseSettings
 from plinth.errors import ConfigurationError
 from plinth.http.settings import CorsSettings, HttpSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
+from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding
 
 __all__ = ["AppSettings", "Settings", "load_settings"]
 
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-change-me"  # noqa: S105 - refused in production
+NEW_KEY = "set it to the output of `openssl rand -hex 32`"
+HOST_NAME = re.compile(r"(?=.{1,253}$)(?![0-9.]+$)[A-Za-z0-9_]+([.-]+[A-Za-z0-9_]+)*")
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _host(host: str) -> str:
+    try:
+        ip_address(host)
+    except ValueError:
+        if not HOST_NAME.fullmatch(host):
+            raise ValueError("must be an address or a host's name, without a scheme and a port") from None
+    return host
 
 
 @runtime_checkable
@@ -40,12 +52,12 @@ class ProductionChecked(Protocol):
 
 class AppSettings(BaseModel):
     name: str = Field("Service", description="The service's name, in the API's title and in the logs.")
-    env: Literal["development", "test", "production"] = Field(
+    env: Annotated[Literal["development", "test", "production"], BeforeValidator(_lower)] = Field(
         "development", description="`production` refuses unsafe settings and hides the docs."
     )
     debug: bool = Field(False, description="Log at DEBUG, SQL statements included. Refused in production.")
-    secret_key: str = Field(
-        DEVELOPMENT_SECRET_KEY, repr=False, description="Signs what the service hands out; 32 bytes or more."
+    secret_key: SecretStr | None = Field(
+        None, description="Signs what the service hands out; 32 bytes or more. Needed where `signing_key` is used."
     )
 
     @property
@@ -54,12 +66,18 @@ class AppSettings(BaseModel):
         latin = unicodedata.normalize("NFKD", self.name.casefold()).encode("ascii", "ignore").decode()
         return re.sub(r"[^a-z0-9]+", "_", latin).strip("_") or "service"
 
+    @property
+    def signing_key(self) -> SecretStr:
+        """The secret key, for what signs with it: read it in `create_app`. Raises ConfigurationError in production."""
+        if self.secret_key is None and self.env == "production":
+            raise ConfigurationError(f"APP_SECRET_KEY: is missing; {NEW_KEY}")
+        return self.secret_key or SecretStr(DEVELOPMENT_SECRET_KEY)
+
     def production_faults(self) -> Iterator[str]:
         """What must not be so in production, a sentence each that begins with the variable."""
-        if self.secret_key == DEVELOPMENT_SECRET_KEY:
-            yield "APP_SECRET_KEY: is missing or the default; set it to the output of `openssl rand -hex 32`"
-        elif len(self.secret_key.encode()) < 32:
-            yield "APP_SECRET_KEY: is under 32 bytes; set it to the output of `openssl rand -hex 32`"
+        key = self.secret_key.get_secret_value() if self.secret_key else None
+        if key == DEVELOPMENT_SECRET_KEY or (key and len(key.encode()) < 32):
+            yield f"APP_SECRET_KEY: is under 32 bytes or the default; {NEW_KEY}"
         if self.debug:
             yield "APP_DEBUG: must be off in production"
 
@@ -74,11 +92,16 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         secrets_dir="/run/secrets",
         extra="ignore",
+        hide_input_in_errors=True,
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
+    host: Annotated[str, AfterValidator(_host)] = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 in a container."
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    web_concurrency: int | None = Field(None, ge=1, description="Worker processes. Unset: the cores available.")
+    web_concurrency: int | None = Field(
+        None, ge=1, le=1024, description="Worker processes. Unset: the cores available."
+    )
 
     app: AppSettings = Field(default_factory=AppSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
@@ -98,8 +121,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        files = NestedSecretsSettingsSource(file_secret_settings, secrets_dir_missing="ok")
-        return init_settings, env_settings, dotenv_settings, files
+        dotenv = cast(DotEnvSettingsSource, dotenv_settings)
+        return (
+            init_settings,
+            Environment(settings_cls),
+            DotenvFile(settings_cls, dotenv.env_file, dotenv.env_file_encoding),
+            SecretFiles(file_secret_settings, secrets_dir_missing="ok"),
+        )
 
     @property
     def production(self) -> bool:
@@ -122,21 +150,21 @@ class Settings(BaseSettings):
         return self.log.format or ("json" if self.production else "text")
 
     @model_validator(mode="after")
-    def _derive_from_the_name(self) -> Self:
-        if not self.database.url:
-            url = f"postgresql+asyncpg://postgres@127.0.0.1:5432/{self.app.identifier}"
-            self.database = self.database.model_copy(update={"url": url})
-        if not self.cache.namespace:
-            self.cache = self.cache.model_copy(update={"namespace": self.app.identifier})
-        return self
-
-    @model_validator(mode="after")
     def _refuse_what_cannot_work(self) -> Self:
         faults = [*self.production_faults()] if self.production else []
         if self.docs_enabled and find_spec("fastapi_swagger") is None:
             faults.append("HTTP_DOCS: /docs needs Swagger UI; install the `docs` extra, or set HTTP_DOCS=false")
         if faults:
             raise ValueError("\n".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _derive_from_the_name(self) -> Self:
+        if not self.database.url.get_secret_value():
+            url = SecretStr(f"{LOCAL_URL}{self.app.identifier}")
+            self.database = self.database.model_copy(update={"url": url})
+        if not self.cache.namespace:
+            self.cache = self.cache.model_copy(update={"namespace": self.app.identifier})
         return self
 
     def production_faults(self) -> Iterator[str]:
@@ -153,11 +181,11 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 def load_settings(settings: type[SettingsT]) -> SettingsT:
     """Read the environment. Raises ConfigurationError, which names every fault, one a line."""
     try:
-        return settings()
+        return settings(_env_file_encoding=dotenv_encoding(settings))
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_sentences(error))) from error
+        raise ConfigurationError("\n".join(_sentences(error))) from None  # it quotes values, secrets too
     except UnreadableSettingsError as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(str(error.__cause__ or error)) from None
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: cannot be read by this user ({error.strerror})") from error
 

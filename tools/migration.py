@@ -10,8 +10,10 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import make_url
 
+from plinth.database.enums import write_enum_types
 from plinth.testing.locks import SetupError, held
 from plinth.testing.servers import POSTGRES_VERSION, started
 
@@ -36,10 +38,11 @@ def write(name: str) -> None:
             config = Config("alembic.ini")
             config.set_main_option("sqlalchemy.url", url.render_as_string(hide_password=False).replace("%", "%%"))
             command.upgrade(config, "head")
-            command.revision(config, name, autogenerate=True, process_revision_directives=refuse_empty)
+            command.revision(config, name, autogenerate=True, process_revision_directives=complete)
 
 
-def refuse_empty(_context: object, _revision: object, directives: list[Any]) -> None:
+def complete(context: MigrationContext, revision: object, directives: list[Any]) -> None:
+    write_enum_types(context, revision, directives)
     if directives[0].upgrade_ops.is_empty():
         directives.clear()
         raise SetupError("The models have not changed: is the new one imported in app/models/__init__.py?")

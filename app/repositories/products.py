@@ -3,7 +3,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, insert, literal_column, select
+from sqlalchemy.orm import aliased
 
 from app.models import Category, Product
 from plinth.database import Keyset, KeysetPage, Query, Readable, Session
@@ -35,19 +36,24 @@ class FacetRow(NamedTuple):
     max_price: Decimal | None
 
 
-PRODUCTS = select(
-    Product.id,
-    Product.sku,
-    Product.name,
-    Product.description,
-    Product.price,
-    Product.stock,
-    Product.category_id,
-    Category.name.label("category_name"),
-    Product.version,
-    Product.created_at,
-    Product.updated_at,
-).join(Product.category)
+def rows_of(product: type[Product]) -> Select[*tuple[Any, ...]]:
+    """Select rows from the table, or from some of it."""
+    return select(
+        product.id,
+        product.sku,
+        product.name,
+        product.description,
+        product.price,
+        product.stock,
+        product.category_id,
+        Category.name.label("category_name"),
+        product.version,
+        product.created_at,
+        product.updated_at,
+    ).join(product.category)
+
+
+PRODUCTS = rows_of(Product)
 BY_ID = Query(
     ProductRow,
     PRODUCTS.add_columns(Category.updated_at.label("category_updated_at")).where(Product.id == bindparam("id")),
@@ -69,11 +75,13 @@ SIMPLE: ColumnElement[str] = literal_column("'simple'")
 # The prefix of a word may be a stop word ("the" of "thermal"), which only the configuration `simple` keeps.
 LAST = func.to_tsquery(ENGLISH, bindparam("last")).op("||")(func.to_tsquery(SIMPLE, bindparam("last")))
 WORDS = func.to_tsquery(ENGLISH, bindparam("words")).op("&&")(LAST)
+# One letter is the beginning of a word in almost every product. No more than this many are ranked.
+MOST_RANKED = 2000
+MATCHES = select(Product.__table__).where(Product.search.bool_op("@@")(WORDS)).limit(MOST_RANKED)
+FOUND = aliased(Product, MATCHES.subquery())
 SEARCH = Query(
     ProductRow,
-    PRODUCTS.where(Product.search.bool_op("@@")(WORDS))
-    .order_by(func.ts_rank(Product.search, WORDS).desc(), Product.id)
-    .limit(bindparam("limit")),
+    rows_of(FOUND).order_by(func.ts_rank(FOUND.search, WORDS).desc(), FOUND.id).limit(bindparam("limit")),
 )
 FACETS = Query(
     FacetRow,

@@ -75,13 +75,13 @@ class ProductService(ProductReader):
         self._invalidate = invalidate
 
     async def create(self, data: ProductCreate) -> ProductDetail:
-        """Raises ConflictError for a sku that is taken and for a category that does not exist."""
+        """Raises ConflictError for a sku that is taken, and InvalidError for a category that does not exist."""
         id = await self._products.add(**data.model_dump())
         self._invalidate(tags.PRODUCTS, tags.PRODUCT(id))  # the 404 of this id may be cached
         return await self.get(id)
 
     async def update(self, id: int, data: ProductCreate | ProductUpdate, versions: Versions = None) -> ProductDetail:
-        """Raises NotFoundError, ChangedError for another version, and ConflictError as `create` does."""
+        """Raises NotFoundError, ChangedError for another version, and what `create` raises."""
         product = await self._products.find(id)
         if product is None:
             raise NotFoundError("product", id)

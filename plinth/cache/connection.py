@@ -46,7 +46,7 @@ async def open_redis(settings: RedisSettings) -> AsyncIterator[Redis | None]:
         return
     # redis-py's default pool raises when all connections are in use; this one waits for one to be returned.
     pool = BlockingConnectionPool.from_url(
-        settings.url,
+        settings.url.get_secret_value(),
         max_connections=settings.max_connections,
         timeout=settings.timeout_seconds,
         socket_timeout=settings.timeout_seconds,

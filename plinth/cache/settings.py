@@ -1,23 +1,46 @@
 """Settings of Redis and of the cache: `REDIS_URL` is `settings.redis.url`, and so on."""
 
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+FORM = "must look like redis://:password@host:6379/0; rediss:// asks for TLS"
+# Of redis-py's from_url: what does not change how this service uses its connections.
+OPTIONS = {"db", "username", "password", "client_name", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+OPTIONS |= {"ssl_check_hostname", "ssl_ca_path", "ssl_password"}
 
 
-def _redis_url(url: str) -> str:
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must look like redis://host:6379/0; rediss:// asks for TLS")
+def _redis_url(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        path, port, options = parts.path, parts.port, parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        raise ValueError(FORM) from None  # its message could quote the password
+    database = path.strip("/") if parts.scheme != "unix" else ""
+    if parts.scheme not in {"redis", "rediss", "unix"} or port == 0 or (parts.scheme == "unix" and not path):
+        raise ValueError(FORM)
+    if (database and not database.isdecimal()) or parts.fragment or not text.isprintable():
+        raise ValueError(f"{FORM}, and other characters in the password must be percent-encoded")
+    allowed = {name for name in OPTIONS if parts.scheme == "rediss" or not name.startswith("ssl")}
+    for name, value in options:
+        if name not in allowed or (name == "db" and not value.isdecimal()):
+            raise ValueError(f"takes only these options after ?: {', '.join(sorted(allowed))}")
     return url
 
 
-RedisURL = Annotated[str, AfterValidator(_redis_url)]
+RedisURL = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
 class RedisSettings(BaseModel):
-    url: RedisURL | None = Field(None, repr=False, description="Redis or Valkey; without it, caches live in memory.")
-    timeout_seconds: float = Field(0.1, gt=0, description="Longest wait for one command or connection.")
-    max_connections: int = Field(20, ge=2, description="Connections per worker, besides the two of the cache.")
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    url: RedisURL | None = Field(None, description="Redis or Valkey; without it, nothing is cached by default.")
+    timeout_seconds: float = Field(0.1, gt=0, le=86_400, description="Longest wait for one command or connection.")
+    max_connections: int = Field(
+        20, ge=2, le=10_000, description="Connections per worker, besides the two of the cache."
+    )
 
 
 class CacheSettings(BaseModel):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 from sqlalchemy import ColumnElement, Integer, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from plinth.database.connections import PREPARED_STATEMENTS, connection_options
+from plinth.database.connections import PREPARED_STATEMENTS, Generation, driver_arguments
 from plinth.database.events import listen
 from plinth.database.query import Query
 from plinth.database.reads import Reads
@@ -35,20 +35,20 @@ class Database:
     """`sessions.begin()` is where something changes; `reads` reads without a transaction."""
 
     def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
-        self._engine = create_engine(settings, application_name)
+        generation = Generation()
+        self._engine = create_engine(settings, application_name, generation)
         # Probes have a connection of their own: that all others are busy is no reason to receive no more requests.
-        self._probes = Reads(settings, application_name, size=1)
-        self.reads = Reads(settings, application_name, settings.read_pool_size)
+        self._probes = Reads(settings, application_name, 1, generation)
+        self.reads = Reads(settings, application_name, settings.read_pool_size, generation)
         self._opened = [self._probes, self.reads]
         self.pooled_connections = settings.pool_size + settings.read_pool_size + 1
         self.replica: Replica | None = None
         if settings.replica_url:
-            there = settings.model_copy(update={"url": settings.replica_url})
+            there = settings.model_copy(update={"url": settings.replica_url, "replica_url": None})
             probe = Reads(there, application_name, size=1)
             self.replica = Replica(self._probes, probe, settings.replica_lag_seconds)
-            self.reads = ReplicaReads(
-                settings, application_name, Reads(there, application_name, settings.read_pool_size), self.replica
-            )
+            on_replica = Reads(there, application_name, settings.read_pool_size)
+            self.reads = ReplicaReads(settings, application_name, on_replica, self.replica, generation)
             self._opened = [self._probes, self.reads, probe]
         self.sessions = Sessions(self._engine, self.replica.wrote if self.replica else None)
 
@@ -96,15 +96,15 @@ async def open_database(settings: DatabaseSettings, application_name: str) -> As
         await database.close()
 
 
-def create_engine(settings: DatabaseSettings, application_name: str) -> AsyncEngine:
+def create_engine(settings: DatabaseSettings, application_name: str, generation: Generation) -> AsyncEngine:
     """An engine with a pool of fixed size: overflow connections would be opened and closed all the time under load."""
-    options = connection_options(settings, application_name)
+    options = driver_arguments(settings, application_name)
     if settings.prepared_statements:
         options["prepared_statement_cache_size"] = PREPARED_STATEMENTS
     else:
         options |= {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     engine = create_async_engine(
-        settings.url,
+        "postgresql+asyncpg://",
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_use_lifo=True,
@@ -112,5 +112,5 @@ def create_engine(settings: DatabaseSettings, application_name: str) -> AsyncEng
         pool_recycle=settings.pool_recycle_seconds,
         connect_args=options,
     )
-    listen(engine.sync_engine, settings.slow_statement_seconds)
+    listen(engine.sync_engine, settings.slow_statement_seconds, generation)
     return engine

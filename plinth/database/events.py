@@ -10,22 +10,53 @@ from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
-from plinth.database.errors import DATABASE_AWAY, REFUSALS
+from plinth.database.connections import Generation
+from plinth.database.errors import DATABASE_AWAY, is_connection_lost
 from plinth.database.reads import log_statement
 from plinth.errors import UnavailableError
 
 _FAILED = "plinth.failed"
 _STARTED_AT = "plinth.started_at"
+_GENERATION = "plinth.generation"
 NOTHING_COMMITTED = (
     "Nothing was committed: a statement failed and its error was caught. "
     "Use `async with session.begin_nested()` around what may fail."
 )
 
 
-def listen(engine: Engine, slow_seconds: float) -> None:
+def listen(engine: Engine, slow_seconds: float, generation: Generation) -> None:
+    def note_generation(_connection: Any, record: Any) -> None:
+        record.info[_GENERATION] = generation.number
+
+    def refuse_lost(connection: Any, record: Any, _proxy: Any) -> None:
+        """The pool replaces a connection that has died. Unlike a pre-ping, this costs no round trip."""
+        if record.info[_GENERATION] != generation.number:
+            connection.driver_connection.terminate()  # a polite end would wait for a server that may be gone
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    def handle_error(context: ExceptionContext) -> None:
+        """After an error PostgreSQL refuses every statement but ROLLBACK, and answers COMMIT by rolling back."""
+        error = context.original_exception
+        if context.connection is not None and not context.is_disconnect:
+            context.connection.info[_FAILED] = True
+        if not isinstance(error, Exception) or not is_connection_lost(error):
+            return
+        # SQLAlchemy recognises only a connection that is closed already. The others are replaced at checkout.
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+        if (connection := context.connection) is not None and not connection.invalidated:
+            if not isinstance(error, TimeoutError):  # of one statement that was not answered
+                generation.lost(connection.info[_GENERATION])
+            driver: Any = connection.connection.driver_connection
+            driver.terminate()
+        if isinstance(error, OSError):
+            # The driver's own. An OSError of other code in the transaction does not come through here.
+            raise UnavailableError(DATABASE_AWAY) from error
+
     event.listen(engine, "do_connect", _connect)
-    event.listen(engine, "checkout", _refuse_closed)
-    event.listen(engine, "handle_error", _handle_error)
+    event.listen(engine, "connect", note_generation)
+    event.listen(engine, "checkout", refuse_lost)
+    event.listen(engine, "handle_error", handle_error)
     event.listen(engine, "begin", _forget_failure)
     event.listen(engine, "rollback_savepoint", _forget_failure)
     event.listen(engine, "commit", _refuse_failed)
@@ -42,34 +73,18 @@ def _connect(dialect: Dialect, _record: Any, arguments: Any, options: Any) -> An
         return dialect.connect(*arguments, **options)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, dialect.loaded_dbapi.Error) else error
-        if isinstance(cause, REFUSALS):
+        if isinstance(cause, Exception) and is_connection_lost(cause):
             raise UnavailableError(DATABASE_AWAY) from cause
         raise
 
 
-def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
-    """The pool replaces a connection that has died. Unlike a pre-ping, this costs no round trip."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
-
-
-def _handle_error(context: ExceptionContext) -> None:
-    """After an error PostgreSQL refuses every statement but ROLLBACK, and answers COMMIT by rolling back."""
-    if context.connection is not None and not context.is_disconnect:
-        context.connection.info[_FAILED] = True
-    if isinstance(context.original_exception, TimeoutError):
-        # The driver's own, of a statement. A TimeoutError of other code in the transaction does not come through here.
-        context.is_disconnect = True
-        context.invalidate_pool_on_disconnect = False
-        raise UnavailableError(DATABASE_AWAY) from context.original_exception
-
-
 def _forget_failure(connection: Connection, *_: Any) -> None:
-    connection.info.pop(_FAILED, None)
+    if not connection.invalidated:
+        connection.info.pop(_FAILED, None)
 
 
 def _refuse_failed(connection: Connection) -> None:
-    if connection.info.get(_FAILED):
+    if not connection.invalidated and connection.info.get(_FAILED):
         raise RuntimeError(NOTHING_COMMITTED)
 
 

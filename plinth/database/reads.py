@@ -6,18 +6,18 @@ reads may be gathered. Its connections are read-only: PostgreSQL itself refuses 
 
 import asyncio
 import logging
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
 import asyncpg
 import orjson
 
-from plinth.database.connections import READ_ONLY, driver_arguments
+from plinth.database.connections import READ_ONLY, Generation, driver_arguments
 from plinth.database.errors import (
     DATABASE_AWAY,
     DATABASE_BUSY,
     DRIVER_ERRORS,
-    REFUSALS,
     is_connection_lost,
     raise_translated,
 )
@@ -35,8 +35,12 @@ CLOSE_SECONDS = 2.0
 class Reads:
     """Raises UnavailableError where the database cannot be reached, every connection is busy, or a read is too slow."""
 
-    def __init__(self, settings: DatabaseSettings, application_name: str, size: int) -> None:
+    def __init__(
+        self, settings: DatabaseSettings, application_name: str, size: int, generation: Generation | None = None
+    ) -> None:
         self._settings = settings
+        self._generation = generation or Generation()
+        self._pooled_generation = self._generation.number
         self._pool = asyncpg.create_pool(
             min_size=0,  # connects with the first read: a worker has to start while the database is away
             max_size=size,
@@ -87,6 +91,7 @@ class Reads:
 
     async def fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
         connection = await self._acquire()
+        generation = self._pooled_generation
         try:
             # PgBouncer in transaction mode ignores the startup parameter that makes a connection read-only, and without
             # named statements it may send Parse and Bind to two servers. Both need a transaction around the read.
@@ -94,17 +99,26 @@ class Reads:
                 return cast(list[asyncpg.Record], await connection.fetch(sql, *arguments))
             async with connection.transaction(readonly=True):
                 return cast(list[asyncpg.Record], await connection.fetch(sql, *arguments))
+        except DRIVER_ERRORS as error:
+            if _is_safe_to_retry(error):
+                with suppress(asyncpg.InterfaceError):  # its end has arrived, and asyncpg has released it
+                    connection.terminate()
+                self._generation.lost(generation)
+            raise
         finally:
             await self._pool.release(connection)
 
     async def _acquire(self) -> Any:
+        if self._pooled_generation != self._generation.number:
+            self._pooled_generation = self._generation.number
+            await self._pool.expire_connections()
         try:
             return await self._pool.acquire(timeout=self._settings.pool_timeout_seconds)
         except TimeoutError as error:
             busy = self._pool.get_size() == self._pool.get_max_size()
             raise UnavailableError(DATABASE_BUSY if busy else DATABASE_AWAY) from error
-        except REFUSALS as error:
-            raise UnavailableError(DATABASE_AWAY) from error
+        except DRIVER_ERRORS as error:
+            raise_translated(error)
 
 
 def log_statement(sql: str, seconds: float, slow_seconds: float) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import BigInteger, case, cast, func, literal_column, select
 
+from plinth.database.connections import Generation
 from plinth.database.errors import DRIVER_ERRORS, is_connection_lost
 from plinth.database.query import Query
 from plinth.database.reads import Reads
@@ -111,8 +112,15 @@ class Replica:
 class ReplicaReads(Reads):
     """Reads on the replica while it has all that a read must see, else on the primary."""
 
-    def __init__(self, settings: DatabaseSettings, application_name: str, on_replica: Reads, replica: Replica) -> None:
-        super().__init__(settings, application_name, settings.read_pool_size)
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        application_name: str,
+        on_replica: Reads,
+        replica: Replica,
+        generation: Generation,
+    ) -> None:
+        super().__init__(settings, application_name, settings.read_pool_size, generation)
         self._on_replica = on_replica
         self._replica = replica
 

@@ -16,9 +16,9 @@ import asyncpg
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from plinth.database.errors import is_connection_lost, raise_translated
+from plinth.database.errors import DRIVER_ERRORS, OUTCOME_UNKNOWN, is_outcome_unknown, raise_translated
 from plinth.database.query import Query
-from plinth.errors import ChangedError, UnavailableError
+from plinth.errors import ChangedError, OutcomeUnknownError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class Sessions:
     async def begin(self) -> AsyncIterator[Session]:
         """A session whose transaction begins with its first statement, which is when it takes a connection.
 
-        Raises ConflictError or UnavailableError for what the database refuses, at COMMIT too.
+        Raises ConflictError, InvalidError or UnavailableError for what the database refuses, at COMMIT too, and
+        OutcomeUnknownError where the answer to COMMIT is lost.
         """
         may_be_committed = False
         session = Session(self._engine, expire_on_commit=False, close_resets_only=False)
@@ -80,10 +81,14 @@ class Sessions:
                     raise
                 may_be_committed = session.in_transaction()
         except (SQLAlchemyError, asyncpg.PostgresError) as error:
-            may_be_committed = may_be_committed and is_connection_lost(error)
+            may_be_committed = may_be_committed and is_outcome_unknown(error)
+            if may_be_committed:
+                raise OutcomeUnknownError(OUTCOME_UNKNOWN) from error
             raise_translated(error)
-        except UnavailableError:
-            raise  # COMMIT was not answered in time
+        except UnavailableError as error:
+            if may_be_committed:  # COMMIT was not answered in time
+                raise OutcomeUnknownError(OUTCOME_UNKNOWN) from error.__cause__
+            raise
         except Exception:
             may_be_committed = False
             raise
@@ -113,7 +118,7 @@ async def _roll_back(session: Session) -> None:
     try:
         async with asyncio.timeout(ROLLBACK_SECONDS):
             await session.rollback()
-    except (SQLAlchemyError, asyncpg.PostgresError, OSError):
+    except (SQLAlchemyError, *DRIVER_ERRORS, UnavailableError):
         log.info("A connection is closed because it could not be rolled back", exc_info=True)
         await _invalidate(session)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import asyncpg
 from alembic.script import ScriptDirectory
-from sqlalchemy.engine import make_url
 
 from plinth.database.connections import driver_arguments
 from plinth.database.errors import DRIVER_ERRORS, is_connection_lost
@@ -54,7 +53,8 @@ async def wait_for_direct(settings: DatabaseSettings) -> None:
 
 async def _reach(settings: DatabaseSettings, variable: str) -> asyncpg.Connection:
     """A connection, as soon as the database accepts one. `variable` names its URL."""
-    url = make_url(settings.url)
+    address = settings.address
+    place = f"{address.hosts[0]}:{address.ports[0]}"
     options = driver_arguments(settings, "startup")
     give_up_at = asyncio.get_running_loop().time() + settings.wait_seconds
     pause = SHORTEST_PAUSE_SECONDS
@@ -71,11 +71,11 @@ async def _reach(settings: DatabaseSettings, variable: str) -> asyncpg.Connectio
             left = give_up_at - asyncio.get_running_loop().time()
             if left <= 0:
                 raise StartupError(
-                    f"The database at {url.host}:{url.port or 5432} cannot be reached ({reason}): "
-                    f"start it, or check {variable}."
+                    f"The database at {place} cannot be reached ({reason}): start it, or "
+                    f"{'set' if settings.is_local_default else 'check'} {variable}."
                 ) from error
         if pause == SHORTEST_PAUSE_SECONDS:
-            log.info("Waiting up to %g s for the database at %s: %s", settings.wait_seconds, url.host, reason)
+            log.info("Waiting up to %g s for the database at %s: %s", settings.wait_seconds, place, reason)
         await asyncio.sleep(min(pause, left))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -84,7 +84,9 @@ def _may_pass(error: Exception) -> bool:
     """Whether the server is starting, restarting or full, or its name cannot be resolved yet."""
     if type(error) is ConnectionError or isinstance(error, (ssl.SSLError, asyncpg.ProtocolViolationError)):
         return False  # the first is asyncpg's, of a server without TLS
-    return isinstance(error, asyncpg.TooManyConnectionsError) or is_connection_lost(error)
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in {"08", "53", "57"}  # not connected, out of resources, starting or stopping
+    return is_connection_lost(error)
 
 
 async def _refuse_what_lacks_migrations(connection: asyncpg.Connection) -> None:

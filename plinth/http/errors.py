@@ -14,8 +14,16 @@ from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plinth.errors import AppError, ChangedError, ConflictError, InvalidError, NotFoundError, UnavailableError
-from plinth.http.problems import content_too_large, invalid_request, pointer, problem, title
+from plinth.errors import (
+    AppError,
+    ChangedError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from plinth.http.problems import content_too_large, invalid_request, places, pointer, problem, title
 from plinth.http.requests import has_route
 
 _log = logging.getLogger(__name__)
@@ -99,10 +107,14 @@ async def _internal_error(request: Request, error: Exception) -> Response:
 async def _app_error(request: Request, error: AppError) -> Response:
     status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     if isinstance(error, InvalidError):
-        place = {"location": _location(request, error.field), "pointer": pointer([error.field])}
-        return problem(status, str(error), errors=[{**place, "detail": str(error)}])
+        location = _location(request, error.field)
+        tokens = await _place(request, error) if location == "body" else [error.field]
+        place = {"location": location, "pointer": pointer(tokens), "detail": str(error)}
+        return problem(status, str(error), errors=[place])
     if isinstance(error, UnavailableError):
         _log.warning("Answering 503: %r", error.__cause__ or error)
+        if isinstance(error, OutcomeUnknownError):
+            return problem(status, str(error), kind="Outcome unknown")  # nobody should retry this without looking
         return problem(status, str(error), headers={"Retry-After": _RETRY_AFTER_SECONDS})
     return problem(status, str(error))
 
@@ -111,6 +123,17 @@ def _location(request: Request, field: str) -> str:
     if field in request.path_params:
         return "path"
     return "query" if field in request.query_params else "body"
+
+
+async def _place(request: Request, error: InvalidError) -> list[int | str]:
+    """Find the field in the body, which the endpoint has read. The first of several, unless the value decides."""
+    try:
+        found = [*places(await request.json(), error.field)]
+    except Exception:  # no JSON, or read as a stream
+        found = []
+    return next(
+        (tokens for tokens, value in found if str(value) == error.value), found[0][0] if found else [error.field]
+    )
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:

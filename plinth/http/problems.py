@@ -61,14 +61,16 @@ def problem(
     *,
     errors: list[dict[str, str]] | None = None,
     headers: Mapping[str, str] | None = None,
+    kind: str | None = None,
 ) -> ORJSONResponse:
     """Return an error response. `detail` is for the client: one sentence without secrets and without its own input.
 
-    The type and the title follow from `status`, which is 400 or more. `errors` are the fields of `Fault`.
+    The type and the title follow from `kind`, or else from `status`, which is 400 or more. `errors` are the fields of
+    `Fault`.
     """
     content: dict[str, Any] = {
-        "type": f"urn:problem-type:{re.sub('[^a-z]+', '-', title(status).lower())}",
-        "title": title(status),
+        "type": f"urn:problem-type:{re.sub('[^a-z]+', '-', (kind or title(status)).lower())}",
+        "title": kind or title(status),
         "status": status,
         "detail": _encodable(detail),
         "request_id": request_id.get(),
@@ -104,6 +106,24 @@ def pointer(tokens: Iterable[int | str]) -> str:
     """Return a JSON Pointer as a URI fragment (RFC 6901 §6). Keys may contain unpaired surrogates."""
     escaped = (str(token).replace("~", "~0").replace("/", "~1") for token in tokens)
     return "#" + "".join("/" + quote(token, "!$&'()*+,;=:@?", errors="surrogatepass") for token in escaped)
+
+
+def places(document: Any, name: str) -> Iterator[tuple[list[int | str], Any]]:
+    """Yield where a JSON document has members of this name, also in camel case, and their values. Outermost first."""
+    level: list[tuple[list[int | str], Any]] = [([], document)]
+    while level:
+        inner: list[tuple[list[int | str], Any]] = []
+        for tokens, value in level:
+            if isinstance(value, dict):
+                inner += [([*tokens, key], each) for key, each in value.items()]
+            elif isinstance(value, list):
+                inner += [([*tokens, index], each) for index, each in enumerate(value)]
+        yield from (each for each in inner if _snake_case(each[0][-1]) == name)
+        level = inner
+
+
+def _snake_case(key: int | str) -> str:
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", key).lower() if isinstance(key, str) else ""
 
 
 def title(status: int) -> str:

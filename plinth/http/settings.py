@@ -1,8 +1,11 @@
 """Settings of HTTP and CORS: `HTTP_MAX_BODY_BYTES` is `settings.http.max_body_bytes`, and so on."""
 
+import re
 from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 
 class HttpSettings(BaseModel):
@@ -15,8 +18,40 @@ class HttpSettings(BaseModel):
     trusted_proxies: str = Field("127.0.0.1", description="Addresses whose X-Forwarded-* headers are trusted.")
 
 
+# As browsers send it (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::([1-9][0-9]{0,4}))?")
+DEFAULT_PORTS = {("http", "80"), ("https", "443")}
+
+
+def _origins(value: str) -> str:
+    """Refuse an origin that is never equal to one that a browser sends."""
+    for origin in filter(None, (each.strip() for each in value.split(","))):
+        if origin not in {"*", "null"} and not _is_origin(origin):
+            shown = f"`{origin}`" if "@" not in origin and origin.isprintable() else "one"
+            raise ValueError(
+                f"{shown} is not as browsers send origins: write https://shop.example.com, in lower case and without a "
+                "path and the default port"
+            )
+    return value
+
+
+def _is_origin(origin: str) -> bool:
+    if not (parts := ORIGIN.fullmatch(origin)):
+        return False
+    scheme, host, port = parts.groups(default="")
+    if host.startswith("[") or host.rpartition(".")[2].isdecimal():
+        try:
+            if str(ip_address(host.strip("[]"))) != host.strip("[]"):
+                return False
+        except ValueError:
+            return False
+    return (scheme, port) not in DEFAULT_PORTS and int(port or 1) < 65536
+
+
 class CorsSettings(BaseModel):
-    origins: str = Field("", description="Origins that browsers may call from, comma-separated; `*` allows all.")
+    origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="Origins that browsers may call from, comma-separated; `*` allows all."
+    )
     credentials: bool = Field(False, description="Allow browsers to send cookies.")
 
     @property

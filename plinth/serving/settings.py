@@ -3,15 +3,19 @@
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 class ServerSettings(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
     timeout_seconds: int = Field(30, ge=2, description="A worker that hangs for this long is killed and replaced.")
     graceful_timeout_seconds: int = Field(30, ge=2, description="Time a stopping worker has before it is killed.")
-    drain_seconds: float = Field(2.0, ge=0, description="Time from SIGTERM to the stop; readiness answers 503.")
+    drain_seconds: float = Field(
+        2.0, ge=0, le=86_400, description="Time from SIGTERM to the stop; readiness answers 503."
+    )
     drain_file: Path | None = Field(None, description="While it exists, readiness answers 503; `app drain` makes it.")
     keep_alive_seconds: int = Field(75, ge=1, description="Idle time of a connection; above the load balancer's.")
     limit_concurrency: int | None = Field(

@@ -1,10 +1,22 @@
 """Settings of the log: `LOG_LEVEL` is `settings.log.level`, and so on."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 class LogSettings(BaseModel):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
-    format: Literal["json", "text"] | None = Field(None, description="Unset: json in production, else text.")
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = Field(
+        "INFO", description="Least severe level logged."
+    )
+    format: Annotated[Literal["json", "text"] | None, BeforeValidator(_lower)] = Field(
+        None, description="Unset: json in production, else text."
+    )

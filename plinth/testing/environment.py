@@ -3,23 +3,13 @@
 import os
 from pathlib import Path
 
-from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
+from plinth.variables import variables
+
+__all__ = ["ROOT", "child_environment", "forget_settings", "variables"]
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def variables(settings: type[BaseSettings]) -> dict[str, tuple[object, str]]:
-    """Map each setting's variable to its default and its description."""
-    found: dict[str, tuple[object, str]] = {}
-    for name, field in settings.model_fields.items():
-        group = field.annotation
-        if isinstance(group, type) and issubclass(group, BaseModel):
-            for inner, inner_field in group.model_fields.items():
-                found[f"{name}_{inner}".upper()] = inner_field.default, inner_field.description or ""
-        else:
-            found[name.upper()] = field.default, field.description or ""
-    return found
 
 
 def forget_settings(settings: type[BaseSettings]) -> None:

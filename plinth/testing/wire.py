@@ -1,11 +1,6 @@
 """Counts round trips on the wire, by a proxy between the app and its server.
 
-Run a statement once before counting it, because preparing it is a round trip of its own:
-
-    async with WirePostgres("127.0.0.1", 5432) as wire:  # connect to wire.through(database_url)
-        with wire.counting() as count:
-            await connection.fetch("SELECT 1")
-        assert count.round_trips == 1
+Run a statement once before counting it (`with wire.counting() as count:`): preparing it is a round trip of its own.
 """
 
 import asyncio
@@ -15,12 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import SecretStr
 
 UNTAGGED, PASSWORD, TERMINATE, PARSE, BIND, QUERY = b"\0pXPBQ"
 WAITS = frozenset(b"SQHFcf")  # Sync, Query, Flush, FunctionCall, CopyDone, CopyFail: PostgreSQL answers these
 ENCRYPTION_REQUESTS = {(8).to_bytes(4) + code.to_bytes(4) for code in (80877103, 80877104)}
+URL = TypeVar("URL", str, SecretStr)
 RESP_LENGTH = re.compile(rb".(.*?)\r\n")
 
 
@@ -95,8 +93,10 @@ class Wire(ABC):
             end.transport.abort()
             await end.closed
 
-    def through(self, url: str) -> str:
+    def through(self, url: URL) -> URL:
         """The server's URL with the address of this proxy."""
+        if isinstance(url, SecretStr):
+            return SecretStr(self.through(url.get_secret_value()))  # type: ignore[return-value]
         parts = urlsplit(url)
         credentials, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from app.settings import Settings
 from plinth.errors import ConfigurationError
 from plinth.serving.settings import available_cores
-from plinth.settings import load_settings
+from plinth.settings import DEVELOPMENT_SECRET_KEY, load_settings
 from plinth.testing.environment import ROOT, variables
 
 SAFE = {
@@ -59,8 +60,8 @@ def test_a_secret_may_be_a_file_and_the_environment_wins(environment: pytest.Mon
     (tmp_path / "database_url").write_text("postgresql://of/file\n")
     environment.setenv("DATABASE_URL", "postgresql://of/environment")
     settings = load_settings(Settings)
-    assert settings.app.secret_key == "of the file"
-    assert settings.database.url == "postgresql+asyncpg://of/environment"
+    assert settings.app.signing_key.get_secret_value() == "of the file"
+    assert settings.database.url.get_secret_value() == "postgresql://of/environment"
 
 
 def test_an_empty_variable_is_not_set(environment: pytest.MonkeyPatch) -> None:
@@ -71,7 +72,9 @@ def test_an_empty_variable_is_not_set(environment: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_any_spelling_of_a_postgresql_url_is_taken(environment: pytest.MonkeyPatch, scheme: str) -> None:
     environment.setenv("DATABASE_URL", f"{scheme}://me:p%40ss@db:5433/shop?sslmode=require")
-    assert load_settings(Settings).database.url == "postgresql+asyncpg://me:p%40ss@db:5433/shop?ssl=require"
+    address = load_settings(Settings).database.address
+    assert (address.hosts, address.ports, address.tls) == (["db"], [5433], {"sslmode": "require"})
+    assert address.arguments == {"user": "me", "password": "p@ss", "database": "shop"}
 
 
 @pytest.mark.parametrize(
@@ -103,12 +106,12 @@ def test_safe_production_settings_are_taken(environment: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("APP_SECRET_KEY", {"APP_SECRET_KEY": ""}),
-        ("APP_SECRET_KEY", {"APP_SECRET_KEY": str(variables(Settings)["APP_SECRET_KEY"][0])}),
+        ("APP_SECRET_KEY", {"APP_SECRET_KEY": DEVELOPMENT_SECRET_KEY}),
         ("APP_SECRET_KEY", {"APP_SECRET_KEY": "k" * 31}),
         ("APP_DEBUG", {"APP_DEBUG": "true"}),
         ("APP_EXAMPLE_DATA", {"APP_EXAMPLE_DATA": "1"}),
         ("CORS_ORIGINS", {"CORS_ORIGINS": "https://a.example, *", "CORS_CREDENTIALS": "true"}),
+        ("DATABASE_URL", {"DATABASE_URL": ""}),
         ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/shop"}),
         ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/shop?sslmode=prefer"}),
         ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/shop?sslmode=disable"}),
@@ -159,13 +162,15 @@ def test_a_refused_start_tells_why_and_nothing_else(command: list[str], tmp_path
     )
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).strip().splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["APP_SECRET_KEY", "DATABASE_URL"]
+    sentence = "DATABASE_URL: is missing; set it to postgresql://user:password@host:5432/name?sslmode=verify-full"
+    assert sentence in lines
+    assert [line for line in lines if not re.match("[A-Z_]+: ", line)] == []
 
 
 def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
     set_all(environment, SAFE | {"REDIS_URL": "redis://:hush@cache/0"})
     shown = repr(load_settings(Settings))
-    for secret in ("secret", "hush", "k" * 32):
+    for secret in ("me:secret", "hush", "k" * 32):
         assert secret not in shown
 
 
@@ -207,9 +212,20 @@ def test_the_database_and_the_namespace_are_named_after_the_service(
 ) -> None:
     environment.setenv("APP_NAME", name)
     settings = load_settings(Settings)
-    assert settings.database.url == f"postgresql+asyncpg://postgres@127.0.0.1:5432/{identifier}"
+    assert settings.database.url.get_secret_value() == f"postgresql://postgres@127.0.0.1:5432/{identifier}"
     assert settings.database.direct.url == settings.database.url
     assert settings.cache.namespace == identifier
     set_all(environment, {"DATABASE_URL": "postgresql://db/shop", "CACHE_NAMESPACE": "shop"})
     named = load_settings(Settings)
-    assert (named.database.url, named.cache.namespace) == ("postgresql+asyncpg://db/shop", "shop")
+    assert (named.database.url.get_secret_value(), named.cache.namespace) == ("postgresql://db/shop", "shop")
+
+
+def test_a_signing_key_is_asked_for_where_it_is_used(environment: pytest.MonkeyPatch) -> None:
+    set_all(environment, SAFE)
+    assert load_settings(Settings).app.signing_key.get_secret_value() == "k" * 32
+    environment.delenv("APP_SECRET_KEY")
+    without = load_settings(Settings)
+    with pytest.raises(ConfigurationError, match=r"^APP_SECRET_KEY: is missing"):
+        _ = without.app.signing_key
+    environment.setenv("APP_ENV", "development")
+    assert load_settings(Settings).app.signing_key.get_secret_value() == DEVELOPMENT_SECRET_KEY

@@ -16,13 +16,15 @@ def migrations(checkout: Path) -> set[Path]:
 
 
 def test_a_migration_holds_the_difference_between_models_and_migrations(tmp_path: Path) -> None:
-    for name in ("app", "migrations", "tools"):
+    for name in ("app", "migrations", "plinth", "tools"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("alembic.ini", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     before = migrations(tmp_path)
-    with (tmp_path / "app/models/categories.py").open("a") as model:
-        model.write("    colour: Mapped[str | None] = mapped_column(String(20))\n")
+    model = tmp_path / "app/models/categories.py"
+    columns = "    colour: Mapped[str | None] = mapped_column(String(20))\n"
+    columns += '    finish: Mapped[str | None] = mapped_column(Enum("matt", "gloss", name="finish"))\n'
+    model.write_text("from sqlalchemy import Enum\n" + model.read_text() + columns)
     subprocess.run(
         [sys.executable, "-m", "tools.migration", "give", "categories", "a", "colour"],
         cwd=tmp_path,
@@ -35,6 +37,11 @@ def test_a_migration_holds_the_difference_between_models_and_migrations(tmp_path
     text = written.read_text()
     assert 'op.add_column("categories", sa.Column("colour", sa.String(length=20), nullable=True)' in text
     assert 'op.drop_column("categories", "colour")' in text
+    up, _, down = text.partition("def downgrade")
+    assert (
+        up.index("CREATE TYPE finish AS ENUM ('matt', 'gloss')") < up.index('"finish"') < up.index("create_type=False")
+    )
+    assert down.index('op.drop_column("categories", "finish")') < down.index("DROP TYPE finish")
 
 
 def test_an_empty_migration_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

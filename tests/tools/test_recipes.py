@@ -16,12 +16,13 @@ import asyncpg
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from httpx import AsyncClient
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.main import create_app
 from app.repositories.products import ProductRepository
 from app.settings import Settings
 from plinth.database import Database
+from plinth.database.connections import Generation
+from plinth.database.engine import create_engine
 from plinth.errors import ConflictError, NotFoundError, UnavailableError
 from plinth.settings import load_settings
 from plinth.testing.client import Service, serve, served
@@ -196,7 +197,7 @@ async def test_an_enum_column(
     spec.loader.exec_module(base)
     monkeypatch.setitem(sys.modules, "app.models.base", base)
     page = recipe("An enum column")
-    engine = create_async_engine(settings.database.url)
+    engine = create_engine(settings.database, "recipes", Generation())
     async with engine.begin() as connection:
         await connection.run_sync(base.Base.metadata.create_all)
     try:

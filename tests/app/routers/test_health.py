@@ -1,10 +1,14 @@
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from httpx import AsyncClient
+from pydantic import SecretStr
+from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
 from app.main import create_app
+from app.services.health import HealthService
 from app.settings import Settings
 from plinth.testing.client import serve
 from plinth.testing.wire import WirePostgres
@@ -37,7 +41,7 @@ async def test_without_a_cache_it_is_ready(settings: Settings) -> None:
 
 
 async def test_without_the_cache_it_is_degraded_but_ready(settings: Settings) -> None:
-    away = settings.redis.model_copy(update={"url": f"redis://{NOWHERE}/0"})
+    away = settings.redis.model_copy(update={"url": SecretStr(f"redis://{NOWHERE}/0")})
     async with serve(create_app(settings.model_copy(update={"redis": away}))) as service, service.client() as client:
         answer = await client.get("/health/ready")
     assert answer.status_code == 200
@@ -46,7 +50,7 @@ async def test_without_the_cache_it_is_degraded_but_ready(settings: Settings) ->
 
 
 async def test_without_the_database_it_is_not_ready(settings: Settings) -> None:
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     wire = WirePostgres(server.host or "", server.port or 5432)
     async with AsyncExitStack() as stack:
         async with wire:
@@ -67,3 +71,19 @@ async def test_while_draining_it_is_not_ready(settings: Settings, monkeypatch: p
         answer = await client.get("/health/ready")
         assert (answer.status_code, answer.json()["status"]) == (503, "draining")
         assert (await client.get("/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("closed"), ValueError(), RedisError()])
+async def test_whatever_a_check_raises_the_probe_answers(settings: Settings, error: Exception) -> None:
+    class Failing:
+        async def ping(self) -> None:
+            raise error
+
+    failing: Any = Failing()
+    async with serve(create_app(settings)) as service:
+        for database, redis, status in (
+            (service.state["database"], failing, "degraded"),
+            (failing, None, "unavailable"),
+        ):
+            readiness = await HealthService(database, redis, draining=False).readiness()
+            assert readiness.status == status

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -5,6 +6,7 @@ import asyncpg
 import pytest
 from httpx import AsyncClient
 
+from app.repositories.products import MOST_RANKED, SEARCH
 from plinth.testing.client import Service
 from plinth.testing.wire import WirePostgres
 from tests.app.factories import create_category, create_product, product_data
@@ -142,10 +144,11 @@ async def test_a_sku_that_is_taken_is_409(client: AsyncClient, product: dict[str
     assert await skus(client) == [product["sku"], "OTHER"]
 
 
-async def test_a_category_that_does_not_exist_is_409(client: AsyncClient, product: dict[str, Any]) -> None:
+async def test_a_category_that_does_not_exist_is_422(client: AsyncClient, product: dict[str, Any]) -> None:
     answer = await client.patch(f"/api/products/{product['id']}", json={"category_id": 99})
-    assert answer.status_code == 409
-    assert answer.json()["detail"] == "This category_id refers to something that does not exist."
+    assert answer.status_code == 422
+    detail = "This category_id refers to something that does not exist."
+    assert answer.json()["errors"] == [{"location": "body", "pointer": "#/category_id", "detail": detail}]
 
 
 @pytest.mark.usefixtures("catalogue")
@@ -297,3 +300,26 @@ async def test_a_list_takes_one_statement_however_long(wired: AsyncClient, wire:
         answer = await wired.get("/api/products?limit=100")
     assert len(answer.json()["items"]) == 23
     assert len(count.statements) == 1
+
+
+async def test_a_search_for_one_letter_ranks_a_bounded_number(
+    client: AsyncClient, category: dict[str, Any], onlooker: asyncpg.Connection
+) -> None:
+    await onlooker.execute(
+        "INSERT INTO products (sku, name, price, stock, category_id)"
+        " SELECT 'S-' || i, 'Apple ' || i || CASE WHEN i > 2999 THEN ' zebra' ELSE '' END, 1, 1, $1"
+        " FROM generate_series(1, 3000) AS i",
+        category["id"],
+    )
+    await onlooker.execute("ANALYZE products")
+    sql, arguments = SEARCH.bind({"words": "", "last": "'a':*", "limit": 20})
+    [[explained]] = await onlooker.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *arguments)
+    nodes = [json.loads(explained)[0]["Plan"]]
+    for node in nodes:
+        nodes += node.get("Plans", [])
+        assert node["Actual Rows"] <= MOST_RANKED or node["Node Type"] == "Bitmap Index Scan"
+    assert len(nodes) > 3
+    answer = await client.get("/api/products/search?q=a")
+    assert len(answer.json()["items"]) == 20
+    answer = await client.get("/api/products/search?q=apple ze")  # one of the last rows
+    assert [item["sku"] for item in answer.json()["items"]] == ["S-3000"]

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from httpx import AsyncClient
+from pydantic import SecretStr
 
 from app.main import create_app
 from app.settings import Settings
@@ -25,9 +26,9 @@ async def wire(redis_url: str) -> AsyncIterator[FaultyWire]:
 
 
 @pytest.fixture
-async def client(settings: Settings, wire: FaultyWire) -> AsyncIterator[AsyncClient]:
+async def client(settings: Settings, redis_url: str, wire: FaultyWire) -> AsyncIterator[AsyncClient]:
     changed = {
-        "redis": settings.redis.model_copy(update={"url": wire.through(settings.redis.url or "")}),
+        "redis": settings.redis.model_copy(update={"url": wire.through(SecretStr(redis_url))}),
         "cache": settings.cache.model_copy(update={"namespace": f"test-{uuid4()}"}),
     }
     async with serve(create_app(settings.model_copy(update=changed))) as service, service.client() as client:

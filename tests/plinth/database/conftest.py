@@ -2,16 +2,17 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from plinth.database import Database, open_database
+from plinth.database.connections import Generation
+from plinth.database.engine import create_engine
 from plinth.settings import Settings
 from tests.plinth.database.tables import Base
 
 
 @pytest.fixture(scope="session")
 async def tables(settings: Settings) -> None:
-    engine = create_async_engine(settings.database.url)
+    engine = create_engine(settings.database, "tests", Generation())
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await engine.dispose()

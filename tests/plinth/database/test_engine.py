@@ -2,11 +2,12 @@ import asyncio
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import func, literal, select, text
 from sqlalchemy.engine import make_url
 
 from plinth.database import Database, Query, open_database
-from plinth.database.connections import connection_options
+from plinth.database.connections import driver_arguments
 from plinth.settings import Settings
 from plinth.testing.wire import WirePostgres
 
@@ -24,7 +25,7 @@ async def test_every_connection_carries_the_name_and_the_limits(settings: Settin
 
 
 async def test_a_burst_opens_no_more_connections_than_the_pools_have(settings: Settings, things: None) -> None:
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     async with WirePostgres(server.host or "", server.port or 5432) as wire:
         sizes = {"pool_size": 2, "read_pool_size": 3, "url": wire.through(settings.database.url)}
         async with open_database(settings.database.model_copy(update=sizes), "burst") as database:
@@ -68,7 +69,7 @@ async def test_a_database_that_is_away_does_not_stop_the_start(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that is replaced during a failover has to come up."""
-    nowhere = settings.database.model_copy(update={"url": "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"})
+    nowhere = settings.database.model_copy(update={"url": SecretStr("postgresql://nobody@127.0.0.1:1/nothing")})
     async with open_database(nowhere, "nowhere") as database:
         await database.warn_of_too_many_connections(workers=1)
     assert "cannot be reached yet" in caplog.text
@@ -86,5 +87,5 @@ async def test_a_probe_needs_none_of_the_busy_connections(settings: Settings, th
 
 
 async def test_a_connection_takes_its_time_limit_from_the_settings(settings: Settings) -> None:
-    options = connection_options(settings.database.model_copy(update={"connect_timeout_seconds": 3}), "numbers")
+    options = driver_arguments(settings.database.model_copy(update={"connect_timeout_seconds": 3}), "numbers")
     assert options["timeout"] == 3

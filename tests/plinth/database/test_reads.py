@@ -40,7 +40,7 @@ async def test_first_is_a_row_or_none(filled: Database) -> None:
 
 async def test_a_read_is_one_round_trip(settings: Settings, things: None) -> None:
     """Behind a pooler that ignores the startup parameter it is three, with BEGIN READ ONLY and COMMIT."""
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     direct = server.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await asyncpg.connect(direct, server_settings=READ_ONLY)
     is_read_only = await connection.fetchval("SHOW default_transaction_read_only") == "on"

@@ -10,6 +10,7 @@ from time import time
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Integer, column, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
 
@@ -29,6 +30,10 @@ LABELS = Query(str, select(Thing.label).order_by(Thing.id))
 SHORT, LONG = 0.3, 60.0
 
 
+def secret(url: SecretStr | None) -> str:
+    return url.get_secret_value() if url else ""
+
+
 def shown(url: URL) -> str:
     return url.render_as_string(hide_password=False)
 
@@ -36,7 +41,7 @@ def shown(url: URL) -> str:
 @pytest.fixture(scope="module")
 async def standby(settings: Settings, onlooker: asyncpg.Connection) -> AsyncIterator[Standby]:
     """A replica of the tests' server, with short intervals: it answers before a replica could find a commit."""
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     await onlooker.execute(f"ALTER DATABASE {server.database} SET synchronous_commit = on")
     with tempfile.TemporaryDirectory(prefix="plinth-standby-") as directory, reserved_port() as port:
         primary = shown(server.set(drivername="postgresql"))
@@ -51,14 +56,14 @@ async def standby(settings: Settings, onlooker: asyncpg.Connection) -> AsyncIter
 
 @pytest.fixture
 async def followed(settings: Settings, standby: Standby, things: None) -> DatabaseSettings:
-    there = shown(make_url(settings.database.url).set(host="127.0.0.1", port=standby.port))
-    return settings.database.model_copy(update={"replica_url": there, "replica_lag_seconds": LONG})
+    there = shown(make_url(settings.database.url.get_secret_value()).set(host="127.0.0.1", port=standby.port))
+    return settings.database.model_copy(update={"replica_url": SecretStr(there), "replica_lag_seconds": LONG})
 
 
 @asynccontextmanager
 async def paused(settings: DatabaseSettings) -> AsyncIterator[None]:
     """Pause replay: transactions committed inside the block do not reach the replica."""
-    connection = await asyncpg.connect(shown(make_url(settings.replica_url or "").set(drivername="postgresql")))
+    connection = await asyncpg.connect(shown(make_url(secret(settings.replica_url)).set(drivername="postgresql")))
     await connection.execute("SELECT pg_wal_replay_pause()")
     while await connection.fetchval("SELECT pg_get_wal_replay_pause_state()") != "paused":
         pass
@@ -90,12 +95,14 @@ async def write(database: Database, label: str) -> None:
 async def test_a_read_is_one_round_trip_to_the_replica_and_after_a_write_one_to_the_primary(
     followed: DatabaseSettings, standby: Standby
 ) -> None:
-    server = make_url(followed.url)
+    server = make_url(secret(followed.url))
     async with (
         WirePostgres(server.host or "", server.port or 5432) as primary,
         WirePostgres("127.0.0.1", standby.port) as replica,
         opened(
-            followed, url=primary.through(followed.url), replica_url=replica.through(followed.replica_url or "")
+            followed,
+            url=primary.through(followed.url),
+            replica_url=replica.through(SecretStr(secret(followed.replica_url))),
         ) as database,
     ):
         for label, here, there in (("one", replica, primary), ("two", primary, replica)):

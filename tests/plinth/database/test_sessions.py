@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Integer, cast, delete, func, insert, literal, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from plinth.database import Database, Query, Session, check_version, open_database
-from plinth.errors import ChangedError, ConflictError, UnavailableError
+from plinth.errors import ChangedError, ConflictError, InvalidError, OutcomeUnknownError, UnavailableError
 from plinth.settings import Settings
 from plinth.testing.wire import End, WirePostgres
 from tests.plinth.database.tables import Account, Thing
@@ -68,7 +69,7 @@ class FaultyWire(WirePostgres):
 @asynccontextmanager
 async def wired(settings: Settings, kind: type[WireT], **changed: Any) -> AsyncIterator[tuple[WireT, Database]]:
     """A database with a single connection for transactions."""
-    server = make_url(settings.database.url)
+    server = make_url(settings.database.url.get_secret_value())
     async with kind(server.host or "", server.port or 5432) as wire:
         changed = {"url": wire.through(settings.database.url), "pool_size": 1, "pool_timeout_seconds": 0.5} | changed
         async with open_database(settings.database.model_copy(update=changed), "wired") as database:
@@ -258,7 +259,7 @@ async def test_callbacks_run_where_the_connection_is_lost_during_commit(settings
 
     async with wired(settings, FaultyWire) as (wire, database):
         wire.cuts = 1
-        with pytest.raises(UnavailableError):
+        with pytest.raises(OutcomeUnknownError, match="may have been stored"):
             async with database.sessions.begin() as session:
                 await session.execute(thing("perhaps"))
                 session.after_commit(call)
@@ -273,7 +274,7 @@ async def test_callbacks_run_where_commit_is_not_answered(settings: Settings, th
         called.set()
 
     async with wired(settings, FaultyWire, statement_timeout_seconds=0.05) as (wire, database):
-        with pytest.raises(UnavailableError, match="cannot be reached"):
+        with pytest.raises(OutcomeUnknownError, match="may have been stored"):
             async with database.sessions.begin() as session:
                 await session.execute(thing("perhaps"))
                 session.after_commit(call)
@@ -348,9 +349,10 @@ async def test_a_duplicate_is_a_conflict_that_names_the_column(database: Databas
                 await pooled.driver_connection.execute("INSERT INTO things (label) VALUES ('same')")
 
 
-async def test_a_reference_to_nothing_is_a_conflict_that_names_the_column(database: Database) -> None:
-    with pytest.raises(ConflictError, match=r"^This parent_id refers to something that does not exist\.$"):
+async def test_a_reference_to_nothing_is_invalid_and_names_the_column(database: Database) -> None:
+    with pytest.raises(InvalidError, match=r"^This parent_id refers to something that does not exist\.$") as refused:
         await write(database, thing("orphan", parent_id=10**6))
+    assert (refused.value.field, refused.value.value) == ("parent_id", "1000000")
 
 
 async def test_deleting_what_is_referred_to_is_a_conflict(database: Database) -> None:
@@ -484,12 +486,13 @@ async def test_a_full_pool_is_unavailable(settings: Settings, things: None) -> N
 
 
 async def test_a_server_that_refuses_connections_is_unavailable(settings: Settings) -> None:
-    nowhere = settings.database.model_copy(update={"url": "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"})
+    nowhere = settings.database.model_copy(update={"url": SecretStr("postgresql://nobody@127.0.0.1:1/nothing")})
     async with open_database(nowhere, "nowhere") as database:
         with pytest.raises(UnavailableError, match="cannot be reached"):
             await write(database, ONE)
-    missing = make_url(settings.database.url).set(database="missing").render_as_string(hide_password=False)
-    async with open_database(settings.database.model_copy(update={"url": missing}), "missing") as database:
+    url = make_url(settings.database.url.get_secret_value()).set(database="missing")
+    missing = {"url": SecretStr(url.render_as_string(hide_password=False))}
+    async with open_database(settings.database.model_copy(update=missing), "missing") as database:
         with pytest.raises(UnavailableError, match="cannot be reached"):
             await write(database, ONE)
 

@@ -9,14 +9,16 @@ from uuid import UUID
 import pytest
 from fastapi import APIRouter, Body, FastAPI, Header, HTTPException, Path, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from httpx import AsyncClient, Response
+from fastapi.routing import APIRoute
+from httpx import ASGITransport, AsyncClient, Response
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from plinth.errors import AppError, ConflictError, InvalidError, NotFoundError, UnavailableError
+from plinth.errors import AppError, ConflictError, InvalidError, NotFoundError, OutcomeUnknownError, UnavailableError
+from plinth.http import FastRoute, exception_handlers
 from plinth.http.problems import pointer
 from tests.plinth.http.apps import JSON, build, client, http_scope, messages
 
@@ -417,3 +419,49 @@ async def test_a_handler_of_the_service_replaces_a_problem() -> None:
     async with client(app) as session:
         response = await session.get("/raise/missing")
     assert (response.status_code, response.text) == (410, "Thing 42 does not exist.")
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "place"),
+    [
+        ({"category_id": 9}, "9", "#/category_id"),
+        ({"categoryId": 9}, "9", "#/categoryId"),
+        ({"product": {"category_id": 9}}, None, "#/product/category_id"),
+        ({"items": [{"category_id": 1}, {"category_id": 9}]}, "9", "#/items/1/category_id"),
+        ({"category_id": 1, "items": [{"category_id": 9}]}, "9", "#/items/0/category_id"),
+        ([{"category_id": 1}, {"category_id": 9}], None, "#/0/category_id"),
+        ({"name": "without it"}, "9", "#/category_id"),
+        ("text", None, "#/category_id"),
+    ],
+)
+@pytest.mark.parametrize("route_class", [APIRoute, FastRoute])
+async def test_an_invalid_field_is_pointed_to_wherever_the_body_has_it(
+    route_class: type[APIRoute], body: Any, value: str | None, place: str
+) -> None:
+    app = FastAPI(exception_handlers=exception_handlers)
+    router = APIRouter(route_class=route_class)
+
+    @router.post("/")
+    async def create(data: Any = Body()) -> None:
+        raise InvalidError("category_id", "It does not exist.", value)
+
+    app.include_router(router)
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as session:
+        answer = await session.post("/", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"location": "body", "pointer": place, "detail": "It does not exist."}]
+
+
+async def test_an_unknown_outcome_is_a_problem_of_its_own_and_says_nothing_of_repeating() -> None:
+    app = FastAPI(exception_handlers=exception_handlers)
+
+    @app.post("/")
+    async def create() -> None:
+        raise OutcomeUnknownError("It may have been stored.")
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as session:
+        answer = await session.post("/")
+    assert answer.status_code == 503
+    assert "retry-after" not in answer.headers
+    assert answer.json()["type"] == "urn:problem-type:outcome-unknown"
+    assert answer.json()["title"] == "Outcome unknown"

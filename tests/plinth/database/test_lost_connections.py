@@ -1,0 +1,230 @@
+"""No fault of a connection is a 500: a read is repeated once, a change is answered by 503, truthfully.
+
+A proxy breaks the connection before each message that PostgreSQL or the client sends, in each way that a connection is
+known to break. A test goes through the messages of an operation until one run meets no fault any more.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import product
+from typing import Any, Literal
+
+import asyncpg
+import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient, Response
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.engine import make_url
+from starlette.middleware import Middleware
+
+from plinth.database import Database, Query, open_database
+from plinth.database.errors import is_connection_lost, translate
+from plinth.http import UnhandledErrorMiddleware, exception_handlers
+from plinth.settings import Settings
+from plinth.testing.wire import End, WirePostgres, cut
+from tests.plinth.database.tables import Thing
+
+Fault = Literal["reset", "end", "fatal, and later the end", "fatal, and no end yet"]
+FAULTS: list[Fault] = ["reset", "end", "fatal, and later the end"]
+LATER_SECONDS = 0.01
+SIDES = ["server", "client"]
+OPERATIONS = ["read", "write", "savepoint", "rollback", "connect", "probe"]
+# Administrator, crash, start, idle, transactions that idle or last, a dropped database, PgBouncer.
+CODES = ["57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "53200", "58000", "08P01", "XX000"]
+COUNT = Query(int, select(func.count()).select_from(Thing))
+
+
+def fatal(code: str = "57P01") -> bytes:
+    fields = b"".join(part.encode() + b"\0" for part in ("SFATAL", "VFATAL", f"C{code}", "Mthe connection ends", ""))
+    return b"E" + (len(fields) + 4).to_bytes(4) + fields
+
+
+class BreakingWire(WirePostgres):
+    """Breaks the connection on which the next message but `left` of `side` is sent."""
+
+    left: int | None = None
+    side = "server"
+    fault: Fault = "end"
+    code = "57P01"
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.mute: set[End] = set()
+
+    def arm(self, side: str, left: int, fault: Fault) -> None:
+        self.side, self.left, self.fault = side, left, fault
+
+    def _received(self, server: End, data: bytes) -> bytes:
+        server.stream += data
+        passed: list[bytes] = []
+        for frame in cut(server.stream, self.end_of_frame):
+            if server.peer in self.mute or (self._is_due("server") and self.break_off(server.peer, b"".join(passed))):
+                return b""
+            passed.append(frame)
+        return super()._received(server, b"".join(passed))
+
+    def _read(self, client: End, frame: bytes) -> bytes:
+        if client in self.mute or (self._is_due("client") and self.break_off(client)):
+            return b""
+        return super()._read(client, frame)
+
+    def _is_due(self, side: str) -> bool:
+        if side != self.side or self.left is None:
+            return False
+        self.left = self.left - 1 if self.left else None
+        return self.left is None
+
+    def break_off(self, client: End, before: bytes = b"") -> bool:
+        """Send the client what came `before`, and nothing after the fault."""
+        self.mute.add(client)
+        client.transport.write(before)
+        if self.fault.startswith("fatal"):
+            client.transport.write(fatal(self.code))
+        if self.fault == "reset":
+            client.transport.abort()
+        elif self.fault == "fatal, and later the end":
+            asyncio.get_running_loop().call_later(LATER_SECONDS, client.transport.close)
+        elif self.fault != "fatal, and no end yet":
+            client.transport.close()
+        return True
+
+    async def break_all(self, onlooker: asyncpg.Connection) -> None:
+        """Break every connection, and return once the clients have noticed."""
+        for end in list(self._open_ends):
+            if end.transport.get_extra_info("sockname")[1] == self.port:  # it is a client's
+                self.break_off(end)
+        for _ in range(3):
+            await onlooker.fetchval("SELECT 1")
+
+
+def make_app(database: Database) -> FastAPI:
+    app = FastAPI(exception_handlers=exception_handlers, middleware=[Middleware(UnhandledErrorMiddleware)])
+
+    @app.get("/read")
+    async def read() -> int | None:
+        return await database.reads.first(COUNT)
+
+    @app.get("/probe")
+    async def probe() -> None:
+        await database.ping()
+
+    @app.post("/write/{label}")
+    async def write(label: str) -> None:
+        async with database.sessions.begin() as session:
+            await session.execute(insert(Thing).values(label=label))
+
+    @app.post("/savepoint/{label}")
+    async def savepoint(label: str) -> None:
+        async with database.sessions.begin() as session:
+            async with session.begin_nested():
+                await session.execute(insert(Thing).values(label=label))
+            await session.execute(text("SELECT 1"))
+
+    @app.post("/rollback/{label}")
+    async def rollback(label: str) -> None:
+        async with database.sessions.begin() as session:
+            await session.execute(insert(Thing).values(label=label))
+            await session.rollback()
+
+    return app
+
+
+@asynccontextmanager
+async def broken(settings: Settings, **changed: Any) -> AsyncIterator[tuple[BreakingWire, AsyncClient]]:
+    server = make_url(settings.database.url.get_secret_value())
+    async with BreakingWire(server.host or "", server.port or 5432) as wire:
+        changed = {"url": wire.through(settings.database.url), "pool_size": 1, "read_pool_size": 1} | changed
+        async with open_database(settings.database.model_copy(update=changed), "broken") as database:
+            transport = ASGITransport(make_app(database))
+            async with AsyncClient(transport=transport, base_url="http://test") as client:
+                yield wire, client
+
+
+@pytest.fixture
+async def breaking(settings: Settings, things: None) -> AsyncIterator[tuple[BreakingWire, AsyncClient]]:
+    async with broken(settings) as pair:
+        yield pair
+
+
+async def send(client: AsyncClient, operation: str, label: str) -> Response:
+    if operation in {"read", "probe"}:
+        return await client.get(f"/{operation}")
+    return await client.post(f"/{'write' if operation == 'connect' else operation}/{label}")
+
+
+@pytest.mark.parametrize(("side", "fault"), [*product(SIDES, FAULTS)])
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_a_fault_at_any_message_is_no_500_and_no_lie(
+    breaking: tuple[BreakingWire, AsyncClient], onlooker: asyncpg.Connection, operation: str, side: str, fault: Fault
+) -> None:
+    wire, client = breaking
+    assert (await send(client, operation, "first")).status_code == 200
+    for message in range(100):
+        label = f"{operation} {message}"
+        if operation == "connect":
+            wire.fault = "end"
+            await wire.break_all(onlooker)
+        wire.arm(side, message, fault)
+        answer = await send(client, operation, label)
+        broke, wire.left = wire.left is None, None
+        stored = await onlooker.fetchval("SELECT count(*) FROM things WHERE label = $1", label)
+        if answer.status_code == 200:
+            assert stored == (operation in {"write", "savepoint", "connect"})
+        else:
+            assert answer.status_code == 503, answer.text
+            unknown = answer.json()["type"] == "urn:problem-type:outcome-unknown"
+            assert unknown != ("retry-after" in answer.headers)
+            assert unknown or not stored
+        if operation in {"read", "probe"}:
+            assert answer.status_code == 200
+        again = await send(client, operation, f"again {label}")
+        assert again.status_code == 200, again.text
+        if not broke:
+            break
+        assert message < 99
+    assert message > 2
+
+
+@pytest.mark.parametrize("code", ["57P01", "08P01"])
+async def test_all_idle_connections_are_dropped_with_the_first(
+    settings: Settings, things: None, onlooker: asyncpg.Connection, code: str
+) -> None:
+    """FATAL was sent to all of them, and the end of none has arrived."""
+    async with broken(settings, pool_size=3, read_pool_size=3) as (wire, client):
+        for first, second in (("read", "write"), ("write", "read")):
+            for operation in OPERATIONS * 2:
+                await send(client, operation, f"{first} {operation}")
+            wire.fault, wire.code = "fatal, and no end yet", code
+            await wire.break_all(onlooker)
+            assert (await send(client, first, "noticed")).status_code == (200 if first == "read" else 503)
+            for label in range(4):
+                assert (await send(client, second, f"{first} {label}")).status_code == 200
+                assert (await send(client, first, f"{first} {label} too")).status_code == 200
+                assert (await client.get("/probe")).status_code == 200
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_fatal_is_a_lost_connection_whatever_its_code(code: str) -> None:
+    error = asyncpg.PostgresError.new({"S": "FATAL", "V": "FATAL", "C": code, "M": "the connection ends"})
+    assert is_connection_lost(error)
+    assert translate(error) is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"), True),
+        (asyncpg.InternalClientError("not connected"), True),
+        (asyncpg.ProtocolError("unexpected state"), True),
+        (asyncpg.InterfaceError("connection is closed"), True),
+        (asyncpg.InterfaceError("cannot perform operation: another operation is in progress"), False),
+        (asyncpg.InternalClientError("no decoder for OID 7"), False),
+        (asyncpg.OutdatedSchemaCacheError("the number of columns changed"), False),
+        (ConnectionResetError(), True),
+        (BrokenPipeError(), True),
+        (LookupError("closed"), False),
+    ],
+)
+def test_a_mistake_is_not_a_lost_connection(error: Exception, lost: bool) -> None:
+    assert is_connection_lost(error) == lost

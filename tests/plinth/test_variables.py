@@ -1,0 +1,250 @@
+"""Whatever stands in the environment, in `.env` or in a secret file: it is used, or named in one sentence."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from app.settings import Settings
+from plinth.database.connections import driver_arguments
+from plinth.errors import ConfigurationError
+from plinth.settings import load_settings
+from plinth.testing.environment import ROOT, variables
+from plinth.variables import group_of, unknown_variables
+
+NAMES = sorted(variables(Settings))
+GROUPS = sorted(name.upper() for name, field in Settings.model_fields.items() if group_of(field))
+SECRETS = {"APP_SECRET_KEY", "DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_REPLICA_URL", "REDIS_URL"}
+
+
+@contextmanager
+def given_only(environment: Mapping[str, str], dotenv: bytes | None = None) -> Iterator[type[Settings]]:
+    """Settings that read nothing but these variables and this `.env`, and the folder as their secrets."""
+    with TemporaryDirectory() as folder, patch.dict(os.environ, environment, clear=True):
+        if dotenv is not None:
+            (Path(folder) / ".env").write_bytes(dotenv)
+
+        class Isolated(Settings):
+            model_config = {"env_file": str(Path(folder) / ".env"), "secrets_dir": folder}  # noqa: RUF012
+
+        yield Isolated
+
+
+def refused(settings: type[Settings]) -> list[str]:
+    """The names of the variables in the sentences; none where the settings load."""
+    try:
+        loaded = load_settings(settings)
+    except ConfigurationError as error:
+        lines = str(error).splitlines()
+        assert lines
+        for line in lines:
+            assert re.match(r"(\.env|[A-Z_]+): \S", line), lines
+        without_values = error.__context__ is None or error.__suppress_context__
+        assert without_values, "the context quotes the values"
+        return [line.partition(":")[0] for line in lines]
+    driver_arguments(loaded.database, loaded.app.name)
+    assert loaded.workers
+    return []
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+NUMBERS = st.one_of(st.integers(), st.floats()).map(str)
+ODD = st.sampled_from(
+    [
+        *("inf", "nan", "-1", "0", "1e400", "9" * 400, "true", "None", "null", "[]", "{}", "\udcff\udcfe", " ", "٣"),
+        *("postgresql://me:hunter2@h:x/d", "redis://:hunter2@h:x", "http://hunter2", "*", "/", "::", "a,b", "${X"),
+    ]
+)
+
+
+@given(name=st.sampled_from(NAMES), value=st.one_of(TEXTS, NUMBERS, ODD))
+def test_a_value_is_used_or_named(name: str, value: str) -> None:
+    with given_only({name: value}) as settings:
+        assert set(refused(settings)) <= {name}
+
+
+@given(name=st.sampled_from(sorted(SECRETS)), value=st.text(st.characters(categories=["L", "N"]), min_size=8))
+def test_no_message_shows_a_secret(name: str, value: str) -> None:
+    for text in (value, f"postgresql://me:{value}/@h/d", f"redis://:{value}@h:port/0", f"mysql://{value}"):
+        with given_only({name: text, "APP_ENV": "production"}) as settings:
+            try:
+                shown = repr(load_settings(settings))
+            except ConfigurationError as error:
+                shown = str(error)
+            assert value not in shown
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"]
+
+
+@given(
+    name=st.text(st.characters(max_codepoint=0xFF, categories=["L"]), min_size=1), encoding=st.sampled_from(ENCODINGS)
+)
+@example(name="Über", encoding="latin-1")
+@example(name="Über", encoding="utf-16")
+@example(name="plain", encoding="utf-16-le")
+def test_a_file_in_any_encoding_is_read_or_named(name: str, encoding: str) -> None:
+    text = f"APP_NAME='{name}'\r\n# A comment\r\nexport PORT=1234\r\n"
+    with given_only({}, text.encode(encoding)) as settings:
+        if (names := refused(settings)) == []:
+            loaded = load_settings(settings)
+            assert (loaded.app.name, loaded.port) == (name, 1234)
+        else:
+            assert names[0] in {"APP_NAME", ".env"}
+            assert encoding not in {"utf-8", "utf-8-sig", "utf-16", "utf-32"}
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_in_the_file_are_read_or_named(raw: bytes) -> None:
+    with given_only({}, b"APP_NAME=" + raw) as settings:
+        try:
+            load_settings(settings)
+        except ConfigurationError as error:
+            named = re.match(r"(\.env|[A-Z_]+): \S", str(error))
+            assert named
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        (b"APP_NAME='not closed", ["APP_NAME"]),
+        (b"PORT=many", ["PORT"]),
+        (b"APP_NAME", ["APP_NAME"]),
+        (b"= 1", [".env"]),
+        (b"DATABASE_URL=\xff", ["DATABASE_URL"]),
+        (b"APP_NAME=a\0b", ["APP_NAME"]),
+        (b"app_name=lower", []),
+        (b"", []),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(line: bytes, names: list[str]) -> None:
+    with given_only({}, b"LOG_LEVEL=info\n" + line + b"\n") as settings:
+        assert refused(settings) == names
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("value", ["1", "x", '{"name": "x"}', "[1", "/srv"])
+def test_a_variable_named_like_a_group_is_not_ours(name: str, value: str) -> None:
+    with given_only({name: value, "APP_NAME": "Named"}, f"{name}={value}".encode()) as settings:
+        loaded = load_settings(settings)
+        assert loaded.app.name == "Named"
+        assert unknown_variables(settings) == []
+
+
+@given(name=st.sampled_from(NAMES), data=st.tuples(st.integers(0, 40), st.sampled_from("AESX_")))
+def test_a_name_that_is_nearly_a_setting_is_named_with_it(name: str, data: tuple[int, str]) -> None:
+    group, _, field = name.partition("_")
+    if group not in GROUPS:
+        return
+    position, letter = data[0] % (len(field) + 1), data[1]
+    wrong = f"{group}_{field[:position]}{letter}{field[position:]}"
+    if wrong in NAMES:
+        return
+    for environment, dotenv in (({wrong.lower(): "1"}, None), ({}, f"{wrong}=1".encode())):
+        with given_only(environment, dotenv) as settings:
+            load_settings(settings)
+            assert unknown_variables(settings) == [f"{wrong}: is not a setting; is it {name}?"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("HTTP_PROXY", "http_proxy", "SERVER_SOFTWARE", "REDIS_PORT", "HTTP_PORT", "APP_SERVICE_HOST", "PATH"),
+        *("REDIS_MASTER_SERVICE_PORT_TCP_REDIS", "DATABASE_PORT_5432_TCP_ADDR", "DATABASE_PORT", "APPLE_X"),
+    ],
+)
+def test_variables_of_others_are_not_named(name: str) -> None:
+    with given_only({name: "tcp://10.0.0.1:1"}) as settings:
+        assert unknown_variables(settings) == []
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 1), (["--lenient"], 0)])
+def test_the_check_fails_for_an_unknown_variable_and_a_start_warns(
+    database_url: str, tmp_path: Path, options: list[str], code: int
+) -> None:
+    (tmp_path / ".env").write_text("DATABASE_POOLSIZE=3\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "check", *options],
+        cwd=tmp_path,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "DATABASE_URL": f"{database_url}?keepalives=1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == code
+    sentence = "DATABASE_POOLSIZE: is not a setting; is it DATABASE_POOL_SIZE?"
+    assert sentence in done.stdout
+    assert done.stderr == (f"{sentence}\n" if code else "")
+    assert "DATABASE_URL: `keepalives` is ignored: asyncpg does not support it" in done.stdout
+
+
+@pytest.mark.parametrize("value", ["info", "INFO", "Warning", "eRRor", "debug", "critical"])
+def test_a_level_is_taken_in_any_case(value: str) -> None:
+    with given_only({"LOG_LEVEL": value, "LOG_FORMAT": "JSON", "APP_ENV": "Test"}) as settings:
+        loaded = load_settings(settings)
+        assert (loaded.log_level, loaded.log_format, loaded.app.env) == (value.upper(), "json", "test")
+
+
+@pytest.mark.parametrize(
+    ("origin", "taken"),
+    [
+        *((each, True) for each in ("*", "null", "https://a.example", "http://localhost:3000", "http://[::1]:8080")),
+        *((each, True) for each in ("capacitor://localhost", "https://a.example, https://b.x", "http://10.0.0.1")),
+        *((each, False) for each in ("a.example", "https://a.example/", "https://A.example", "https://*.x", "//a")),
+        *((each, False) for each in ("https://a.x:443", "http://a.x:80", "https://ü.example", "HTTPS://a.b")),
+        *((each, False) for each in ("https://a:b@c.example", "http://[0:0::1]", "http://127.1", "http://a.x:99999")),
+        *((each, False) for each in ("https://a.x https://b.x", "https://a.example?x", "https://", "http://a:0")),
+    ],
+)
+def test_an_origin_that_can_never_match_is_refused(origin: str, taken: bool) -> None:
+    with given_only({"CORS_ORIGINS": origin}) as settings:
+        assert refused(settings) == ([] if taken else ["CORS_ORIGINS"])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost", "a-b.example", "_x"])
+def test_a_host_is_an_address_or_a_name(host: str) -> None:
+    with given_only({"HOST": host}) as settings:
+        assert load_settings(settings).host == host
+    for wrong in (f"http://{host}", f"[{host}]:80", f"{host}/", "1.2.3", "a b", "*"):
+        with given_only({"HOST": wrong}) as settings:
+            assert refused(settings) == ["HOST"]
+
+
+def test_a_secret_file_is_read_or_named_and_those_of_others_are_not_read() -> None:
+    with given_only({}) as settings:
+        folder = Path(str(settings.model_config["secrets_dir"]))
+        (folder / "keystore.p12").write_bytes(b"\xff\xfe\x00")
+        (folder / "app").write_text("not ours")
+        (folder / "app_name").write_text("Of a file\n")
+        (folder / "redis_urll").write_text("redis://cache/0")
+        assert load_settings(settings).app.name == "Of a file"
+        assert unknown_variables(settings) == ["REDIS_URLL: is not a setting; is it REDIS_URL?"]
+        (folder / "app_secret_key").write_bytes(b"\xff" * 40)
+        assert refused(settings) == ["APP_SECRET_KEY"]
+
+
+class ShopSettings(BaseModel):
+    currencies: list[str] = Field(default_factory=list)
+
+
+class ShopKeeper(Settings):
+    shop: ShopSettings = Field(default_factory=ShopSettings)
+
+
+def test_a_list_of_ones_own_is_json_or_named() -> None:
+    with patch.dict(os.environ, {"SHOP_CURRENCIES": '["EUR"]'}):
+        assert load_settings(ShopKeeper).shop.currencies == ["EUR"]
+    expected = pytest.raises(ConfigurationError, match=r"^SHOP_CURRENCIES: must be JSON, such as \[1, 2\]$")
+    with patch.dict(os.environ, {"SHOP_CURRENCIES": "EUR,USD"}), expected:
+        load_settings(ShopKeeper)
