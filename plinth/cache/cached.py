@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from plinth.http import problem
 from plinth.http.compression import accepts_gzip, compressible
-from plinth.http.conditional import Headers, conditions_of, gzip_etag, is_unchanged, kept_by_304
+from plinth.http.conditional import PRECONDITION_FAILED, Headers, conditions_of, evaluate, gzip_etag, kept_by_304
 from plinth.http.problems import MEDIA_TYPE
 
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
@@ -37,13 +37,16 @@ class CachedResponse:
     """Unix time in seconds."""
 
     async def send(self, extra_headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the variant that the client accepts, or 304 if the client has it."""
+        """Send the variant that the client accepts, 304 if the client has it, or 412 if it expects another."""
         variant = self.gzip if self.gzip and accepts_gzip(_accept_encoding(scope)) else self.plain
         conditions = conditions_of(scope)
-        if conditions and is_unchanged(conditions, variant.by_name):
-            status, headers, body = 304, variant.headers_of_304, b""
-        else:
-            status, headers, body = 200, variant.headers, variant.body
+        status = evaluate(conditions, variant.by_name) if conditions else 200
+        headers, body = variant.headers, variant.body
+        if status == 412:
+            await problem(412, PRECONDITION_FAILED)(scope, receive, send)
+            return
+        if status == 304:
+            headers, body = variant.headers_of_304, b""
         await send({"type": "http.response.start", "status": status, "headers": [*headers, *extra_headers]})
         await send({"type": "http.response.body", "body": body})
 

@@ -9,11 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from plinth.cache import cached
 from plinth.cache.cache import Cache, Loaded
 from plinth.cache.routes import BYPASS, CachedRoutes, Rule
-from plinth.http.conditional import Headers, comparing
+from plinth.http.comparing import comparing
+from plinth.http.conditional import Headers
 
 # Removed from the request of a load, since its response is served to every client.
 _CLIENT_HEADERS = frozenset(
-    {b"accept-encoding", b"authorization", b"cookie", b"if-match", b"if-modified-since", b"if-none-match", b"range"}
+    {b"accept-encoding", b"authorization", b"cookie", b"if-match", b"if-modified-since", b"if-none-match", b"if-range"}
+    | {b"if-unmodified-since", b"range"}
 )
 _MAX_UNPACKED = 500
 """Responses that are kept as they are sent, beside the packed bytes in the store."""
@@ -71,7 +73,7 @@ class ResponseCacheMiddleware:
         except _NotShareable:
             if not captured:  # another request's load, whose response is not for this client, or a stream
                 await self.app(scope, receive, bypassing_send)
-            comparing_send = comparing(scope, bypassing_send)
+            comparing_send = comparing(scope, receive, bypassing_send)
             for message in captured:
                 await comparing_send(message)
             return
