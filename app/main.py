@@ -95,6 +95,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     cached_routes = CachedRoutes()
     app = FastAPI(
         title=settings.app.name,
+        version=settings.app.version,
+        description=settings.app.description,
         lifespan=partial(lifespan, settings=settings),
         middleware=[*middleware(settings, cached_routes)],
         exception_handlers=exception_handlers,

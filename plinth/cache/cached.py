@@ -12,8 +12,8 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from plinth.http.compression import accepts_gzip, compressible
-from plinth.http.conditional import Headers, conditions_of, gzip_etag, is_unchanged, kept_by_304
-from plinth.http.problems import MEDIA_TYPE
+from plinth.http.conditional import PRECONDITION_FAILED, Headers, conditions_of, evaluate, gzip_etag, kept_by_304
+from plinth.http.problems import MEDIA_TYPE, problem
 from plinth.telemetry.context import request_id
 
 _BYTES_PER_HEADER = 250
@@ -52,12 +52,16 @@ class CachedResponse:
         return 2 * headers + len(self.plain.body) * (2 if self.gzip_level else 1)
 
     async def send(self, extra_headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the variant that the client accepts, or 304 if the client has it."""
+        """Send the variant that the client accepts, 304 if the client has it, or 412 if it expects another."""
         variant = self._gzip() if self.gzip_level and accepts_gzip(_accept_encoding(scope)) else self.plain
         status, headers, body = self.status, variant.headers, variant.body
-        conditions = conditions_of(scope)
-        if conditions and status == 200 and is_unchanged(conditions, variant.by_name):
-            status, headers, body = 304, variant.headers_of_304, b""
+        if status == 200 and (conditions := conditions_of(scope)):
+            status = evaluate(conditions, variant.by_name)
+        if status == 412:
+            await problem(412, PRECONDITION_FAILED)(scope, receive, send)
+            return
+        if status == 304:
+            headers, body = variant.headers_of_304, b""
         await send({"type": "http.response.start", "status": status, "headers": [*headers, *extra_headers]})
         await send({"type": "http.response.body", "body": body})
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
@@ -23,8 +24,8 @@ from plinth.errors import ChangedError, OutcomeUnknownError, UnavailableError
 log = logging.getLogger(__name__)
 
 RowT = TypeVar("RowT")
-Versions: TypeAlias = Collection[int] | None
-"""The versions that a change may be made to; None is any."""
+Versions: TypeAlias = Collection[int] | Callable[[int, datetime | None], bool] | None
+"""The versions that a change may be made to, or a function that accepts a version and its instant; None is any."""
 
 ROLLBACK_SECONDS = 2.0
 BUSY_SECONDS = 0.01
@@ -149,10 +150,17 @@ class Versioned(Protocol):
 
 
 def check_version(entity: Versioned, versions: Versions) -> None:
-    """Raise ChangedError unless the version of the entity is one of `versions`.
+    """Raise ChangedError unless `versions` accept the version of the entity and its `updated_at`, if it has one.
 
     Read the entity with a lock (`session.get(…, with_for_update=True)`): of two changes at once, the second then waits
     and reads the version that the first has made.
     """
-    if versions is not None and entity.version not in versions:
+    if versions is None:
+        return
+    accepted = (
+        versions(entity.version, getattr(entity, "updated_at", None))
+        if callable(versions)
+        else entity.version in versions
+    )
+    if not accepted:
         raise ChangedError(type(entity).__name__.lower(), str(entity.id))

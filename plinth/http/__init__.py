@@ -1,7 +1,8 @@
 """HTTP: middleware, problem details, conditional requests, compression, the docs page."""
 
+from plinth.http.comparing import ConditionalMiddleware
 from plinth.http.compression import GZipMiddleware
-from plinth.http.conditional import ConditionalMiddleware, accepted_versions
+from plinth.http.conditional import accepted_versions
 from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.problems import problem, problem_responses

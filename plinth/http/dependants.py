@@ -91,7 +91,7 @@ class Plan:
                 for name, read in step.parameters:
                     arguments[name] = read(request, query)
                 if step.dependant.body_params:
-                    arguments |= await self._read_body(step.dependant, body)
+                    arguments |= await self._read_body(step.dependant, body, request)
                 if step.dependant is self.dependant:
                     return arguments
                 if step.is_generator:
@@ -124,9 +124,11 @@ class Plan:
         context["path"] = f"{request.method} {request.scope.get('root_path', '').rstrip('/')}{self.dependant.path}"
         return context
 
-    async def _read_body(self, dependant: Dependant, body: Any) -> dict[str, Any]:
+    async def _read_body(self, dependant: Dependant, body: Any, request: Request) -> dict[str, Any]:
         embed = self.route._embed_body_fields
         arguments, errors = await utils.request_body_to_args(dependant.body_params, body, embed)
+        if errors and dependant is self.dependant:  # of the last step: all else is valid
+            raise RequestValidationError(errors, body=body, endpoint_ctx=self.context(request))
         if errors:
             raise InvalidParameter
         return arguments

@@ -1,11 +1,14 @@
 """The OpenAPI document and an interactive docs page that loads nothing from other servers."""
 
+from collections.abc import Mapping
 from html import escape
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -18,6 +21,11 @@ from plinth.http.responses import ORJSONResponse
 
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
+_FASTAPI_SCHEMAS = ("HTTPValidationError", "ValidationError")
+_FASTAPI_422 = {
+    "description": "Validation Error",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}},
+}
 # Swagger UI's icons are data URLs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -55,33 +63,67 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     that documents 412 accepts `If-Match` and also documents 400 and 428. A route declares the others by
     `problem_responses`. There is no `default` response: it would make any status valid, so that no test could fail.
 
-    `app.openapi()` is not changed.
+    `app.openapi()` is not changed, and may return such a document already. What the service declares is kept: a 422 or
+    If-Match of its own, and models of the same names.
     """
     document = app.openapi()
+    components = document.get("components", {})
+    suffix, added = _problem_schemas(components.get("schemas", {}))
     paths = {
-        path: {name: _described(value) if name in _METHODS else value for name, value in item.items()}
+        path: {name: _described(value, suffix) if name in _METHODS else value for name, value in item.items()}
         for path, item in document.get("paths", {}).items()
     }
-    components = document.get("components", {})
-    schemas = {**components.get("schemas", {})}
-    if schemas.pop("HTTPValidationError", None):
-        schemas.pop("ValidationError", None)
-    _, added = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-    return {**document, "paths": paths, "components": {**components, "schemas": {**schemas, **added["$defs"]}}}
+    document = {
+        **document,
+        "paths": paths,
+        "components": {**components, "schemas": dict(components.get("schemas", {}))},
+    }
+    for name in _FASTAPI_SCHEMAS:
+        _drop_unused(document, name)
+    document["components"]["schemas"] |= added
+    return document
 
 
-def _described(operation: dict[str, Any]) -> dict[str, Any]:
-    responses: dict[str, Any] = {**operation["responses"]}
+def _problem_schemas(taken: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the schemas of `Problem`, and the suffix of their names: the service may have models of these names."""
+    for suffix in chain([""], map(str, count(2))):
+        template = f"#/components/schemas/{{model}}{suffix}"
+        _, added = models_json_schema([(Problem, "serialization")], ref_template=template)
+        schemas = {f"{name}{suffix}": schema for name, schema in added["$defs"].items()}
+        if all(taken.get(name, schema) == schema for name, schema in schemas.items()):
+            return suffix, schemas
+    raise AssertionError  # unreachable: numbers do not end
+
+
+def _drop_unused(document: dict[str, Any], name: str) -> None:
+    """Remove a schema that FastAPI adds for its own 422, unless the service uses it or one of that name."""
+    schema = document["components"]["schemas"].pop(name, None)
+    if schema is not None and f'"#/components/schemas/{name}"'.encode() in orjson.dumps(document):
+        document["components"]["schemas"][name] = schema
+
+
+def _described(operation: dict[str, Any], suffix: str) -> dict[str, Any]:
+    def documented(status: int) -> dict[str, Any]:
+        return documented_problem(status, f"Problem{suffix}")
+
+    responses: dict[str, Any] = {
+        status: documented(int(status))
+        if status.isdigit() and response == documented_problem(int(status))
+        else response
+        for status, response in operation.get("responses", {}).items()
+    }
     statuses = {500, 503}
-    if "422" in responses:
-        responses["422"] = documented_problem(422)
+    if responses.get("422") == _FASTAPI_422:
+        responses["422"] = documented(422)
     if "requestBody" in operation:
         statuses |= {400, 413, 415}
     if "412" in responses:
         statuses |= {400, 428}
-        operation = {**operation, "parameters": [*operation.get("parameters", ()), IF_MATCH]}
+        parameters = operation.get("parameters", [])
+        if not any(each.get("in") == "header" and each["name"].lower() == "if-match" for each in parameters):
+            operation = {**operation, "parameters": [*parameters, IF_MATCH]}
     for status in statuses:
-        responses.setdefault(str(status), documented_problem(status))
+        responses.setdefault(str(status), documented(status))
     return {**operation, "responses": dict(sorted(responses.items()))}
 
 

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Coroutine
 from http.client import responses
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, isroutine
+from random import getrandbits
 from typing import Any
 
 from fastapi import Request, Response
@@ -23,8 +24,9 @@ from plinth.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from plinth.http.problems import content_too_large, invalid_request, places, pointer, problem, title
+from plinth.http.problems import content_too_large, extended, invalid_request, places, pointer, problem, title
 from plinth.http.requests import has_route
+from plinth.telemetry.context import request_id
 
 _log = logging.getLogger(__name__)
 
@@ -94,18 +96,35 @@ def _exceeded_limit(scope: Scope, start: Message) -> int | None:
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    handlers = request.app.exception_handlers if "app" in request.scope else {}
-    handler = handlers.get(500) or handlers.get(Exception)
-    if handler is None:
-        return problem(500, "An unexpected error occurred. Quote the request id when you report it.")
+    response = await _by_service(request, 500, error) or await _by_service(request, Exception, error)
+    return response or problem(500, "An unexpected error occurred. Quote the request id when you report it.")
+
+
+async def _outside_error(request: Request, error: Exception) -> Response:
+    """Answer an error outside of `UnhandledErrorMiddleware`, in another middleware. Starlette raises it again."""
+    id = request_id.get() or f"{getrandbits(64):016x}"
+    request_id.set(id)  # the server logs the error, and its line needs the id
+    response = await _internal_error(request, error)
+    response.headers["X-Request-ID"] = id
+    return response
+
+
+async def _by_service(request: Request, key: int | type[Exception], error: Exception) -> Response | None:
+    """Return the response of the handler that the service has registered for a status or Exception, if there is one."""
+    handler: Any = request.app.exception_handlers.get(key) if "app" in request.scope else None
+    if handler is None or handler is _outside_error:
+        return None
+    call = handler if isroutine(handler) else type(handler).__call__
     response: Response = await (
-        handler(request, error) if iscoroutinefunction(handler) else run_in_threadpool(handler, request, error)
+        handler(request, error) if iscoroutinefunction(call) else run_in_threadpool(handler, request, error)
     )
     return response
 
 
 async def _app_error(request: Request, error: AppError) -> Response:
     status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
+    if (response := await _by_service(request, status, HTTPException(status, str(error)))) is not None:
+        return response
     if isinstance(error, InvalidError):
         location = _location(request, error.field)
         tokens = await _place(request, error) if location == "body" else [error.field]
@@ -148,8 +167,11 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
         return problem(501, "This is the address of a WebSocket, which this server does not support yet.")
     if status == 405:
         headers["Allow"] = _allow(request, headers.get("Allow", ""))
+    detail: Any = error.detail  # FastAPI's exception takes any JSON
+    if not isinstance(detail, str):
+        return extended(status, detail, _SENTENCES.get(status, f"{title(status)}."), headers)
     # Python 3.11 has another phrase for 413 than the body limit, whose detail is always that of Python 3.13.
-    worded = isinstance(error.detail, str) and error.detail not in {responses.get(status, ""), "Content Too Large"}
+    worded = error.detail not in {responses.get(status, ""), "Content Too Large"}
     if status == 413 and not worded and MAX_BODY_SIZE_SCOPE_KEY in request.scope:
         return content_too_large(request.scope[MAX_BODY_SIZE_SCOPE_KEY])
     return problem(status, error.detail if worded else _SENTENCES.get(status, f"{title(status)}."), headers=headers)
@@ -181,6 +203,7 @@ async def _validation_error(_: Request, error: RequestValidationError) -> Respon
 
 
 exception_handlers: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    Exception: _outside_error,
     AppError: _app_error,
     HTTPException: _http_exception,
     RequestValidationError: _validation_error,

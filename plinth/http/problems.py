@@ -1,5 +1,6 @@
 """Problem details: every error response is `application/problem+json` (RFC 9457) with a sentence and the request id."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
@@ -7,6 +8,8 @@ from json import JSONDecodeError
 from typing import Any, Literal
 from urllib.parse import quote
 
+import orjson
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
@@ -25,6 +28,8 @@ _OWN_TITLES = {
     503: "Service unavailable",
 }
 _TITLES = {status.value: _OWN_TITLES.get(status, status.phrase.capitalize()) for status in HTTPStatus if status >= 400}
+_STANDARD = ("detail", "title", "type", "instance")
+_RESERVED = frozenset({*_STANDARD, "status", "request_id", "errors"})
 # A body of a megabyte can contain a hundred thousand faults.
 _MAX_FAULTS = 100
 # Pydantic's messages for these quote the input.
@@ -62,11 +67,12 @@ def problem(
     errors: list[dict[str, str]] | None = None,
     headers: Mapping[str, str] | None = None,
     kind: str | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> ORJSONResponse:
     """Return an error response. `detail` is for the client: one sentence without secrets and without its own input.
 
     The type and the title follow from `kind`, or else from `status`, which is 400 or more. `errors` are the fields of
-    `Fault`.
+    `Fault`. `members` are added (RFC 9457 §3.2).
     """
     content: dict[str, Any] = {
         "type": f"urn:problem-type:{re.sub('[^a-z]+', '-', (kind or title(status)).lower())}",
@@ -77,7 +83,22 @@ def problem(
     }
     if errors is not None:
         content["errors"] = [{**fault, "detail": _encodable(fault["detail"])} for fault in errors]
-    return ORJSONResponse(content, status, headers, MEDIA_TYPE)
+    return ORJSONResponse({**content, **(members or {})}, status, headers, MEDIA_TYPE)
+
+
+def extended(status: int, detail: Any, sentence: str, headers: Mapping[str, str]) -> ORJSONResponse:
+    """Return a problem that keeps the detail of an HTTPException, which may be any JSON and is not only a sentence.
+
+    A dict becomes members, of which strings named `detail`, `title`, `type` and `instance` mean what RFC 9457 says.
+    Anything else, and a dict with another member of a name that problems have, is the member `details`.
+    """
+    members = {key: detail[key] for key in detail if isinstance(key, str)} if isinstance(detail, Mapping) else {}
+    strings = [name for name in _STANDARD if isinstance(members.get(name), str)]
+    if len(members) != len(detail if isinstance(detail, Mapping) else [detail]) or (
+        (_RESERVED & members.keys()).difference(strings)
+    ):
+        members = {"details": detail}
+    return problem(status, sentence, headers=headers, members={name: _json(members[name]) for name in members})
 
 
 def content_too_large(limit_bytes: int) -> ORJSONResponse:
@@ -138,11 +159,11 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: documented_problem(status) for status in statuses}
 
 
-def documented_problem(status: int) -> dict[str, Any]:
+def documented_problem(status: int, schema: str = "Problem") -> dict[str, Any]:
     """Return the OpenAPI response object of a problem with this status."""
     return {
         "description": title(status),
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
     }
 
 
@@ -168,6 +189,15 @@ def _in_document(tokens: list[int | str], body: Any, missing: bool) -> Iterator[
             yield token
         elif missing and position == len(tokens) - 1:
             yield token
+
+
+def _json(value: Any) -> orjson.Fragment:
+    """Encode what FastAPI would encode in a response."""
+    encoded = jsonable_encoder(value)
+    try:
+        return orjson.Fragment(orjson.dumps(encoded, option=orjson.OPT_NON_STR_KEYS))
+    except TypeError:  # an integer of more than 64 bits, or an unpaired surrogate
+        return orjson.Fragment(json.dumps(encoded))
 
 
 def _encodable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Iterator
 from random import getrandbits
 from time import perf_counter
 from urllib.parse import unquote_to_bytes
@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from plinth.http.comparing import ResponseEnded, run_until_ended
 from plinth.http.problems import problem
 from plinth.telemetry.context import request_id
 
@@ -19,6 +20,7 @@ _access_log = logging.getLogger("app.access")
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Nginx's status for a client that disconnected before the response.
 _NO_RESPONSE = 499
+_INTERNAL_ERROR = 500
 
 
 class RequestContextMiddleware:
@@ -57,6 +59,10 @@ class RequestContextMiddleware:
         token = request_id.set(id)
         try:
             await self.app(scope, receive, timing_send)
+        except Exception:
+            # Starlette answers outside of all middleware.
+            status = _INTERNAL_ERROR if status == _NO_RESPONSE else status
+            raise
         finally:
             if scope["path"] not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
                 _log_access(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at)
@@ -65,28 +71,31 @@ class RequestContextMiddleware:
 
 
 class HeadMiddleware:
-    """Serves HEAD by the GET endpoint and drops the body (RFC 9110 §9.3.2), unless a route takes HEAD itself."""
+    """Serves HEAD by the GET endpoint and drops the body (RFC 9110 §9.3.2), unless a route takes HEAD itself.
+
+    A mount takes every method, so it takes HEAD only if no route before it serves the GET.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http" or scope["method"] != "HEAD" or has_route(scope, "HEAD"):
+        if scope["type"] != "http" or scope["method"] != "HEAD" or _takes_head(scope):
             return self.app(scope, receive, send)
         ended = False
 
         async def send_head(message: Message) -> None:
             nonlocal ended
-            if message["type"] != "http.response.body":
+            if message["type"] == "http.response.start":
                 await send(message)
                 return
-            if ended:
-                # Ends a stream, as a client that disconnects does.
-                raise OSError("The response to HEAD has no body")
-            ended = True
-            await send({"type": "http.response.body", "body": b""})
+            if not ended:
+                ended = True
+                await send({"type": "http.response.body", "body": b""})
+            if message.get("more_body"):
+                raise ResponseEnded("The response to HEAD has no body")
 
-        return self.app({**scope, "method": "GET"}, receive, send_head)
+        return run_until_ended(self.app, {**scope, "method": "GET"}, receive, send_head)
 
 
 class QueryEncodingMiddleware:
@@ -108,13 +117,26 @@ class QueryEncodingMiddleware:
 
 def has_route(scope: Scope, method: str, kind: str = "http") -> bool:
     """Return whether a route of the application matches the path of this request and the method."""
-    if "app" not in scope:
+    return next(_positions(scope, method, kind), None) is not None
+
+
+def _takes_head(scope: Scope) -> bool:
+    head = next(_positions(scope, "HEAD"), None)
+    if head is None:
         return False
+    gets = [*_positions(scope, "GET")]
+    return head not in gets or head == gets[0]
+
+
+def _positions(scope: Scope, method: str, kind: str = "http") -> Iterator[int]:
+    """Yield the positions of the routes that match the path of this request and the method."""
+    if "app" not in scope:
+        return
     # Not a copy of the whole scope: what routing stored in it for this request must not influence the match.
     kept = {name: scope[name] for name in ("path", "root_path", "headers", "app") if name in scope}
-    return any(
-        route.matches({**kept, "type": kind, "method": method})[0] is Match.FULL for route in scope["app"].routes
-    )
+    for position, route in enumerate(scope["app"].routes):
+        if route.matches({**kept, "type": kind, "method": method})[0] is Match.FULL:
+            yield position
 
 
 def _received_id(scope: Scope) -> str | None:

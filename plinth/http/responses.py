@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote_plus
 
 import orjson
 from fastapi import Request, Response
+from fastapi.security.base import SecurityBase
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +22,9 @@ from plinth.http.conditional import Headers
 # The characters of a path and a query string (RFC 3986). "%" is among them: what the client encoded is not changed.
 _URI = "%!$&'()*+,;=:@/?-._~"
 _SCOPE_KEY = "plinth.validators"
+_VALIDATORS = frozenset({b"etag", b"last-modified"})
+_LIFETIMES = frozenset({b"cache-control", b"expires"})
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 
 
 class ORJSONResponse(JSONResponse):
@@ -76,8 +80,11 @@ class ValidatorsMiddleware:
 
     `ETag` and `Last-Modified` come from `Validators.set`. `Cache-Control` is the attribute `cache_control` (bytes) of
     the endpoint, which routing stores in the scope; `@cached_response` sets it, and its responses get an ETag without
-    `Validators.set` too. Streams and responses with an `ETag` or `Set-Cookie` of their own pass unchanged. Add it
-    inside of `GZipMiddleware`, so that it hashes the uncompressed body.
+    `Validators.set` too. Streams and responses with an `ETag` or `Set-Cookie` of their own get none.
+
+    No response to GET is fresh unless it says so (RFC 9111 §4.2.2): one with validators and without `Cache-Control`
+    gets `no-cache`; `private, no-cache` is for requests with credentials and routes with a security dependency.
+    Add it inside of `GZipMiddleware`, so that it hashes the uncompressed body.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -94,12 +101,13 @@ class ValidatorsMiddleware:
                 if _awaits_validators(scope, message):
                     held = message
                     return
+                message = _never_fresh(scope, message)
             elif held is not None:
                 start, held = held, None
                 if message["type"] == "http.response.body" and not message.get("more_body"):
                     added = _validators(scope, start["headers"], message.get("body", b""))
                     start = {**start, "headers": [*start["headers"], *added]}
-                await send(start)
+                await send(_never_fresh(scope, start))
             await send(message)
 
         return self.app(scope, receive, validating_send)
@@ -135,6 +143,31 @@ def _validators(scope: Scope, headers: Headers, body: bytes) -> Headers:
     if cache_control is not None and not any(name == b"cache-control" for name, _ in headers):
         added.append((b"cache-control", cache_control))
     return added
+
+
+def _never_fresh(scope: Scope, start: Message) -> Message:
+    """Add the default of Cache-Control to what a cache could otherwise give a lifetime, or show to somebody else."""
+    if scope["method"] not in {"GET", "HEAD"}:
+        return start
+    names = {name for name, _ in start.get("headers", ())}
+    has_credentials = any(name in _CREDENTIALS for name, _ in scope["headers"])
+    if not names.isdisjoint(_LIFETIMES) or (names.isdisjoint(_VALIDATORS) and not has_credentials):
+        return start
+    value = b"private, no-cache" if has_credentials or _is_secured(scope) else b"no-cache"
+    return {**start, "headers": [*start.get("headers", ()), (b"cache-control", value)]}
+
+
+def _is_secured(scope: Scope) -> bool:
+    """Return whether the route depends on one of FastAPI's security schemes: an API key can be in any header."""
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    dependants = [getattr(each, "dependant", None) for each in (context, scope.get("route"))]
+    while dependants:
+        dependant = dependants.pop()
+        if dependant is not None:
+            if isinstance(dependant.call, SecurityBase):
+                return True
+            dependants += dependant.dependencies
+    return False
 
 
 def _cache_control(scope: Scope) -> bytes | None:

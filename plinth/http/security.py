@@ -6,7 +6,7 @@ response contains the Host header; Starlette's `TrustedHostMiddleware` can be ad
 """
 
 import re
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Iterable
 
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -25,6 +25,10 @@ _HEADERS = [
     # Other sites cannot embed a response; a fetch that CORS allows is not affected.
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+# The default is for JSON. Documents may show what they contain; a service with secrets in its pages restricts scripts.
+_POLICY = b"content-security-policy"
+_DOCUMENT_POLICY = (_POLICY, b"base-uri 'self'; object-src 'none'; frame-ancestors 'none'")
+_DOCUMENTS = frozenset({b"text/html", b"application/xhtml+xml", b"image/svg+xml", b"application/pdf"})
 # One year. Without `includeSubDomains`, which is not this service's decision to make.
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NAMES = frozenset(name for name, _ in [*_HEADERS, _HSTS])
@@ -32,13 +36,15 @@ _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5}
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID")
-_CORS_CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match")
+_CORS_CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match", "If-Unmodified-Since")
 # Cache-Control and Last-Modified are readable in any case.
 _CORS_RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Process-Time", "X-Request-ID")
 
 
 class SecurityHeadersMiddleware:
     """Adds security headers to every response, except those that the endpoint set itself.
+
+    The Content-Security-Policy allows nothing, or in HTML, SVG and PDF whatever they contain.
 
     With `hsts`, adds Strict-Transport-Security over HTTPS; RFC 6797 §7.2 forbids it over HTTP.
     """
@@ -60,6 +66,11 @@ class SecurityHeadersMiddleware:
                 added = defaults
                 if not _NAMES.isdisjoint(present):
                     added = [header for header in defaults if header[0] not in present]
+                if message["status"] == 304:
+                    # The policy of a stored response is replaced by that of the 304, which does not know its type.
+                    added = [header for header in added if header[0] != _POLICY]
+                elif _is_document(headers):
+                    added = [_DOCUMENT_POLICY if header[0] == _POLICY else header for header in added]
                 message = {**message, "headers": [*headers, *added]}
             return send(message)
 
@@ -81,6 +92,11 @@ class HttpsRedirectMiddleware:
         if scope["type"] != "http" or scope.get("scheme") == "https" or scope["path"] in self.exempt:
             return self.app(scope, receive, send)
         return _redirect_to_https(scope)(scope, receive, send)
+
+
+def _is_document(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    types = [value for name, value in headers if name == b"content-type"]
+    return any(value.partition(b";")[0].strip().lower() in _DOCUMENTS for value in types)
 
 
 def cors(settings: CorsSettings) -> Middleware:

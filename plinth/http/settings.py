@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 class HttpSettings(BaseModel):
     docs: bool | None = Field(None, description="Serve /docs and /openapi.json. Unset: everywhere but in production.")
-    max_body_bytes: int = Field(1_048_576, ge=1, description="Larger request bodies get 413.")
+    max_body_bytes: int = Field(262_144, ge=1, description="Larger request bodies get 413.")
     gzip_level: int = Field(4, ge=0, le=9, description="Compression level of responses; 0 switches gzip off.")
     gzip_minimum_bytes: int = Field(1000, ge=0, description="Smaller responses are not compressed.")
     redirect_https: bool = Field(False, description="Redirect HTTP to HTTPS and send HSTS; behind a TLS proxy.")

@@ -1,12 +1,16 @@
 """The OpenAPI document: the problems of every route, exactly those that it can answer, and the same each time."""
 
+import json
+import re
 from copy import deepcopy
-from typing import Any
+from itertools import combinations
+from typing import Annotated, Any
 
+import pytest
 import schemathesis
-from fastapi import FastAPI
+from fastapi import FastAPI, Header
 from hypothesis import HealthCheck, settings
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from schemathesis.checks import load_all_checks
 
 from plinth.errors import ConflictError, NotFoundError
@@ -133,3 +137,74 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", documented(make_app()))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_responses_match_the_document(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate()
+
+
+def own_model(name: str) -> type[BaseModel]:
+    return create_model(name, mine=(int, ...))
+
+
+@pytest.mark.parametrize("names", [*combinations(["Problem", "Fault", "ValidationError", "HTTPValidationError"], 2)])
+@pytest.mark.parametrize("where", ["body", "answer", "declared 422"])
+def test_models_of_the_service_are_its_own_and_the_document_stays_valid(names: tuple[str, str], where: str) -> None:
+    app = make_app()
+    add_conditional_route(app)
+    models = [own_model(name) for name in names]
+    for position, model in enumerate(models):
+        if where == "body":
+            app.post(f"/own/{position}")(endpoint(model))
+        elif where == "answer":
+            app.get(f"/own/{position}", response_model=model)(endpoint(int))
+        else:
+            app.get(f"/own/{position}", responses={422: {"model": model}})(endpoint(int))
+    app.api_route("/own/head", methods=["HEAD"])(endpoint(int))
+    document = openapi(app)
+    assert openapi(app) == document
+    extended = make_app()
+    extended.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's manual extends a document
+    assert openapi(extended) == document
+    assert_valid(document)
+    schemas = document["components"]["schemas"]
+    by_fastapi = FastAPI.openapi(app)["components"]["schemas"]
+    for name in names:
+        # FastAPI itself overwrites models that are named as its own.
+        assert schemas[name] == by_fastapi[name]
+        assert schemas[name]["properties"].keys() == {"mine"} or "Validation" in name
+    if where == "declared 422":
+        content = document["paths"]["/own/1"]["get"]["responses"]["422"]["content"]
+        assert content == {"application/json": {"schema": {"$ref": f"#/components/schemas/{names[1]}"}}}
+    reference = document["paths"]["/nothing"]["get"]["responses"]["500"]["content"]["application/problem+json"]
+    ours = schemas[reference["schema"]["$ref"].rpartition("/")[2]]
+    assert {"type", "title", "request_id"} <= ours["properties"].keys()
+
+
+def test_an_if_match_of_the_service_is_its_own() -> None:
+    app = build()
+
+    @app.put("/things/{id}", responses=problem_responses(412))
+    async def replace_thing(id: int, if_match: Annotated[str, Header(description="Mine")]) -> None: ...
+
+    document = openapi(app)
+    assert_valid(document)
+    parameters = document["paths"]["/things/{id}"]["put"]["parameters"]
+    assert [each.get("description") for each in parameters if each["name"].lower() == "if-match"] == ["Mine"]
+
+
+def endpoint(kind: Any) -> Any:
+    async def respond(value: kind) -> Any: ...
+
+    return respond
+
+
+def assert_valid(document: dict[str, Any]) -> None:
+    """Valid by the schema of OpenAPI 3.1, without dangling references, and without what that schema cannot express."""
+    schemathesis.openapi.from_dict(deepcopy(document)).validate()
+    for reference in set(re.findall(r'"\$ref": ?"#/([^"]*)"', json.dumps(document))):
+        found: Any = document
+        for token in reference.split("/"):
+            found = found[token]
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(ids) == len(set(ids))
+    for operation in operations:
+        parameters = [(each["in"], each["name"].lower()) for each in operation.get("parameters", [])]
+        assert len(parameters) == len(set(parameters))

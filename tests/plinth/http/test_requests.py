@@ -159,7 +159,7 @@ async def test_an_error_is_logged_and_keeps_the_id_for_the_server() -> None:
 
     with recorded() as records:
         assert await asyncio.create_task(id_after_error()) == "abc"
-    assert fields(records[0])["status"] == 499
+    assert fields(records[0])["status"] == 500
 
 
 async def test_over_a_socket_a_broken_stream_is_cut_off_and_logged_once_with_its_id() -> None:

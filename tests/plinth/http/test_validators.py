@@ -9,6 +9,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader
 from httpx import AsyncClient
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
@@ -225,3 +226,42 @@ async def test_websockets_and_the_lifespan_pass() -> None:
         await send({"type": scope["type"]})
 
     assert await messages(ValidatorsMiddleware(app), {"type": "lifespan"}) == [{"type": "lifespan"}]
+
+
+KEY = APIKeyHeader(name="X-Key")
+
+
+async def get_user(key: Annotated[str, Depends(KEY)]) -> str:
+    return key
+
+
+@pytest.mark.parametrize("secured", ["", "route", "router", "inner"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}, {"Cookie": "a=b"}])
+@pytest.mark.parametrize("own", [None, "max-age=9", "Expires"])
+@pytest.mark.parametrize("sends", ["row", "etag", "date", "nothing"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_nothing_with_validators_is_fresh_and_what_is_private_says_so(
+    secured: str, headers: dict[str, str], own: str | None, sends: str, method: str
+) -> None:
+    app = build()
+    dependencies = [Depends(get_user)]
+    router = APIRouter(dependencies=dependencies if secured == "inner" else [])
+
+    @router.get("/", dependencies=dependencies if secured == "route" else [])
+    async def endpoint(response: Response, validators: ValidatorsDep) -> Row:
+        if sends == "row":
+            validators.set(7, AT)
+        elif sends != "nothing":
+            response.headers["ETag" if sends == "etag" else "Last-Modified"] = '"a"' if sends == "etag" else DATE
+        if own is not None:
+            response.headers["Expires" if own == "Expires" else "Cache-Control"] = DATE if own == "Expires" else own
+        return Row()
+
+    app.include_router(router, dependencies=dependencies if secured == "router" else [])
+    async with client(app) as session:
+        response = await session.request(method, "/", headers={**headers, "X-Key": "k"})
+    private = bool(headers) or (bool(secured) and sends != "nothing")
+    expected: str | None = "private, no-cache" if private else ("no-cache" if sends != "nothing" else None)
+    if own is not None:
+        expected = None if own == "Expires" else own
+    assert (response.status_code, response.headers.get("Cache-Control")) == (200, expected)
