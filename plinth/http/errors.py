@@ -24,7 +24,8 @@ from plinth.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from plinth.http.problems import content_too_large, extended, invalid_request, places, pointer, problem, title
+from plinth.http.faults import fault_of, invalid_request
+from plinth.http.problems import content_too_large, extended, problem, title
 from plinth.http.requests import has_route
 from plinth.telemetry.context import request_id
 
@@ -126,33 +127,13 @@ async def _app_error(request: Request, error: AppError) -> Response:
     if (response := await _by_service(request, status, HTTPException(status, str(error)))) is not None:
         return response
     if isinstance(error, InvalidError):
-        location = _location(request, error.field)
-        tokens = await _place(request, error) if location == "body" else [error.field]
-        place = {"location": location, "pointer": pointer(tokens), "detail": str(error)}
-        return problem(status, str(error), errors=[place])
+        return problem(status, str(error), errors=[await fault_of(request, error)])
     if isinstance(error, UnavailableError):
         _log.warning("Answering 503: %r", error.__cause__ or error)
         if isinstance(error, OutcomeUnknownError):
             return problem(status, str(error), kind="Outcome unknown")  # nobody should retry this without looking
         return problem(status, str(error), headers={"Retry-After": _RETRY_AFTER_SECONDS})
     return problem(status, str(error))
-
-
-def _location(request: Request, field: str) -> str:
-    if field in request.path_params:
-        return "path"
-    return "query" if field in request.query_params else "body"
-
-
-async def _place(request: Request, error: InvalidError) -> list[int | str]:
-    """Find the field in the body, which the endpoint has read. The first of several, unless the value decides."""
-    try:
-        found = [*places(await request.json(), error.field)]
-    except Exception:  # no JSON, or read as a stream
-        found = []
-    return next(
-        (tokens for tokens, value in found if str(value) == error.value), found[0][0] if found else [error.field]
-    )
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:

@@ -2,15 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
-from json import JSONDecodeError
 from typing import Any, Literal
-from urllib.parse import quote
 
 import orjson
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from plinth.http.responses import ORJSONResponse
@@ -30,13 +27,6 @@ _OWN_TITLES = {
 _TITLES = {status.value: _OWN_TITLES.get(status, status.phrase.capitalize()) for status in HTTPStatus if status >= 400}
 _STANDARD = ("detail", "title", "type", "instance")
 _RESERVED = frozenset({*_STANDARD, "status", "request_id", "errors"})
-# A body of a megabyte can contain a hundred thousand faults.
-_MAX_FAULTS = 100
-# Pydantic's messages for these quote the input.
-_REWORDED = {
-    "union_tag_invalid": "Input should have {discriminator} set to one of {expected_tags}",
-    "uuid_parsing": "Input should be a valid UUID",
-}
 
 
 class Fault(BaseModel):
@@ -110,43 +100,6 @@ def content_too_large(limit_bytes: int) -> ORJSONResponse:
     return problem(413, detail, headers={"Connection": "close"})
 
 
-def invalid_request(error: RequestValidationError) -> ORJSONResponse:
-    """Return 400 for a body that is not JSON, 415 for one with another Content-Type, and 422 for all other faults."""
-    cause, faults = error.__cause__, error.errors()
-    if isinstance(cause, JSONDecodeError):
-        return problem(400, f"The request body is not valid JSON: {cause.msg} (character {cause.pos}).")
-    # FastAPI validates the undecoded bytes if the Content-Type is not JSON.
-    if isinstance(error.body, bytes) and any(fault["loc"][0] == "body" for fault in faults):
-        detail = "The request body must be JSON with `Content-Type: application/json`."
-        return problem(415, detail, headers={"Accept": "application/json"})
-    described = [_describe(fault, error.body) for fault in faults[:_MAX_FAULTS]]
-    return problem(422, "The request is not valid. See `errors`.", errors=described)
-
-
-def pointer(tokens: Iterable[int | str]) -> str:
-    """Return a JSON Pointer as a URI fragment (RFC 6901 §6). Keys may contain unpaired surrogates."""
-    escaped = (str(token).replace("~", "~0").replace("/", "~1") for token in tokens)
-    return "#" + "".join("/" + quote(token, "!$&'()*+,;=:@?", errors="surrogatepass") for token in escaped)
-
-
-def places(document: Any, name: str) -> Iterator[tuple[list[int | str], Any]]:
-    """Yield where a JSON document has members of this name, also in camel case, and their values. Outermost first."""
-    level: list[tuple[list[int | str], Any]] = [([], document)]
-    while level:
-        inner: list[tuple[list[int | str], Any]] = []
-        for tokens, value in level:
-            if isinstance(value, dict):
-                inner += [([*tokens, key], each) for key, each in value.items()]
-            elif isinstance(value, list):
-                inner += [([*tokens, index], each) for index, each in enumerate(value)]
-        yield from (each for each in inner if _snake_case(each[0][-1]) == name)
-        level = inner
-
-
-def _snake_case(key: int | str) -> str:
-    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", key).lower() if isinstance(key, str) else ""
-
-
 def title(status: int) -> str:
     return _TITLES.get(status, "Error")
 
@@ -165,30 +118,6 @@ def documented_problem(status: int, schema: str = "Problem") -> dict[str, Any]:
         "description": title(status),
         "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
     }
-
-
-def _describe(fault: Mapping[str, Any], body: Any) -> dict[str, str]:
-    location, *tokens = fault["loc"]
-    missing = fault["type"] == "missing"
-    if location == "body":
-        tokens = list(_in_document(tokens, body, missing))
-    if missing and location == "body" and not tokens:
-        detail = "A request body is required"
-    elif fault["type"] in _REWORDED:
-        detail = _REWORDED[fault["type"]].format_map(fault["ctx"])
-    else:
-        detail = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return {"location": location, "pointer": pointer(tokens), "detail": detail}
-
-
-def _in_document(tokens: list[int | str], body: Any, missing: bool) -> Iterator[int | str]:
-    """Skip the tokens of a Pydantic location that are not in the document, such as the members of a union."""
-    for position, token in enumerate(tokens):
-        if token in body if isinstance(body, Mapping) else isinstance(body, list) and token in range(len(body)):
-            body = body[token]
-            yield token
-        elif missing and position == len(tokens) - 1:
-            yield token
 
 
 def _json(value: Any) -> orjson.Fragment:

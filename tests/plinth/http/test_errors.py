@@ -19,7 +19,7 @@ from starlette.types import Message
 
 from plinth.errors import AppError, ConflictError, InvalidError, NotFoundError, OutcomeUnknownError, UnavailableError
 from plinth.http import FastRoute, exception_handlers
-from plinth.http.problems import pointer
+from plinth.http.faults import pointer
 from tests.plinth.http.apps import JSON, build, client, http_scope, messages
 
 SECRET = "hunter2"
