@@ -93,8 +93,11 @@ def add_docs(app: FastAPI) -> None:
     directory, release = _swagger_ui()
     page = _PAGE.format(title=escape(app.title), assets=f"docs/{release}")
 
-    async def send_openapi(_: Request) -> Response:
-        return ORJSONResponse(openapi(app))
+    async def send_openapi(request: Request) -> Response:
+        document = openapi(app)
+        if prefix := request.scope.get("root_path"):
+            document = {**document, "servers": [{"url": prefix}, *document.get("servers", ())]}
+        return ORJSONResponse(document)
 
     async def send_page(_: Request) -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})

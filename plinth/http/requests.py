@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from plinth.http.forwarded import route_path
 from plinth.http.problems import problem
 from plinth.telemetry.context import request_id
 
@@ -58,7 +59,7 @@ class RequestContextMiddleware:
         try:
             await self.app(scope, receive, timing_send)
         finally:
-            if scope["path"] not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
+            if route_path(scope) not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
                 _log_access(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at)
         # Skipped if an error is raised: the server logs it outside of all middleware, and its line needs the id.
         request_id.reset(token)

@@ -14,6 +14,7 @@ SAFE = {
     "APP_ENV": "production",
     "APP_SECRET_KEY": "k" * 32,
     "DATABASE_URL": "postgresql://me:secret@db.example.com/shop?sslmode=verify-full",
+    "HTTP_ALLOWED_HOSTS": "api.example.com",
 }
 
 
@@ -86,6 +87,9 @@ def test_any_spelling_of_a_postgresql_url_is_taken(environment: pytest.MonkeyPat
         ("APP_ENV", "staging"),
         ("LOG_LEVEL", "LOUD"),
         ("HTTP_GZIP_LEVEL", "10"),
+        *(("HTTP_TRUSTED_PROXIES", value) for value in ("proxy", "10.0.0.0/33", "10.0.0.1/8", "*, 10.0.0.1", "-1")),
+        *(("HTTP_ALLOWED_HOSTS", value) for value in ("https://a.example", "a.example:80", "a/b", "*.*", "a*", "ä")),
+        *(("HTTP_ROOT_PATH", value) for value in ("shop", "/", "/shop/", "/a b", "//a", "https://a/b")),
     ],
 )
 def test_a_wrong_value_is_named(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -107,6 +111,7 @@ def test_safe_production_settings_are_taken(environment: pytest.MonkeyPatch) -> 
         ("APP_SECRET_KEY", {"APP_SECRET_KEY": str(variables(Settings)["APP_SECRET_KEY"][0])}),
         ("APP_SECRET_KEY", {"APP_SECRET_KEY": "k" * 31}),
         ("APP_DEBUG", {"APP_DEBUG": "true"}),
+        ("HTTP_ALLOWED_HOSTS", {"HTTP_ALLOWED_HOSTS": " , "}),
         ("APP_EXAMPLE_DATA", {"APP_EXAMPLE_DATA": "1"}),
         ("CORS_ORIGINS", {"CORS_ORIGINS": "https://a.example, *", "CORS_CREDENTIALS": "true"}),
         ("DATABASE_URL", {"DATABASE_URL": "postgresql://db.example.com/shop"}),
@@ -159,7 +164,7 @@ def test_a_refused_start_tells_why_and_nothing_else(command: list[str], tmp_path
     )
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).strip().splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["APP_SECRET_KEY", "DATABASE_URL"]
+    assert [line.partition(":")[0] for line in lines] == ["APP_SECRET_KEY", "DATABASE_URL", "HTTP_ALLOWED_HOSTS"]
 
 
 def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
