@@ -51,9 +51,9 @@ _SCRIPT = b"""window.ui = SwaggerUIBundle({
 def openapi(app: FastAPI) -> dict[str, Any]:
     """Return the app's OpenAPI document with the problems of every route, in place of `HTTPValidationError`.
 
-    Every route documents 500 and 503; one with something to validate 422; one with a request body 400, 413 and 415; one
-    that documents 412 accepts `If-Match` and also documents 400 and 428. A route declares the others by
-    `problem_responses`. There is no `default` response: it would make any status valid, so that no test could fail.
+    Every route documents 400, 500 and 503; one with something to validate 422; one with a request body 413 and 415; one
+    that documents 412 accepts `If-Match` and also documents 428. A route declares the others by `problem_responses`.
+    There is no `default` response: it would make any status valid, so that no test could fail.
 
     `app.openapi()` is not changed.
     """
@@ -72,13 +72,13 @@ def openapi(app: FastAPI) -> dict[str, Any]:
 
 def _described(operation: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {**operation["responses"]}
-    statuses = {500, 503}
+    statuses = {400, 500, 503}
     if "422" in responses:
         responses["422"] = documented_problem(422)
     if "requestBody" in operation:
-        statuses |= {400, 413, 415}
+        statuses |= {413, 415}
     if "412" in responses:
-        statuses |= {400, 428}
+        statuses.add(428)
         operation = {**operation, "parameters": [*operation.get("parameters", ()), IF_MATCH]}
     for status in statuses:
         responses.setdefault(str(status), documented_problem(status))

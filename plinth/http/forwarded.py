@@ -7,7 +7,6 @@ takes any text for an address, and does not understand `https,http`.
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import quote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,7 +14,7 @@ _NAMES = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-pref
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _MAX_LENGTH = 64
 """Of an address with a port, and of what is memoized about addresses."""
-# Visible ASCII without what could end an attribute, a header field or a path.
+# No percent-encoding, because a prefix is part of the decoded path as well.
 _PREFIX_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/-._~")
 
 
@@ -24,7 +23,8 @@ class ForwardedMiddleware:
 
     `trusted` lists addresses and networks: the client is the first address from the right that is in none of them. Or
     it is the number of proxies in front, whatever their addresses: the client is that many from the right. `*` is 1.
-    `root_path` is the prefix where no proxy names one; paths may arrive with it or without it. Add it outermost.
+    `root_path` is the prefix of all paths, which may arrive with it or without it; `X-Forwarded-Prefix` counts if it is
+    empty. Proxies must set or remove these headers, or clients can. Add it outermost.
     """
 
     def __init__(self, app: ASGIApp, trusted: str, root_path: str = "") -> None:
@@ -36,8 +36,8 @@ class ForwardedMiddleware:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
             return self.app(scope, receive, send)
-        prefix = self.root_path
         client = scope.get("client")
+        prefix = ""
         if self.hops or (client and self.is_trusted(client[0])):
             found: dict[bytes, list[str]] = {}
             for name, value in scope["headers"]:
@@ -45,13 +45,11 @@ class ForwardedMiddleware:
                     found.setdefault(name, []).extend(_elements(value))
             if found:
                 scope = {**scope, **self._forwarded(scope, found)}
-                prefix = _prefix(found.get(b"x-forwarded-prefix", [])) or prefix
-                if prefix and b"x-forwarded-prefix" in found:
-                    return self.app(_below(scope, prefix), receive, send)
-        if prefix and not f"{scope['path']}/".startswith(f"{prefix}/"):
-            scope = _below(scope, prefix)
+                prefix = _prefix(found.get(b"x-forwarded-prefix", []))
+        if self.root_path:
+            scope = _below(scope, self.root_path, is_stripped=not f"{scope['path']}/".startswith(f"{self.root_path}/"))
         elif prefix:
-            scope = {**scope, "root_path": prefix}
+            scope = _below(scope, prefix, is_stripped=True)
         return self.app(scope, receive, send)
 
     def _forwarded(self, scope: Scope, found: dict[bytes, list[str]]) -> Scope:
@@ -146,8 +144,10 @@ def _prefix(values: list[str]) -> str:
     return prefix if _PREFIX_CHARACTERS.issuperset(prefix) and len(prefix) <= 10 * _MAX_LENGTH else ""
 
 
-def _below(scope: Scope, prefix: str) -> Scope:
-    raw_path = scope.get("raw_path")
-    if raw_path is not None:
-        raw_path = quote(prefix).encode() + raw_path
-    return {**scope, "root_path": prefix, "path": prefix + scope["path"], "raw_path": raw_path}
+def _below(scope: Scope, prefix: str, *, is_stripped: bool) -> Scope:
+    scope = {**scope, "root_path": prefix}
+    if is_stripped:
+        scope["path"] = prefix + scope["path"]
+        if scope.get("raw_path") is not None:
+            scope["raw_path"] = prefix.encode() + scope["raw_path"]
+    return scope

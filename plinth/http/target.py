@@ -15,10 +15,10 @@ _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 class RequestTargetMiddleware:
-    """Answers 400 to requests without one valid Host, for hosts that are not allowed, and with line breaks in paths.
+    """Answers 400 to requests whose Host is not valid or not allowed, and to those with a line break in the path.
 
     `allowed_hosts` are names, `*.example.com` for all names below that one, or `*`. Any host may be named in requests
-    for paths that begin with `exempt`: probes send an address. HTTP/1.0 has no Host (RFC 9112 §3.2).
+    for paths that begin with `exempt`: probes send an address. That there is a Host is checked by the server.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str] = ("*",), exempt: str = "/health/") -> None:
@@ -41,7 +41,7 @@ class RequestTargetMiddleware:
         if not path.isprintable() and _LINE_BREAK.search(path):
             return "The path contains a line break."
         name = host_name(hosts[0]) if len(hosts) == 1 else None
-        if name is None and (hosts or scope.get("http_version") != "1.0"):
+        if hosts and name is None:
             return "The request must have one valid Host header."
         if self.any or (name and self._is_allowed(name)) or route_path(scope).startswith(self.exempt):
             return None

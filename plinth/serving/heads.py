@@ -31,13 +31,15 @@ class Head(NamedTuple):
         if self.method == b"CONNECT":  # what follows is not HTTP
             raise Refusal(501, "This server is not a proxy.")
 
-    def check_authority(self) -> None:
-        """Of `GET http://a/ HTTP/1.1` and `Host: b`, one is wrong (RFC 9112 §3.2.2)."""
-        if self.target.startswith((b"/", b"*")):
-            return
-        authority = self.target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0].lower()
-        if any(name == b"host" and value.lower() != authority for name, value in self.fields):
-            raise Refusal(400, "The Host header and the request target name different hosts.")
+    def check_host(self, version: str) -> None:
+        """RFC 9112 §3.2: one Host, which HTTP/1.0 may lack. Of `GET http://a/` and `Host: b`, one is wrong."""
+        hosts = [value for name, value in self.fields if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version != "1.0"):
+            raise Refusal(400, "The request must have one Host header.")
+        if not self.target.startswith((b"/", b"*")):
+            authority = self.target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+            if any(host.lower() != authority.lower() for host in hosts):
+                raise Refusal(400, "The Host header and the request target name different hosts.")
 
     @property
     def upgrades_to_websocket(self) -> bool:

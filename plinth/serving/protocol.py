@@ -136,13 +136,14 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         head = self._head()
         head.check_size(head.field_bytes if self._scope_in_pieces is self.scope else 0)  # else it fitted into a piece
-        if self.parser.get_http_version() not in {"1.1", "1.0"}:
+        version = self.parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
             raise Refusal(400, "The version of HTTP is not supported.")
         if self.parser.should_upgrade():
             head.check_method()
             if self.ws_protocol_class is None or self.responding or not head.upgrades_to_websocket:
                 return
-        head.check_authority()
+        head.check_host(version)
         self._scope_with_head = self.scope
         super().on_headers_complete()
         if self.stopping:
