@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from plinth.serving.heads import HEAD_END, MAX_REQUEST_LINE, Head
+from plinth.serving.heads import HEAD_END, MAX_HEADER_FIELDS, MAX_REQUEST_LINE, Head
 from plinth.serving.pace import Pace
 from plinth.serving.refusals import Refusal
 from plinth.serving.settings import ServerSettings
@@ -22,6 +22,7 @@ MAX_PIPELINED = 8
 """Requests that wait for the response to another one. As long as there are as many, nothing is read."""
 PIECE_BYTES = 32 * 1024
 LINGER_SECONDS = 2.0
+SLASH = ord("/")
 
 
 class Protocol(HttpToolsProtocol):
@@ -118,7 +119,7 @@ class Protocol(HttpToolsProtocol):
             cause = error.__context__
             self.refuse(cause if isinstance(cause, Refusal) else Refusal(400, "The request could not be parsed."))
         else:
-            if self.in_head:
+            if self.scope is not self._scope_with_head:
                 self._check_part_of_head(data)
 
     def _check_part_of_head(self, data: bytes) -> None:
@@ -134,23 +135,28 @@ class Protocol(HttpToolsProtocol):
             self.refuse(refusal)
 
     def on_headers_complete(self) -> None:
-        head = self._head()
-        head.check_size(head.field_bytes if self._scope_in_pieces is self.scope else 0)  # else it fitted into a piece
+        in_pieces = self._scope_in_pieces is self.scope  # else it fitted into one
+        if in_pieces or len(self.headers) > MAX_HEADER_FIELDS or len(self.url) > MAX_REQUEST_LINE // 2:
+            head = self._head()
+            head.check_size(head.field_bytes if in_pieces else 0)
         version = self.parser.get_http_version()
-        if version not in {"1.1", "1.0"}:
+        if version != "1.1" and version != "1.0":  # noqa: PLR1714 - a set of two costs more
             raise Refusal(400, "The version of HTTP is not supported.")
         if self.parser.should_upgrade():
+            head = self._head()
             head.check_method()
             if self.ws_protocol_class is None or self.responding or not head.upgrades_to_websocket:
                 return
-        head.check_host(version)
+        hosts = [name for name, _ in self.headers if name == b"host"]
+        if len(hosts) != 1 or self.url[0] != SLASH:
+            self._head().check_host(version)
         self._scope_with_head = self.scope
         super().on_headers_complete()
         if self.stopping:
             self.announce_close()
 
     def on_message_complete(self) -> None:
-        if self.in_head:
+        if self.scope is not self._scope_with_head:
             return  # an Upgrade that is ignored
         self._scope_with_body = self.scope
         super().on_message_complete()

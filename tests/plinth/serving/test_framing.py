@@ -15,6 +15,7 @@ from tests.plinth.serving.wire import wire
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: test\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+HOSTS = [("1.1", 0, 400), ("1.1", 1, 200), ("1.1", 2, 400), ("1.0", 0, 200), ("1.0", 1, 200), ("1.0", 2, 400)]
 FRAMINGS = ["none", "length", "chunked"]
 UPGRADES = [
     b"",
@@ -167,3 +168,27 @@ async def test_the_end_of_a_client_that_was_refused_ends_the_connection() -> Non
         connection.writer.write_eof()
         while not connection.protocol.transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("version", "hosts", "status"), HOSTS)
+@pytest.mark.parametrize("upgrade", UPGRADES[:3])
+@pytest.mark.parametrize("path", ["/", "/health/live"])
+async def test_a_request_has_one_host_header(version: str, hosts: int, status: int, upgrade: bytes, path: str) -> None:
+    head = f"GET {path} HTTP/{version}\r\n".encode() + b"Host: test\r\n" * hosts
+    async with wire() as connection:
+        connection.feed([head + upgrade + b"Connection: close\r\n\r\n"])
+        assert [answer.status for answer in await connection.answers()] == [status]
+
+
+async def test_a_request_of_http_0_9_is_refused_at_its_line_break() -> None:
+    for segments in ([b"GET /\r\n"], [b"GET", b" /\r", b"\n"]):
+        async with wire() as connection:
+            connection.feed(segments)
+            assert [answer.status for answer in await connection.answers()] == [400]
+
+
+async def test_the_response_to_a_refused_request_is_not_lost_while_the_client_is_sending() -> None:
+    async with wire() as connection:
+        connection.feed([b"nonsense\r\n\r\n"])
+        assert not connection.protocol.transport.is_closing()
+        assert [answer.status for answer in await connection.answers()] == [400]
