@@ -33,7 +33,6 @@ max_requests_jitter = settings.server.max_requests_jitter
 timeout = settings.server.timeout_seconds
 graceful_timeout = settings.server.graceful_timeout_seconds
 keepalive = settings.server.keep_alive_seconds
-forwarded_allow_ips = settings.http.trusted_proxies
 
 logconfig_dict = logging_config(settings.log_level, settings.log_format, settings.app.name)
 control_socket_disable = True  # it would live in the home folder, which a read-only container does not have

@@ -16,11 +16,13 @@ from plinth.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open
 from plinth.database import open_database
 from plinth.http import (
     ConditionalMiddleware,
+    ForwardedMiddleware,
     GZipMiddleware,
     HeadMiddleware,
     HttpsRedirectMiddleware,
     QueryEncodingMiddleware,
     RequestContextMiddleware,
+    RequestTargetMiddleware,
     SecurityHeadersMiddleware,
     UnhandledErrorMiddleware,
     ValidatorsMiddleware,
@@ -55,9 +57,12 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:
     """The middleware of the app in the order in which a request passes through it, the outermost first."""
     http = settings.http
-    # Outermost: it times all others, and everything that they log or send carries the request id.
+    # Outermost: all others see the client's address, scheme and path as it sent them to the proxy.
+    yield Middleware(ForwardedMiddleware, trusted=http.trusted_proxies, root_path=http.root_path)
+    # It times all others, and everything that they log or send carries the request id.
     yield Middleware(RequestContextMiddleware, unlogged=PROBES)
     yield Middleware(SecurityHeadersMiddleware, hsts=http.redirect_https)
+    yield Middleware(RequestTargetMiddleware, allowed_hosts=http.hosts)
     if http.redirect_https:
         yield Middleware(HttpsRedirectMiddleware, exempt=PROBES)
     if settings.cors.allowed:

@@ -27,6 +27,7 @@ PRODUCTION = {
     "APP_ENV": "production",
     "APP_SECRET_KEY": "for-measuring-on-loopback-and-nothing-else",
     "DATABASE_ALLOW_PLAINTEXT": "true",
+    "HTTP_ALLOWED_HOSTS": "*",
     "WEB_CONCURRENCY": "1",
     "CACHE_RESPONSES": "false",  # every response is produced, none comes from the cache
 }

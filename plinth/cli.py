@@ -144,10 +144,10 @@ def _serve_with_reload(settings: Settings, application: str) -> None:
         reload=True,
         reload_dirs=[str(ROOT / application.partition(".")[0]), str(ROOT / "plinth")],
         loop="uvloop",
-        http="httptools",
+        http="plinth.serving.protocol:Protocol",
         log_config=None,
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=settings.http.trusted_proxies,
+        proxy_headers=False,
         timeout_graceful_shutdown=2,
     )

@@ -5,15 +5,18 @@ from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import accepted_versions
 from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
+from plinth.http.forwarded import ForwardedMiddleware
 from plinth.http.problems import problem, problem_responses
 from plinth.http.requests import HeadMiddleware, QueryEncodingMiddleware, RequestContextMiddleware
 from plinth.http.responses import Links, ORJSONResponse, Validators, ValidatorsMiddleware
 from plinth.http.routing import FastRoute
 from plinth.http.security import HttpsRedirectMiddleware, SecurityHeadersMiddleware, cors
+from plinth.http.target import RequestTargetMiddleware
 
 __all__ = [
     "ConditionalMiddleware",
     "FastRoute",
+    "ForwardedMiddleware",
     "GZipMiddleware",
     "HeadMiddleware",
     "HttpsRedirectMiddleware",
@@ -21,6 +24,7 @@ __all__ = [
     "ORJSONResponse",
     "QueryEncodingMiddleware",
     "RequestContextMiddleware",
+    "RequestTargetMiddleware",
     "SecurityHeadersMiddleware",
     "UnhandledErrorMiddleware",
     "Validators",

@@ -59,9 +59,9 @@ _SCRIPT = b"""window.ui = SwaggerUIBundle({
 def openapi(app: FastAPI) -> dict[str, Any]:
     """Return the app's OpenAPI document with the problems of every route, in place of `HTTPValidationError`.
 
-    Every route documents 500 and 503; one with something to validate 422; one with a request body 400, 413 and 415; one
-    that documents 412 accepts `If-Match` and also documents 400 and 428. A route declares the others by
-    `problem_responses`. There is no `default` response: it would make any status valid, so that no test could fail.
+    Every route documents 400, 500 and 503; one with something to validate 422; one with a request body 413 and 415; one
+    that documents 412 accepts `If-Match` and also documents 428. A route declares the others by `problem_responses`.
+    There is no `default` response: it would make any status valid, so that no test could fail.
 
     `app.openapi()` is not changed, and may return such a document already. What the service declares is kept: a 422 or
     If-Match of its own, and models of the same names.
@@ -112,13 +112,13 @@ def _described(operation: dict[str, Any], suffix: str) -> dict[str, Any]:
         else response
         for status, response in operation.get("responses", {}).items()
     }
-    statuses = {500, 503}
+    statuses = {400, 500, 503}
     if responses.get("422") == _FASTAPI_422:
         responses["422"] = documented(422)
     if "requestBody" in operation:
-        statuses |= {400, 413, 415}
+        statuses |= {413, 415}
     if "412" in responses:
-        statuses |= {400, 428}
+        statuses.add(428)
         parameters = operation.get("parameters", [])
         if not any(each.get("in") == "header" and each["name"].lower() == "if-match" for each in parameters):
             operation = {**operation, "parameters": [*parameters, IF_MATCH]}
@@ -135,8 +135,11 @@ def add_docs(app: FastAPI) -> None:
     directory, release = _swagger_ui()
     page = _PAGE.format(title=escape(app.title), assets=f"docs/{release}")
 
-    async def send_openapi(_: Request) -> Response:
-        return ORJSONResponse(openapi(app))
+    async def send_openapi(request: Request) -> Response:
+        document = openapi(app)
+        if prefix := request.scope.get("root_path"):
+            document = {**document, "servers": [{"url": prefix}, *document.get("servers", ())]}
+        return ORJSONResponse(document)
 
     async def send_page(_: Request) -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})

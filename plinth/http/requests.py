@@ -11,6 +11,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plinth.http.comparing import ResponseEnded, run_until_ended
+from plinth.http.forwarded import route_path
 from plinth.http.problems import problem
 from plinth.telemetry.context import request_id
 
@@ -64,7 +65,7 @@ class RequestContextMiddleware:
             status = _INTERNAL_ERROR if status == _NO_RESPONSE else status
             raise
         finally:
-            if scope["path"] not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
+            if route_path(scope) not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
                 _log_access(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at)
         # Skipped if an error is raised: the server logs it outside of all middleware, and its line needs the id.
         request_id.reset(token)

@@ -1,11 +1,9 @@
 """What browsers may do with responses (security headers, CORS), and the redirect to HTTPS.
 
 Starlette's `HTTPSRedirectMiddleware` is not used: it redirects `/a%2Fb` to `/a/b`, keeps the port of plain HTTP, fails
-on a query string that is not UTF-8, and has no exemption for probes. Trusted hosts are not checked, because no other
-response contains the Host header; Starlette's `TrustedHostMiddleware` can be added as it is.
+on a query string that is not UTF-8, and has no exemption for probes.
 """
 
-import re
 from collections.abc import Awaitable, Collection, Iterable
 
 from starlette.middleware import Middleware
@@ -13,9 +11,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from plinth.http.forwarded import route_path
 from plinth.http.problems import problem
 from plinth.http.responses import raw_path, raw_query
 from plinth.http.settings import CorsSettings
+from plinth.http.target import host_name
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -32,7 +32,6 @@ _DOCUMENTS = frozenset({b"text/html", b"application/xhtml+xml", b"image/svg+xml"
 # One year. Without `includeSubDomains`, which is not this service's decision to make.
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NAMES = frozenset(name for name, _ in [*_HEADERS, _HSTS])
-_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID")
@@ -89,7 +88,7 @@ class HttpsRedirectMiddleware:
         self.exempt = exempt
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http" or scope.get("scheme") == "https" or scope["path"] in self.exempt:
+        if scope["type"] != "http" or scope.get("scheme") == "https" or route_path(scope) in self.exempt:
             return self.app(scope, receive, send)
         return _redirect_to_https(scope)(scope, receive, send)
 
@@ -112,10 +111,9 @@ def cors(settings: CorsSettings) -> Middleware:
 
 
 def _redirect_to_https(scope: Scope) -> Response:
-    header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-    host = _HOST.fullmatch(header)
+    host = host_name(next((value for name, value in scope["headers"] if name == b"host"), b""))
     if host is None:
         return problem(400, "The Host header is missing or invalid.")
     query = raw_query(scope)
-    location = f"https://{host[1]}{raw_path(scope)}{'?' if query else ''}{query}"
+    location = f"https://{host}{raw_path(scope)}{'?' if query else ''}{query}"
     return Response(status_code=308, headers={"Location": location})

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, field_validator
+
+from plinth.http.forwarded import parse_trusted
+from plinth.http.target import host_name
 
 
 class HttpSettings(BaseModel):
@@ -15,7 +18,45 @@ class HttpSettings(BaseModel):
     gzip_minimum_bytes: int = Field(1000, ge=0, description="Smaller responses are not compressed.")
     redirect_https: bool = Field(False, description="Redirect HTTP to HTTPS and send HSTS; behind a TLS proxy.")
     require_if_match: bool = Field(False, description="Answer 428 to a change without If-Match.")
-    trusted_proxies: str = Field("127.0.0.1", description="Addresses whose X-Forwarded-* headers are trusted.")
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Networks whose X-Forwarded-* headers are trusted, or the number of proxies in front."
+    )
+    allowed_hosts: str = Field(
+        "", description="Host names that clients use, comma-separated; `*.example.com` and `*` are possible."
+    )
+    root_path: str = Field("", description="Path prefix under which a proxy serves the API, such as /shop.")
+
+    @property
+    def hosts(self) -> list[str]:
+        """The allowed hosts; all if none is named, which production refuses."""
+        return [host.strip() for host in self.allowed_hosts.split(",") if host.strip()] or ["*"]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _parse_trusted_proxies(cls, value: str) -> str:
+        parse_trusted(value)
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_allowed_hosts(cls, value: str) -> str:
+        for host in filter(None, map(str.strip, value.split(","))):
+            name = host.removeprefix("*.")
+            if host != "*" and (not name.isascii() or host_name(name.encode()) != name.lower()):
+                raise ValueError(f"{host!r} is not the name of a host; write it without scheme, port and path")
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+            raise ValueError("must begin with a slash and not end with one, such as /shop")
+        return value
+
+    def production_faults(self) -> Iterator[str]:
+        """Yield a sentence for each setting that is not allowed in production; it begins with the variable's name."""
+        if not self.allowed_hosts.strip(" ,"):
+            yield "HTTP_ALLOWED_HOSTS: is missing; name the hosts that clients use, or `*` where the proxy checks them"
 
 
 # As browsers send it (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # A client without a request for this long after the listener was closed may well keep its connection for minutes.
 IDLE_SECONDS = 2.0
 TICK_SECONDS = 0.05
+PACE_SECONDS = 1.0
 
 
 class GracefulServer(Server):
@@ -37,6 +38,7 @@ class GracefulServer(Server):
         self._watchdog = Watchdog()
         self._draining = self._sigterm_received = False
         self._fast_shutdown_signals: list[int] = []  # SIGINT and SIGQUIT
+        self._next_pace_check_at = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM:  # Gunicorn repeats it every second
@@ -55,6 +57,7 @@ class GracefulServer(Server):
     async def on_tick(self, counter: int) -> bool:
         self._watchdog.beat()
         self._worker.notify()  # Uvicorn's own call depends on the wall clock, which may step back
+        self._check_pace()
         if (draining := fleet.is_draining()) and not self._draining:
             log.info("Draining: readiness answers 503.")
         self._draining = draining
@@ -106,10 +109,17 @@ class GracefulServer(Server):
     def _http_connections(self) -> list[Protocol]:
         return [connection for connection in self.server_state.connections if isinstance(connection, Protocol)]
 
+    def _check_pace(self) -> None:
+        if (now := time.monotonic()) >= self._next_pace_check_at:
+            self._next_pace_check_at = now + PACE_SECONDS
+            for connection in self._http_connections():
+                connection.check_pace(now, fleet.settings)
+
     async def _heartbeat(self) -> None:
         """Keep the worker alive for Gunicorn, and the `Date` header current, while the server stops."""
         while True:
             self._watchdog.beat()
             self._worker.notify()
+            self._check_pace()
             await super().on_tick(0)
             await asyncio.sleep(TICK_SECONDS)

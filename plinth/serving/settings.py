@@ -18,6 +18,13 @@ class ServerSettings(BaseModel):
     )
     drain_file: Path | None = Field(None, description="While it exists, readiness answers 503; `app drain` makes it.")
     keep_alive_seconds: int = Field(75, ge=1, description="Idle time of a connection; above the load balancer's.")
+    header_timeout_seconds: float = Field(10.0, gt=0, description="Time a client has to send the header of a request.")
+    body_timeout_seconds: float = Field(
+        15.0, gt=0, description="Time over which a client must send 240 bytes of a body per second."
+    )
+    send_timeout_seconds: float = Field(
+        60.0, gt=0, description="Time over which a client must read 240 bytes of a response per second."
+    )
     limit_concurrency: int | None = Field(
         None, ge=2, description="A worker with this many connections or requests answers 503."
     )

@@ -31,6 +31,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it carries no types
         "factory": True,
         "access_log": False,  # RequestContextMiddleware's includes the request id
         "server_header": False,
+        "proxy_headers": False,  # ForwardedMiddleware's task
         "limit_max_requests": None,  # it would stop before a successor serves
         "timeout_graceful_shutdown": 1,  # for requests that GracefulServer has cancelled
     }

@@ -11,7 +11,7 @@ import pytest
 from tests.containers.support import ROOT, attempt, container, docker
 
 MOST_BYTES_OVER_THE_BASE = 120_000_000
-SETTINGS = ["--env=APP_SECRET_KEY=" + "k" * 32, "--env=DATABASE_ALLOW_PLAINTEXT=true"]
+SETTINGS = ["--env=APP_SECRET_KEY=" + "k" * 32, "--env=DATABASE_ALLOW_PLAINTEXT=true", "--env=HTTP_ALLOWED_HOSTS=*"]
 
 
 def test_it_contains_what_serves_and_nothing_else(image: str) -> None:

@@ -79,8 +79,8 @@ def test_forwarding_headers_of_a_client_are_overwritten(port: int) -> None:
     assert "evil.example" not in json.dumps(headers)
 
 
-@pytest.mark.parametrize(("method", "attempts"), [("GET", 3), ("PUT", 3), ("DELETE", 3), ("POST", 1), ("PATCH", 1)])
-def test_only_idempotent_requests_are_retried(port: int, method: str, attempts: int) -> None:
+@pytest.mark.parametrize(("method", "attempts"), [("GET", 3), ("PUT", 1), ("DELETE", 1), ("POST", 1), ("PATCH", 1)])
+def test_a_change_that_was_sent_is_never_repeated(port: int, method: str, attempts: int) -> None:
     eventually(lambda: ask(port, "GET", "/")[0] == 200, "no replica is marked as failed")
     before = asked(port, f"{method} /drop")
     status, problem = ask(port, method, "/drop")

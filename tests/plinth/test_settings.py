@@ -15,6 +15,7 @@ SAFE = {
     "APP_ENV": "production",
     "APP_SECRET_KEY": "k" * 32,
     "DATABASE_URL": "postgresql://me:secret@db.example.com/shop?sslmode=verify-full",
+    "HTTP_ALLOWED_HOSTS": "api.example.com",
 }
 
 
@@ -89,6 +90,9 @@ def test_any_spelling_of_a_postgresql_url_is_taken(environment: pytest.MonkeyPat
         ("APP_ENV", "staging"),
         ("LOG_LEVEL", "LOUD"),
         ("HTTP_GZIP_LEVEL", "10"),
+        *(("HTTP_TRUSTED_PROXIES", value) for value in ("proxy", "10.0.0.0/33", "10.0.0.1/8", "*, 10.0.0.1", "-1")),
+        *(("HTTP_ALLOWED_HOSTS", value) for value in ("https://a.example", "a.example:80", "a/b", "*.*", "a*", "ä")),
+        *(("HTTP_ROOT_PATH", value) for value in ("shop", "/", "/shop/", "/a b", "//a", "https://a/b")),
     ],
 )
 def test_a_wrong_value_is_named(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -109,6 +113,7 @@ def test_safe_production_settings_are_taken(environment: pytest.MonkeyPatch) -> 
         ("APP_SECRET_KEY", {"APP_SECRET_KEY": DEVELOPMENT_SECRET_KEY}),
         ("APP_SECRET_KEY", {"APP_SECRET_KEY": "k" * 31}),
         ("APP_DEBUG", {"APP_DEBUG": "true"}),
+        ("HTTP_ALLOWED_HOSTS", {"HTTP_ALLOWED_HOSTS": " , "}),
         ("APP_EXAMPLE_DATA", {"APP_EXAMPLE_DATA": "1"}),
         ("CORS_ORIGINS", {"CORS_ORIGINS": "https://a.example, *", "CORS_CREDENTIALS": "true"}),
         ("DATABASE_URL", {"DATABASE_URL": ""}),

@@ -6,15 +6,20 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from uvicorn import Config
 
+from plinth.serving import ServerSettings, fleet
 from plinth.serving.protocol import Protocol
 from plinth.serving.server import GracefulServer
 from plinth.serving.watchdog import BLOCKED_SECONDS
 from tests.plinth.http.apps import answering
+from tests.plinth.serving.wire import echo
 
 
 class WebSocket:
@@ -30,7 +35,9 @@ class WebSocket:
         self.connections.discard(self)
 
 
-async def test_websockets_are_closed_at_once() -> None:
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[tuple[GracefulServer, tuple[str, int]]]:
+    """A server in a worker, which stops at the end of the block, and its address."""
     worker = SimpleNamespace(
         age=1,
         ppid=os.getppid(),
@@ -38,18 +45,44 @@ async def test_websockets_are_closed_at_once() -> None:
         cfg=SimpleNamespace(graceful_timeout=1000),
         notify=lambda: None,
     )
-    server = GracefulServer(Config(cast(Any, answering(b"")), lifespan="off", log_config=None), worker)
+    server = GracefulServer(Config(app, lifespan="off", log_config=None, http=Protocol), worker)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        connection = WebSocket(server)
-        server.should_exit = True
         try:
-            await asyncio.wait_for(serving, 10)
+            yield server, listener.getsockname()
+            server.should_exit = True
+            await asyncio.wait_for(task, 10)
             await asyncio.sleep(BLOCKED_SECONDS / 2)
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGQUIT)
             Protocol.stopping = False
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"GET / HT", b"HTTP/1.1 408 "),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n123", b"HTTP/1.1 408 "),
+    ],
+    ids=["idle", "header", "body"],
+)
+async def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch, sent: bytes, status: bytes) -> None:
+    quick = {"header_timeout_seconds": 0.1, "body_timeout_seconds": 0.1, "keep_alive_seconds": 1}
+    monkeypatch.setattr(fleet, "settings", ServerSettings(**quick))
+    async with serving(echo) as (_, address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(sent)
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+    assert answer.startswith(status)
+    assert bool(answer) == bool(status)
+
+
+async def test_websockets_are_closed_at_once() -> None:
+    async with serving(answering(b"")) as (server, _):
+        connection = WebSocket(server)
     assert connection.shutdowns == 1
     assert "watchdog" not in {thread.name for thread in threading.enumerate() if thread.is_alive()}

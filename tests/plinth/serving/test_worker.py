@@ -169,7 +169,6 @@ def test_forwarded_headers_count_only_from_the_trusted_proxy(serve: Serve, trust
         ("SERVER_TIMEOUT_SECONDS", "17", "timeout", 17),
         ("SERVER_GRACEFUL_TIMEOUT_SECONDS", "18", "graceful_timeout", 18),
         ("SERVER_KEEP_ALIVE_SECONDS", "19", "keepalive", 19),
-        ("HTTP_TRUSTED_PROXIES", "10.0.0.1", "forwarded_allow_ips", "10.0.0.1"),
         ("APP_NAME", "Shop", "proc_name", "Shop"),
         ("APP_NAME", "Shop", "control_socket_disable", True),
     ],

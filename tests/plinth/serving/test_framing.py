@@ -1,0 +1,194 @@
+"""Where requests begin and end (RFC 9112): generated streams of requests, in generated segments, over one connection.
+
+The reference is the list of requests from which a stream was made: each is answered once, in order, with its own body.
+"""
+
+import asyncio
+from itertools import pairwise, product
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.plinth.serving.wire import wire
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: test\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+HOSTS = [("1.1", 0, 400), ("1.1", 1, 200), ("1.1", 2, 400), ("1.0", 0, 200), ("1.0", 1, 200), ("1.0", 2, 400)]
+FRAMINGS = ["none", "length", "chunked"]
+UPGRADES = [
+    b"",
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+    b"upgrade: TLS/1.2, HTTP/2.0\r\nconnection: keep-alive, upgrade\r\n",
+    b"Upgrade: h2c\r\nUpgrade: websocket\r\nConnection: upgrade\r\nConnection: keep-alive\r\n",
+    b"Upgrade: h2c\r\n",
+    b"Connection: Upgrade\r\n",
+]
+
+
+class Request(NamedTuple):
+    data: bytes
+    echoed: bytes
+
+
+def request(number: int, method: bytes, framing: str, upgrade: bytes, body: bytes) -> Request:
+    if framing == "none":
+        fields, data, body = b"", b"", b""
+    elif framing == "length":
+        fields, data = b"Content-Length: %d\r\n" % len(body), body
+    else:
+        chunks = [body[:3], body[3:]] if len(body) > 3 else [body] if body else []
+        fields = b"Transfer-Encoding: chunked\r\n"
+        data = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    head = b"%s /%d HTTP/1.1\r\nHost: test\r\n%s%s\r\n" % (method, number, upgrade, fields)
+    return Request(head + data, b"%s /%d %s" % (method, number, body))
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cuts), len(data)]
+    return [data[start:end] for start, end in pairwise(places) if start < end]
+
+
+async def check(requests: list[Request], segments: list[bytes]) -> None:
+    async with wire() as connection:
+        connection.feed(segments)
+        received = [(answer.status, answer.body) for answer in await connection.answers()]
+    assert received == [*((200, request.echoed) for request in requests), (200, b"GET /last ")]
+
+
+requests = st.lists(
+    st.tuples(
+        st.sampled_from([b"GET", b"POST", b"PUT", b"DELETE"]),
+        st.sampled_from(FRAMINGS),
+        st.sampled_from(UPGRADES),
+        st.sampled_from([b"", b"x", HIDDEN, b"0\r\n\r\n" + HIDDEN, b"\r\n" * 40]),
+    ),
+    min_size=1,
+    max_size=5,
+).map(lambda parts: [request(number, *part) for number, part in enumerate(parts)])
+cuts: st.SearchStrategy[list[int]] = st.one_of(st.just([]), st.lists(st.integers(0, 1500), max_size=12))
+
+
+@given(requests=requests, cuts=cuts)
+async def test_each_request_is_answered_once_with_its_own_body(requests: list[Request], cuts: list[int]) -> None:
+    data = b"".join(request.data for request in requests) + LAST
+    await check(requests, split(data, [cut for cut in cuts if cut < len(data)]))
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("upgrade", UPGRADES)
+async def test_a_body_is_one_wherever_its_segments_end(framing: str, upgrade: bytes) -> None:
+    """Each stream is cut in two at every byte, and once at all of them."""
+    for body, follower in product([HIDDEN[:20] + b"\r\n\r\n"], UPGRADES[:2]):
+        first, second = request(1, b"POST", framing, upgrade, body), request(2, b"GET", "none", follower, b"")
+        data = first.data + second.data + LAST
+        await check([first, second], [data[at : at + 1] for at in range(len(data))])
+        async with wire() as connection:
+            for cut in range(1, len(first.data) + len(second.data)):
+                connection.feed([data[:cut], data[cut : -len(LAST)]])
+                answers = [await connection.answer(), await connection.answer()]
+                assert [answer and answer.body for answer in answers] == [first.echoed, second.echoed]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        (b"CONNECT test:443 HTTP/1.1\r\nHost: test\r\n\r\n", 501),
+        (b"CONNECT test:443 HTTP/1.1\r\nHost: test\r\nContent-Length: 36\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 36\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nContent-Length: 36\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 36\r\nContent-Length: 36\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3, 36\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: +36\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length : 36\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\nHost: t\nContent-Length: 36\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: t\r\nX: a\r\n b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: t\r\nX\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: t\r\nX: a\rb\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: t\r\nX: a\0b\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+        (b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: t\r\n\r\n", 400),
+        (b"GET / HTTP/0.9\r\nHost: t\r\n\r\n", 400),
+        (b"GET / HTTP/1.2\r\nHost: t\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET /\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    ],
+)
+@pytest.mark.parametrize("upgrade", [False, True])
+async def test_what_cannot_be_framed_is_refused_and_nothing_after_it_is_parsed(
+    wrong: bytes, status: int, upgrade: bool
+) -> None:
+    if upgrade:
+        wrong = wrong.replace(b"\r\n", b"\r\nConnection: upgrade\r\nUpgrade: h2c\r\n", 1)
+    before = request(1, b"POST", "length", b"", b"body")
+    for segments in ([wrong + HIDDEN], [wrong, HIDDEN], split(wrong + HIDDEN, [*range(len(wrong))])):
+        for first in ([], [before]):
+            async with wire() as connection:
+                connection.feed([*(each.data for each in first), *segments])
+                *answered, refused = await connection.answers()
+            assert [answer.body for answer in answered] == [each.echoed for each in first]
+            assert (refused.status, refused.headers["connection"]) == (status, "close")
+            assert refused.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "chunks", [b"x\r\n", b"3\r\nabcd\r\n", b"3 \r\nabc", b"-1\r\n", b"3\nabc", b"ffffffffffffffffff\r\n"]
+)
+@pytest.mark.parametrize("before", [0, 1, 3])
+async def test_a_body_that_breaks_off_is_refused_after_the_responses_before_it(chunks: bytes, before: int) -> None:
+    earlier = [request(number, b"GET", "none", b"", b"") for number in range(before)]
+    head = b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with wire() as connection:
+        connection.feed([*(each.data for each in earlier), head, chunks + HIDDEN])
+        *answered, refused = await connection.answers()
+    assert [answer.body for answer in answered] == [each.echoed for each in earlier]
+    assert refused.status == 400
+
+
+async def test_a_request_after_connection_close_is_not_answered() -> None:
+    async with wire() as connection:
+        connection.feed([LAST + HIDDEN])
+        assert [answer.body for answer in await connection.answers()] == [b"GET /last "]
+
+
+async def test_the_end_of_a_client_that_was_refused_ends_the_connection() -> None:
+    async with wire() as connection:
+        connection.writer.write(b"nonsense\r\n\r\n")
+        assert len(await connection.answers()) == 1
+        connection.writer.write(b"x" * 100_000)
+        connection.writer.write_eof()
+        while not connection.protocol.transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("version", "hosts", "status"), HOSTS)
+@pytest.mark.parametrize("upgrade", UPGRADES[:3])
+@pytest.mark.parametrize("path", ["/", "/health/live"])
+async def test_a_request_has_one_host_header(version: str, hosts: int, status: int, upgrade: bytes, path: str) -> None:
+    head = f"GET {path} HTTP/{version}\r\n".encode() + b"Host: test\r\n" * hosts
+    async with wire() as connection:
+        connection.feed([head + upgrade + b"Connection: close\r\n\r\n"])
+        assert [answer.status for answer in await connection.answers()] == [status]
+
+
+async def test_a_request_of_http_0_9_is_refused_at_its_line_break() -> None:
+    for segments in ([b"GET /\r\n"], [b"GET", b" /\r", b"\n"]):
+        async with wire() as connection:
+            connection.feed(segments)
+            assert [answer.status for answer in await connection.answers()] == [400]
+
+
+async def test_the_response_to_a_refused_request_is_not_lost_while_the_client_is_sending() -> None:
+    async with wire() as connection:
+        connection.feed([b"nonsense\r\n\r\n"])
+        assert not connection.protocol.transport.is_closing()
+        assert [answer.status for answer in await connection.answers()] == [400]
