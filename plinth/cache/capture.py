@@ -29,7 +29,7 @@ def scope_for_everyone(hit: Hit, scope: Scope, state: dict[str, Any]) -> Scope:
     """A request for the same resource by no one, built from scratch: what is left out here cannot be leaked."""
     return {
         "type": "http",
-        "asgi": scope["asgi"],
+        "asgi": scope.get("asgi", {}),
         "http_version": "1.1",
         "method": "GET",
         "scheme": "http",

@@ -119,7 +119,7 @@ async def test_every_wrong_field_is_named_at_once(client: AsyncClient) -> None:
         (b'{"stock": 1e999}', 422),
         (b'{"stock": ' + b"9" * 5000 + b"}", 400),
         (b"[" * 100_000, 400),
-        (b'{"a":' * 100_000, 400),
+        (b'{"a":' * 50_000, 400),
         (b"[" * 100_000 + b"]" * 100_000, 400),
     ],
 )

@@ -41,7 +41,7 @@ async def test_a_write_through_one_is_seen_through_the_other(workers: list[Async
         assert {(await reader.get(PATH)).json()["stock"] for _ in range(10)} == {stock}
 
 
-async def test_a_thousand_concurrent_requests_run_one_query(
+async def test_a_thousand_concurrent_requests_run_one_query_in_each_worker(
     workers: list[AsyncClient], wire: WirePostgres, onlooker: asyncpg.Connection
 ) -> None:
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -60,6 +60,6 @@ async def test_a_thousand_concurrent_requests_run_one_query(
         writer.close()
     heads, bodies = zip(*(answer.split(b"\r\n\r\n") for answer in answers), strict=True)
     assert {head.split(b"\r\n")[0] for head in heads} == {b"HTTP/1.1 200 OK"}
-    assert sum(b"x-cache: miss" in head for head in heads) == 1
+    assert 1 <= sum(b"x-cache: miss" in head for head in heads) <= len(workers)
     assert len({*bodies}) == 1
-    assert len([statement for statement in count.statements if "products" in statement]) == 1
+    assert 1 <= len([statement for statement in count.statements if "products" in statement]) <= len(workers)
