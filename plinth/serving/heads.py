@@ -8,6 +8,7 @@ MAX_REQUEST_LINE = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADER_FIELDS = 100
 HEAD_END = b"\r\n\r\n"
+_FRAMING = {b"content-length", b"transfer-encoding"}
 
 
 class Head(NamedTuple):
@@ -31,6 +32,11 @@ class Head(NamedTuple):
         if self.method == b"CONNECT":  # what follows is not HTTP
             raise Refusal(501, "This server is not a proxy.")
 
+    def check_no_body(self) -> None:
+        """httptools parses nothing after a head that ends the connection, not even a body after an `Upgrade`."""
+        if any(name in _FRAMING for name, _ in self.fields):
+            raise Refusal(400, "A request with a body cannot ask for another protocol and for the connection's end.")
+
     def check_host(self, version: str) -> None:
         """RFC 9112 §3.2: one Host, which HTTP/1.0 may lack. Of `GET http://a/` and `Host: b`, one is wrong."""
         hosts = [value for name, value in self.fields if name == b"host"]
@@ -51,7 +57,7 @@ class Head(NamedTuple):
             self.method == b"GET"
             and named[b"upgrade"] == [b"websocket"]
             and len(named[b"connection"]) == 1
-            and not named.keys() & {b"content-length", b"transfer-encoding"}
+            and not named.keys() & _FRAMING
         )
 
     def without_upgrade(self, version: str) -> bytes:

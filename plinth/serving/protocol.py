@@ -113,7 +113,7 @@ class Protocol(HttpToolsProtocol):
             if self.in_head:
                 version = self.parser.get_http_version()
                 self._parse(self._head().without_upgrade(version) + data[upgrade.args[0] :])
-            else:
+            elif self.cycle is None or self.cycle.scope is not self.scope:
                 self.handle_websocket_upgrade()
         except httptools.HttpParserError as error:
             cause = error.__context__
@@ -146,9 +146,10 @@ class Protocol(HttpToolsProtocol):
             head = self._head()
             head.check_method()
             if self.ws_protocol_class is None or self.responding or not head.upgrades_to_websocket:
-                return
-        hosts = [name for name, _ in self.headers if name == b"host"]
-        if len(hosts) != 1 or self.url[0] != SLASH:
+                if self.parser.should_keep_alive():
+                    return  # parsed again, as of a client that does not ask for another protocol
+                head.check_no_body()
+        if sum(name == b"host" for name, _ in self.headers) != 1 or self.url[0] != SLASH:
             self._head().check_host(version)
         self._scope_with_head = self.scope
         super().on_headers_complete()

@@ -180,6 +180,28 @@ async def test_a_request_has_one_host_header(version: str, hosts: int, status: i
         assert [answer.status for answer in await connection.answers()] == [status]
 
 
+@pytest.mark.parametrize("ending", [b"1.1\r\nConnection: close", b"1.0", b"1.0\r\nConnection: close"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+@pytest.mark.parametrize(
+    ("framing", "body"), [(b"Content-Length: 5", b"hello"), (b"Transfer-Encoding: chunked", b"0\r\n\r\n")]
+)
+async def test_a_body_after_an_upgrade_and_an_end_is_read_or_refused(
+    ending: bytes, upgrade: bytes, framing: bytes, body: bytes
+) -> None:
+    """httptools takes nothing that follows the head of such a request for its body."""
+    head = b"POST / HTTP/" + ending + b"\r\nHost: test\r\n" + upgrade + framing + b"\r\n\r\n"
+    for segments in ([head + body + HIDDEN], [head, body, HIDDEN]):
+        async with wire() as connection:
+            connection.feed(segments)
+            answer = await connection.answer()
+            assert answer is not None
+            if answer.status != 200:
+                assert (answer.status, await connection.answers()) == (400, [])
+                assert upgrade
+            else:
+                assert answer.body == b"POST / " + body.removesuffix(b"0\r\n\r\n")
+
+
 async def test_a_request_of_http_0_9_is_refused_at_its_line_break() -> None:
     for segments in ([b"GET /\r\n"], [b"GET", b" /\r", b"\n"]):
         async with wire() as connection:
