@@ -21,7 +21,7 @@ from plinth.errors import ConfigurationError
 from plinth.http.settings import CorsSettings, HttpSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
-from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding
+from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
 
 __all__ = ["AppSettings", "Settings", "load_settings"]
 
@@ -183,27 +183,8 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
     try:
         return settings(_env_file_encoding=dotenv_encoding(settings))
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_sentences(settings, error))) from None  # it quotes values, secrets too
+        raise ConfigurationError("\n".join(sentences(settings, error))) from None  # it quotes values, secrets too
     except UnreadableSettingsError as error:
         raise ConfigurationError(str(error.__cause__ or error)) from None
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: cannot be read by this user ({error.strerror})") from error
-
-
-def _sentences(settings: type[BaseModel], error: ValidationError) -> list[str]:
-    """One for each variable: a value of none of several types has a fault for each of them."""
-    messages: dict[str, list[str]] = {}
-    for fault in error.errors():
-        name = "_".join(_fields(settings, fault["loc"])).upper()
-        messages.setdefault(name, []).append(fault["msg"].removeprefix("Value error, "))
-    return [f"{name}: {' or '.join(each)}" if name else " ".join(each) for name, each in messages.items()]
-
-
-def _fields(model: Any, loc: tuple[int | str, ...]) -> Iterator[str]:
-    """The names of settings at the start of a fault's location; what follows is inside of a value."""
-    for part in loc:
-        fields = getattr(model, "model_fields", {})
-        if part not in fields:
-            return
-        yield str(part)
-        model = fields[part].annotation

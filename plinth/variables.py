@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv.parser import parse_stream
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NestedSecretsSettingsSource
 
@@ -132,3 +132,22 @@ class SecretFiles(Environment, NestedSecretsSettingsSource):
         entries = path.iterdir() if path.is_dir() else ()
         files = [file for file in entries if file.is_file() and not file.name.startswith(".")]
         return {file.name: file.read_bytes().decode(errors="surrogateescape").strip() for file in files}
+
+
+def sentences(settings: type[BaseModel], error: ValidationError) -> list[str]:
+    """Return one for each variable: a value of none of several types has a fault for each of them."""
+    messages: dict[str, list[str]] = {}
+    for fault in error.errors():
+        name = "_".join(_fields(settings, fault["loc"])).upper()
+        messages.setdefault(name, []).append(fault["msg"].removeprefix("Value error, "))
+    return [f"{name}: {' or '.join(each)}" if name else " ".join(each) for name, each in messages.items()]
+
+
+def _fields(model: Any, loc: tuple[int | str, ...]) -> Iterator[str]:
+    """The names of settings at the start of a fault's location; what follows is inside of a value."""
+    for part in loc:
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return
+        yield str(part)
+        model = fields[part].annotation
