@@ -63,19 +63,24 @@ def evaluate(conditions: Headers, headers: Mapping[bytes, bytes]) -> int:
 
     Returns 200 if the response is to be sent, 304 if the client has it, and 412 if it is not what the client expects.
     """
-    etag, modified = headers.get(b"etag", b""), parse_date(headers.get(b"last-modified", b""))
-    matches, unmodified_since = _values(conditions, b"if-match"), _date(conditions, b"if-unmodified-since")
-    none_match, modified_since = _values(conditions, b"if-none-match"), _date(conditions, b"if-modified-since")
+    etag = headers.get(b"etag", b"")
+    matches, none_match = _values(conditions, b"if-match"), _values(conditions, b"if-none-match")
     if matches:
         tags = b",".join(matches).strip()
         # Strong comparison: the bytes have to be the same.
         if tags != b"*" and (etag.startswith(b"W/") or etag not in _strong_tags(tags)):
             return 412
-    elif unmodified_since and modified and modified > unmodified_since:
+    elif _is_newer(headers, _date(conditions, b"if-unmodified-since")):
         return 412
     if none_match:
-        return 304 if _is_one_of(etag, b",".join(none_match)) else 200
-    return 304 if modified_since and modified and modified <= modified_since else 200
+        return 304 if (etag and [etag] == none_match) or _is_one_of(etag, b",".join(none_match)) else 200
+    return 304 if _is_newer(headers, _date(conditions, b"if-modified-since")) is False else 200
+
+
+def _is_newer(headers: Mapping[bytes, bytes], date: datetime | None) -> bool | None:
+    """Whether a response was modified after a date; None where either is missing."""
+    modified = parse_date(headers.get(b"last-modified", b"")) if date else None
+    return modified > date if date and modified else None
 
 
 def gzip_etag(etag: bytes) -> bytes:

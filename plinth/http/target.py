@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Sequence
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,6 +11,7 @@ from plinth.http.forwarded import route_path
 from plinth.http.problems import problem
 
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{0,5}))?")
+_MAX_HOST_BYTES = 259
 # The characters that end a line for Python. `$` in the pattern of a route matches before the last of them.
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
@@ -51,8 +53,9 @@ class RequestTargetMiddleware:
         return name in self.names or name.endswith(self.suffixes)
 
 
-def host_name(host: bytes) -> str | None:
-    """Return the name or address of a Host header in lower case, without the port; None if it is not valid."""
+# Few distinct values are sent, or an attacker's: the size and the length bound what those occupy.
+@lru_cache(maxsize=256)
+def _host_name(host: bytes) -> str | None:
     match = _HOST.fullmatch(host.decode("latin-1"))
     if match is None or int(match[2] or 0) > 65535:
         return None
@@ -63,6 +66,11 @@ def host_name(host: bytes) -> str | None:
         except AddressValueError:
             return None
     return name
+
+
+def host_name(host: bytes) -> str | None:
+    """Return the name or address of a Host header in lower case, without the port; None if it is not valid."""
+    return _host_name(host) if len(host) <= _MAX_HOST_BYTES else None
 
 
 async def _refuse(fault: str, scope: Scope, receive: Receive, send: Send) -> None:
