@@ -1,5 +1,6 @@
 """The API conforms to its own OpenAPI document, for requests that Schemathesis generates."""
 
+import re
 from typing import Any
 
 import schemathesis
@@ -13,7 +14,7 @@ from app.main import app, create_app
 from app.settings import Settings
 from plinth.testing.resources import write_routes
 
-NOTHING = b'"This category_id refers to something that does not exist."'
+NOTHING = re.compile(rb'"This \w+ refers to something that does not exist\."')
 CONFIG = {
     "seed": 20261121,
     "continue-on-failure": True,
@@ -52,8 +53,8 @@ def broken_promises(settings: Settings) -> tuple[set[str], set[str]]:
 
 
 def refers_to_nothing(response: Response | None) -> bool:
-    """No schema can say which categories exist, either."""
-    return response is not None and response.status_code == 422 and NOTHING in response.content
+    """No schema can say which rows exist, either."""
+    return response is not None and response.status_code == 422 and NOTHING.search(response.content) is not None
 
 
 async def test_every_promise_of_the_document_is_kept(settings: Settings, empty_tables: None) -> None:
