@@ -62,7 +62,7 @@ def test_it_is_labelled(image: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 1, "APP_SECRET_KEY: is missing or the default"),
+        ([], 1, "DATABASE_URL: is missing; set it to postgresql://"),
         ([*SETTINGS, "--env=DATABASE_URL=mysql://here"], 1, "DATABASE_URL: must start with postgresql://"),
     ],
 )

@@ -132,7 +132,8 @@ def test_replicas_are_replaced_under_load_without_a_failed_request(
 
 
 def test_a_container_listens_on_its_port_and_ends_on_sigterm(production: Compose) -> None:
-    arguments = ["--env=PORT=9001", "--env=WEB_CONCURRENCY=1", "--env=DATABASE_ALLOW_PLAINTEXT=true"]
+    arguments = ["--env=PORT=9001", "--env=WEB_CONCURRENCY=1"]
+    arguments += ["--env=DATABASE_ALLOW_PLAINTEXT=true", "--env=HTTP_ALLOWED_HOSTS=*"]
     for name in ("app_secret_key", "database_url"):
         arguments.append(f"--volume={production.folder}/secrets/{name}:/run/secrets/{name}:ro")
     network = f"--network={production.name}_default"
