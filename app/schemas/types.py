@@ -20,7 +20,7 @@ from app.schemas.wire import ByValue, InJSON, whole
 VISIBLE = re.compile(r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u2060\u3000\ufeff]")
 AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 # What a browser takes for <input type=email>: https://html.spec.whatwg.org/#valid-e-mail-address. Whether mail arrives
-# there, only a mail can tell.
+# there, only sending one shows.
 _LABEL = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 EMAIL = re.compile(rf"[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(\.{_LABEL})*")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

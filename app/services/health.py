@@ -37,7 +37,7 @@ async def _check(name: str, ping: Callable[[], Awaitable[object]]) -> Check:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             await ping()
-    except Exception as error:  # whatever it is, a probe answers
+    except Exception as error:  # a probe answers, whichever error it is
         log.warning("The %s does not answer: %r", name, error)
         return Check(status="down", seconds=round(time.perf_counter() - started, 6))
     return Check(status="up", seconds=round(time.perf_counter() - started, 6))

@@ -35,7 +35,7 @@ class InvalidationBus:
     def __init__(
         self, redis: Redis, namespace: str, timeout_seconds: float, max_name_bytes: int, *, listens: bool = False
     ) -> None:
-        """`listens` is whether this process must receive all invalidations even if nobody caches anything."""
+        """`listens` is whether this process must receive all invalidations even if nothing is cached."""
         self._redis = redis
         self.keys = scripts.Keys(namespace)
         self.timeout_seconds = timeout_seconds
@@ -127,7 +127,7 @@ class InvalidationBus:
         """Invalidate the names, or everything. Raises one of `FAILURES`."""
         script = scripts.INVALIDATE if names is not None else scripts.INVALIDATE_ALL
         keys = self.keys.generations(names or ())
-        always = int(self.caches or self._listens)  # else only if there is an epoch: somebody has cached something
+        always = int(self.caches or self._listens)  # else only if there is an epoch: others have cached something
         words = "EVAL", script, len(keys), *keys, always, self._channel, orjson.dumps(names)
         await self._messages.execute(*words, timeout_seconds=self.timeout_seconds)
 

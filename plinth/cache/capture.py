@@ -96,7 +96,7 @@ class Load:
             raise
 
     def abandon(self) -> None:
-        """The client is gone: nobody is left for a stream. Other responses are still for those who wait for them."""
+        """The client has disconnected, so a stream ends. Other responses are still for those who wait for them."""
         self._abandoned = True
         if self.is_stream and self._task is not None:
             self._task.cancel()

@@ -120,7 +120,7 @@ class SharedConnection:
         return info.partition(b"run_id:")[2].partition(b"\r")[0].decode()
 
     def post(self, *words: Any) -> None:
-        """Send a command whose reply nobody needs, with the next one or after some milliseconds.
+        """Send a command whose reply is not needed, with the next one or after some milliseconds.
 
         It is dropped while many are waiting to be sent.
         """
