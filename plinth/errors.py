@@ -27,7 +27,7 @@ class AppError(Exception):
 
 
 class InvalidError(AppError):
-    """`value` tells apart the fields of this name in a request that has several, such as a list of items."""
+    """`value` distinguishes the fields of this name in a request that has several, such as a list of items."""
 
     def __init__(self, field: str, message: str, value: str | None = None) -> None:
         super().__init__(message)

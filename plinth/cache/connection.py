@@ -157,7 +157,7 @@ class SharedConnection:
 
 
 def _resolve(pending: "asyncio.Future[Any] | None", received: Any) -> None:
-    if pending is None or pending.done():  # nobody waits, or its caller was cancelled
+    if pending is None or pending.done():  # no caller waits, or it was cancelled
         return
     if isinstance(received, Exception):
         pending.set_exception(received)

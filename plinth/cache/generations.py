@@ -2,7 +2,7 @@
 
 Each name (a key, or a tag of many keys) has a generation, and so has the whole cache: the *epoch*. An entry carries the
 generations from before its value was loaded, and is served only while they are still current. An invalidation deletes
-the generation of a name, and whoever reads next gives it another. That is one step however many entries depend on the
+the generation of a name, and the next read gives it another. That is one step however many entries depend on the
 name, and it also covers a value that was loaded before the invalidation and is stored after it. Tokens are random,
 since a counter would start again in a store that lost its data and hand out an old number twice. They end with the time
 at which they were created.

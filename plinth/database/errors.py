@@ -28,7 +28,7 @@ UNIQUE_VIOLATION = "23505"
 RESTRICT_VIOLATION = "23001"
 FOREIGN_KEY_VIOLATIONS = {"23503", RESTRICT_VIOLATION}
 CONNECTION_LOST = {"57P01", "57P02", "57P03", "25006"}  # the server stops, or has become a standby
-FATAL = {"FATAL", "PANIC"}  # PostgreSQL ends the connection after these, whatever their code
+FATAL = {"FATAL", "PANIC"}  # PostgreSQL ends the connection after these, with any code
 KEY = re.compile(r"\(([^()]*)\)=\((.*?)\)")  # in the detail of a violation, in any language
 CONCURRENT_CHANGE = ConflictError, "The same data was changed at the same time. Try again."
 TOO_SLOW = UnavailableError, "The database took too long to answer. Try again in a moment."

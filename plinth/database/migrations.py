@@ -30,7 +30,7 @@ async def migrating(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection
             await _lock(connection)
             yield connection
     finally:
-        await engine.dispose()  # closing the only connection releases the lock, whatever happened
+        await engine.dispose()  # closing the only connection releases the lock, after an error too
 
 
 async def _lock(connection: AsyncConnection) -> None:

@@ -131,7 +131,7 @@ async def _app_error(request: Request, error: AppError) -> Response:
     if isinstance(error, UnavailableError):
         _log.warning("Answering 503: %r", error.__cause__ or error)
         if isinstance(error, OutcomeUnknownError):
-            return problem(status, str(error), kind="Outcome unknown")  # nobody should retry this without looking
+            return problem(status, str(error), kind="Outcome unknown")  # not to be retried without looking
         return problem(status, str(error), headers={"Retry-After": _RETRY_AFTER_SECONDS})
     return problem(status, str(error))
 
