@@ -105,6 +105,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=partial(lifespan, settings=settings),
         middleware=[*middleware(settings, cached_routes)],
         exception_handlers=exception_handlers,
+        # Otherwise FastAPI overwrites models named `ValidationError`; `openapi` writes the problem in its place.
+        responses={422: {"description": "Validation Error"}},
         openapi_url=None,  # served by add_docs
         docs_url=None,
         redoc_url=None,

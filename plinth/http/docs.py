@@ -22,8 +22,9 @@ from plinth.http.responses import ORJSONResponse
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
 _FASTAPI_SCHEMAS = ("HTTPValidationError", "ValidationError")
+_OWN_422 = {"description": "Validation Error"}
 _FASTAPI_422 = {
-    "description": "Validation Error",
+    **_OWN_422,
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}},
 }
 # Swagger UI's icons are data URLs.
@@ -64,7 +65,8 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     There is no `default` response: it would make any status valid, so that no test could fail.
 
     `app.openapi()` is not changed, and may return such a document already. What the service declares is kept: a 422 or
-    If-Match of its own, and models of the same names.
+    If-Match of its own, and models of the same names; those that are named as FastAPI's own ones for validation errors
+    only with `FastAPI(responses={422: {"description": "Validation Error"}})`, since it overwrites them otherwise.
     """
     document = app.openapi()
     components = document.get("components", {})
@@ -113,8 +115,11 @@ def _described(operation: dict[str, Any], suffix: str) -> dict[str, Any]:
         for status, response in operation.get("responses", {}).items()
     }
     statuses = {400, 500, 503}
-    if responses.get("422") == _FASTAPI_422:
-        responses["422"] = documented(422)
+    if responses.get("422") in (_FASTAPI_422, _OWN_422):
+        validates = "requestBody" in operation or operation.get("parameters")
+        # FastAPI adds the app's responses to every route, also where there is nothing to validate.
+        if validates or responses.pop("422") == _FASTAPI_422:
+            responses["422"] = documented(422)
     if "requestBody" in operation:
         statuses |= {413, 415}
     if "412" in responses:

@@ -81,8 +81,8 @@ def _fast_handler(plan: Plan, stock: Handler) -> Handler:
                 return await stock(request)
             try:
                 body = await request.json()
-            except (ValueError, RecursionError):
-                return await stock(request)
+            except (ValueError, RecursionError) as error:
+                return await stock(_Unparsable(request, error))
         changes = _empty_response() if plan.uses_response else None
         tasks = BackgroundTasks() if plan.uses_tasks else None
         arguments = await plan.solve(request, body, changes, tasks)
@@ -100,6 +100,20 @@ def _fast_handler(plan: Plan, stock: Handler) -> Handler:
 def _is_supported(scope: Scope) -> bool:
     """Not traced, and inside of what FastAPI puts around a handler."""
     return "fastapi.telemetry" not in scope and "fastapi_middleware_astack" in scope and "fastapi_inner_astack" in scope
+
+
+class _Unparsable(Request):
+    """Lets FastAPI's handler translate what parsing the body raised, without parsing it again."""
+
+    def __init__(self, request: Request, error: Exception) -> None:
+        super().__init__(request.scope)
+        self._request, self._error = request, error
+
+    async def body(self) -> bytes:
+        return await self._request.body()
+
+    async def json(self) -> Any:
+        raise self._error
 
 
 def _raising(error: Exception) -> Receive:

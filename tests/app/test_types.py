@@ -10,9 +10,9 @@ import jsonschema_rs
 import pytest
 from fastapi import APIRouter, FastAPI
 from httpx import ASGITransport, AsyncClient
-from pydantic import MISSING, BaseModel, Field, create_model
+from pydantic import MISSING, BaseModel, Field, ValidationError, create_model
 
-from app.schemas.base import PatchSchema, RequestSchema
+from app.schemas.base import MOST_FAULTS, PatchSchema, RequestSchema
 from app.schemas.types import Amount, Choice, Count, Date, Email, Id, Instant, Text, Uuid, VisibleText
 from plinth.http import FastRoute, exception_handlers
 
@@ -159,6 +159,24 @@ def test_values_are_pythons() -> None:
     assert taken["at"].tzinfo is UTC
     assert isinstance(taken["status"], Status)
     assert Fields.model_validate(taken | {"price": "5"}).changes() == taken
+
+
+@pytest.mark.parametrize("schema", [RequestSchema, PatchSchema])
+def test_many_faults_are_counted_and_not_described(schema: type[BaseModel]) -> None:
+    Part = create_model("Part", __base__=schema, name=(str, MISSING))  # noqa: N806
+    Fields = create_model("Fields", __base__=schema, name=(str, MISSING), parts=(list[Part], []))  # noqa: N806
+
+    def faults(body: dict[str, Any]) -> list[Any]:
+        with pytest.raises(ValidationError) as raised:
+            Fields.model_validate(body)
+        return raised.value.errors()
+
+    some = {f"no{number}": number for number in range(MOST_FAULTS)}
+    assert [fault["loc"] for fault in faults(some)] == [(name,) for name in some]
+    many = {f"no{number}": number for number in range(24_000)}
+    for body in (many, {"parts": [many]}, {"parts": [{"no": 1}] * 2000}):
+        [fault] = faults(body)
+        assert fault["msg"].startswith("Input has ")
 
 
 def test_a_patch_may_leave_them_out() -> None:

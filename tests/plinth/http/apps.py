@@ -17,12 +17,17 @@ from plinth.http import exception_handlers
 JSON = {"Content-Type": "application/json"}
 
 
-def build(http: dict[str, Any] | None = None, cors: dict[str, Any] | None = None) -> FastAPI:
+def build(
+    http: dict[str, Any] | None = None,
+    cors: dict[str, Any] | None = None,
+    responses: dict[int | str, dict[str, Any]] | None = None,
+) -> FastAPI:
     """Build an app with everything that plinth.http offers, and without routes."""
     settings = Settings(_env_file=None, http=http or {}, cors=cors or {})
     return FastAPI(
         middleware=[*middleware(settings, CachedRoutes())],
         exception_handlers=exception_handlers,
+        responses=responses,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from schemathesis.checks import load_all_checks
 
+from app.main import create_app
 from plinth.errors import ConflictError, NotFoundError
 from plinth.http import add_docs, problem_responses
 from plinth.http.docs import openapi
@@ -28,8 +29,8 @@ class Thing(BaseModel):
     loud: bool = False
 
 
-def make_app() -> FastAPI:
-    app = build()
+def make_app(own_422: bool = True) -> FastAPI:
+    app = build(responses=create_app().router.responses if own_422 else None)
 
     @app.post("/things", status_code=201, responses=problem_responses(409))
     async def create_thing(thing: Thing) -> Thing:
@@ -139,14 +140,37 @@ def test_responses_match_the_document(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate()
 
 
+@pytest.mark.parametrize("declared", [{}, {422: {"description": "Mine"}}, problem_responses(422)])
+def test_a_422_is_documented_where_there_is_something_to_validate(declared: dict[int | str, Any]) -> None:
+    def documented(own_422: bool) -> dict[str, Any]:
+        app = make_app(own_422)
+        app.get("/mine", responses=declared)(endpoint_without_parameters)
+        paths = openapi(app)["paths"]
+        return {
+            f"{method} {path}": operation["responses"].get("422")
+            for path, item in paths.items()
+            for method, operation in item.items()
+        }
+
+    assert documented(True) == documented(False)
+    assert documented(True)["get /nothing"] is None
+    assert documented(True)["get /mine"] == declared.get(422)
+
+
+async def endpoint_without_parameters() -> None: ...
+
+
 def own_model(name: str) -> type[BaseModel]:
     return create_model(name, mine=(int, ...))
 
 
 @pytest.mark.parametrize("names", [*combinations(["Problem", "Fault", "ValidationError", "HTTPValidationError"], 2)])
 @pytest.mark.parametrize("where", ["body", "answer", "declared 422"])
-def test_models_of_the_service_are_its_own_and_the_document_stays_valid(names: tuple[str, str], where: str) -> None:
-    app = make_app()
+@pytest.mark.parametrize("own_422", [True, False])
+def test_models_of_the_service_are_its_own_and_the_document_stays_valid(
+    names: tuple[str, str], where: str, own_422: bool
+) -> None:
+    app = make_app(own_422)
     add_conditional_route(app)
     models = [own_model(name) for name in names]
     for position, model in enumerate(models):
@@ -159,16 +183,16 @@ def test_models_of_the_service_are_its_own_and_the_document_stays_valid(names: t
     app.api_route("/own/head", methods=["HEAD"])(endpoint(int))
     document = openapi(app)
     assert openapi(app) == document
-    extended = make_app()
+    extended = make_app(own_422)
     extended.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's manual extends a document
     assert openapi(extended) == document
     assert_valid(document)
     schemas = document["components"]["schemas"]
     by_fastapi = FastAPI.openapi(app)["components"]["schemas"]
     for name in names:
-        # FastAPI itself overwrites models that are named as its own.
         assert schemas[name] == by_fastapi[name]
-        assert schemas[name]["properties"].keys() == {"mine"} or "Validation" in name
+        # Without a 422 of the app's own, FastAPI itself overwrites models that are named as its own.
+        assert schemas[name]["properties"].keys() == {"mine"} or ("Validation" in name and not own_422)
     if where == "declared 422":
         content = document["paths"]["/own/1"]["get"]["responses"]["422"]["content"]
         assert content == {"application/json": {"schema": {"$ref": f"#/components/schemas/{names[1]}"}}}

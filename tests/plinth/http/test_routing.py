@@ -1,6 +1,7 @@
 """FastRoute: which requests take the fast path, and that nothing of a user's is left out (see the matrix, too)."""
 
 import functools
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import fields, make_dataclass
@@ -15,7 +16,7 @@ from fastapi.dependencies import models, utils
 from fastapi.dependencies.utils import get_parameterless_sub_dependant
 from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, model_validator
 from starlette.routing import Match
 
 from plinth.http import FastRoute, dependants
@@ -24,6 +25,7 @@ from tests.plinth.http.apps import JSON, build, client
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 SECRET = {"secret": "data"}
+ID = {"X-Request-ID": "the-same"}
 
 
 async def secret() -> dict[str, str]:
@@ -375,6 +377,57 @@ FUTURES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "no aliases": lambda patch: patch.delattr(utils, "_get_param_aliases"),
     "other arguments": lambda patch: patch.setattr(models, "_get_cache_key", lambda: None),
 }
+
+
+BODIES = {
+    "valid": b'{"name": "x"}',
+    "wrong": b'{"name": 1}',
+    "no JSON": b'{"name": "x"',
+    "no number": b"9" * 5000,
+    "no UTF-8": b'{"name": "\xff"}',
+    "too deep": b"[" * 100_000,
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("query", ["?page=1", "?page=one", "?two=wrong&page=1"])
+@pytest.mark.parametrize("headers", [JSON, {"Content-Type": "application/json; charset=utf-8"}, {}])
+async def test_a_body_is_parsed_and_validated_at_most_once(
+    monkeypatch: pytest.MonkeyPatch, body: str, query: str, headers: dict[str, str]
+) -> None:
+    parsed: list[Any] = []
+    validated: list[Any] = []
+    loads = json.loads
+
+    def counted(text: Any, *arguments: Any, **options: Any) -> Any:
+        parsed.append(text)
+        return loads(text, *arguments, **options)
+
+    def counting(value: Any) -> Any:
+        validated.append(value)
+        return value
+
+    class Thing(BaseModel):
+        name: str
+        _count = model_validator(mode="before")(counting)
+
+    async def two(two: int = 2) -> int:
+        return two
+
+    async def endpoint(thing: Thing, two: Annotated[int, Depends(two)], page: int) -> str:
+        return thing.name
+
+    monkeypatch.setattr(json, "loads", counted)
+    answers = []
+    for route_class in (FastRoute, APIRoute):
+        parsed.clear()
+        validated.clear()
+        app = app_of(route_class, endpoint, build(), methods=["POST"])
+        answers.append(await answer(app, f"/x{query}", "POST", content=BODIES[body], headers=ID | headers))
+        assert len(parsed) <= 1
+        assert len(validated) <= 1
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("future", FUTURES)
