@@ -22,7 +22,7 @@ class ForwardedMiddleware:
     """Sets `client`, `scheme` and `root_path` from `X-Forwarded-For`, `-Proto` and `-Prefix` of trusted proxies.
 
     `trusted` lists addresses and networks: the client is the first address from the right that is in none of them. Or
-    it is the number of proxies in front, whatever their addresses: the client is that many from the right. `*` is 1.
+    it is the number of proxies in front, at any address: the client is that many from the right. `*` is 1.
     `root_path` is the prefix of all paths, which may arrive with it or without it; `X-Forwarded-Prefix` counts if it is
     empty. Proxies must set or remove these headers, or clients can. Add it outermost.
     """

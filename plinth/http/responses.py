@@ -146,7 +146,7 @@ def _validators(scope: Scope, headers: Headers, body: bytes) -> Headers:
 
 
 def _never_fresh(scope: Scope, start: Message) -> Message:
-    """Add the default of Cache-Control to what a cache could otherwise give a lifetime, or show to somebody else."""
+    """Add the default of Cache-Control to what a cache would otherwise guess a lifetime for, or share between users."""
     if scope["method"] not in {"GET", "HEAD"}:
         return start
     names = {name for name, _ in start.get("headers", ())}

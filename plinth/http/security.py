@@ -43,7 +43,7 @@ _CORS_RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Process-
 class SecurityHeadersMiddleware:
     """Adds security headers to every response, except those that the endpoint set itself.
 
-    The Content-Security-Policy allows nothing, or in HTML, SVG and PDF whatever they contain.
+    The Content-Security-Policy allows nothing, or all that HTML, SVG and PDF contain.
 
     With `hsts`, adds Strict-Transport-Security over HTTPS; RFC 6797 §7.2 forbids it over HTTP.
     """

@@ -1,6 +1,6 @@
 """Uvicorn's HTTP protocol within bounds: how much of a request is read, how long it may take, and how it is refused.
 
-Uvicorn passes each segment to httptools, whatever it holds, and httptools ends a request at an `Upgrade` header: what
+Uvicorn passes each segment to httptools unseen, and httptools ends a request at an `Upgrade` header: what
 follows is then parsed as another request, although it is the body (RFC 9110 §7.8). So `data_received` is replaced. It
 does what Uvicorn's does, in pieces of a bounded size; everything else extends Uvicorn's methods.
 """
