@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -36,6 +36,7 @@ class Shown(BaseModel):
     kind: Literal["a", "b"]
     note: str | None
     weight: float
+    made_on: date
     part: Part
     extra: dict[str, int] = {}
 
@@ -228,6 +229,11 @@ BREAKING: list[tuple[str, Change, str]] = [
         "null by a list",
         lambda d: prop(d, "Shown", "id").update(type=["integer", "null"]),
         f"{SHOWN}/id may be null now",
+    ),
+    (
+        "response format",
+        lambda d: prop(d, "Shown", "made_on").update(format="date-time"),
+        f"{SHOWN}/made_on has another format now",
     ),
     ("response enum", lambda d: prop(d, "Shown", "kind").update(enum=["a", "b", "c"]), f'{SHOWN}/kind may be "c" now'),
     ("any value", lambda d: prop(d, "Shown", "kind").pop("enum"), f'{SHOWN}/kind may be "another value" now'),
