@@ -7,7 +7,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-v
 # NAME="Billing API" on make's command line becomes --name="Billing API"; a variable of the environment is ignored.
 option = $(if $(filter command,$(origin $(1))),--$(2)="$$$(1)")
 
-.PHONY: help init run test test-app test-faults check fix migration check-deploy backup-drill lock clean environment
+.PHONY: help init run test test-app test-faults check fix migration openapi-check check-deploy backup-drill lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ fix: environment ## Correct style and formatting where the tools can; `make chec
 
 migration: environment ## Write a migration for what changed in the models (NAME="create suppliers")
 	@exec .venv/bin/python -m tools.migration "$(NAME)"
+
+openapi-check: environment ## Fail if the API breaks its clients; otherwise record it in openapi.json (ACCEPT=1 in any case)
+	@exec .venv/bin/python -m tools.openapi $(if $(ACCEPT),--record)
 
 check-deploy: environment ## Render and validate the Kubernetes manifests (needs kubectl or kustomize)
 	@exec .venv/bin/python -m tools.manifests

@@ -73,6 +73,7 @@ PLACES = [
     Place("pyproject.toml", 'description = "<description>"\n'),
     Place("pyproject.toml", 'authors = [{ name = "<author>" }]\n'),
     Place("README.md", "# <name>\n\n<description>"),
+    Place("openapi.json", '"info": {\n    "title": "<name>"'),
     Place("Dockerfile", 'org.opencontainers.image.title="<name>"'),
     Place("Dockerfile", 'org.opencontainers.image.description="<description>"'),
     Place("docker-compose.yml", 'name: "<slug>"\n'),

@@ -47,6 +47,7 @@ class ResponseCacheMiddleware:
         if hit is None or cache is None or not self.enabled or scope["app"].dependency_overrides:
             await self.app(scope, receive, self._bypassing(send) if is_cached else send)
             return
+        scope["endpoint"] = hit.route.endpoint  # as routing does, for the middleware outside of this one
         response, was = cache.peek(hit.caching), b"hit"
         if response is None:
             load = Load(self.app, scope_for_everyone(hit, scope, self._state or {"cache": cache}), hit, self.gzip)

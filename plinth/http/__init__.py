@@ -3,6 +3,7 @@
 from plinth.http.comparing import ConditionalMiddleware
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import accepted_versions
+from plinth.http.deprecation import deprecated_route
 from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.forwarded import ForwardedMiddleware
@@ -32,6 +33,7 @@ __all__ = [
     "accepted_versions",
     "add_docs",
     "cors",
+    "deprecated_route",
     "exception_handlers",
     "problem",
     "problem_responses",

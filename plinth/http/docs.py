@@ -10,12 +10,14 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import iter_route_contexts
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse
 
 from plinth.errors import ConfigurationError
 from plinth.http.conditional import IF_MATCH
+from plinth.http.deprecation import deprecation_of
 from plinth.http.problems import Problem, documented_problem
 from plinth.http.responses import ORJSONResponse
 
@@ -75,6 +77,11 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         path: {name: _described(value, suffix) if name in _METHODS else value for name, value in item.items()}
         for path, item in document.get("paths", {}).items()
     }
+    for route in iter_route_contexts(app.routes):
+        deprecation, operations = deprecation_of(route.endpoint), paths.get(route.path_format or "", {})
+        for method in (each.lower() for each in (deprecation and route.methods) or ()):
+            if deprecation and method in operations:
+                operations[method] |= deprecation.documented
     document = {
         **document,
         "paths": paths,

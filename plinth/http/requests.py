@@ -11,6 +11,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plinth.http.comparing import ResponseEnded, run_until_ended
+from plinth.http.deprecation import deprecation_of
 from plinth.http.forwarded import route_path
 from plinth.http.problems import problem
 from plinth.telemetry.context import request_id
@@ -26,6 +27,8 @@ _INTERNAL_ERROR = 500
 
 class RequestContextMiddleware:
     """Sets `request_id` for the time of the request, adds `X-Request-ID` and `X-Process-Time`, and logs one line.
+
+    It also adds the headers of `deprecated_route`: it is outside of everything that answers in place of a route.
 
     The id is the request's `X-Request-ID` if that has 1 to 128 letters, digits, `.`, `_` or `-`, else 16 random
     hexadecimal digits. `X-Process-Time` is in seconds, up to the start of the response; `duration_ms` in the log is up
@@ -50,8 +53,14 @@ class RequestContextMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 process_time = b"%.6f" % (perf_counter() - started_at)
-                added = (b"x-request-id", id.encode()), (b"x-process-time", process_time)
-                await send({**message, "headers": [*message.get("headers", ()), *added]})
+                headers = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", id.encode()),
+                    (b"x-process-time", process_time),
+                ]
+                if deprecation := deprecation_of(scope.get("endpoint")):
+                    headers += deprecation.headers
+                await send({**message, "headers": headers})
             else:
                 await send(message)
                 bytes_sent += len(message.get("body", b""))
@@ -84,10 +93,12 @@ class HeadMiddleware:
         if scope["type"] != "http" or scope["method"] != "HEAD" or _takes_head(scope):
             return self.app(scope, receive, send)
         ended = False
+        get_scope = {**scope, "method": "GET"}
 
         async def send_head(message: Message) -> None:
             nonlocal ended
             if message["type"] == "http.response.start":
+                scope["endpoint"] = get_scope.get("endpoint")  # for the middleware outside of this one
                 await send(message)
                 return
             if not ended:
@@ -96,7 +107,7 @@ class HeadMiddleware:
             if message.get("more_body"):
                 raise ResponseEnded("The response to HEAD has no body")
 
-        return run_until_ended(self.app, {**scope, "method": "GET"}, receive, send_head)
+        return run_until_ended(self.app, get_scope, receive, send_head)
 
 
 class QueryEncodingMiddleware:

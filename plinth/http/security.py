@@ -37,7 +37,16 @@ _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID")
 _CORS_CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match", "If-Unmodified-Since")
 # Cache-Control and Last-Modified are readable in any case.
-_CORS_RESPONSE_HEADERS = ("ETag", "Link", "Location", "Retry-After", "X-Process-Time", "X-Request-ID")
+_CORS_RESPONSE_HEADERS = (
+    "Deprecation",
+    "ETag",
+    "Link",
+    "Location",
+    "Retry-After",
+    "Sunset",
+    "X-Process-Time",
+    "X-Request-ID",
+)
 
 
 class SecurityHeadersMiddleware:

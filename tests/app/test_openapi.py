@@ -1,5 +1,6 @@
 """The API conforms to its own OpenAPI document, for requests that Schemathesis generates."""
 
+import json
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from schemathesis.python.asgi import shutdown_lifespans
 from app.main import app, create_app
 from app.settings import Settings
 from plinth.testing.resources import write_routes
+from tools.openapi import RECORD, document
 
 NOTHING = re.compile(rb'"This \w+ refers to something that does not exist\."')
 CONFIG = {
@@ -61,3 +63,7 @@ async def test_every_promise_of_the_document_is_kept(settings: Settings, empty_t
     failures, phases = await to_thread.run_sync(broken_promises, settings)
     assert not failures, "\n\n".join(sorted(failures))
     assert phases >= {"coverage", "fuzzing"} | ({"examples", "stateful"} if write_routes(app) else set())
+
+
+def test_openapi_json_is_the_document_of_the_api() -> None:
+    assert json.loads(RECORD.read_text()) == document(), "record the API: make openapi-check"

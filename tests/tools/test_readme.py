@@ -20,7 +20,7 @@ from plinth.testing.environment import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("deploy/**/*.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("deploy/**/*.md"))]
 MAKEFILES = (ROOT / "Makefile").read_text() + (ROOT / ".ci/targets.mk").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILES, re.MULTILINE))
 GROUPS = "|".join({name.partition("_")[0] for name in variables(Settings) if "_" in name})
@@ -66,8 +66,8 @@ def test_the_connections_in_the_pages_are_the_defaults() -> None:
     fields = DatabaseSettings.model_fields
     changes, reads = fields["pool_size"].default, fields["read_pool_size"].default
     each = changes + reads + 1
-    assert f" {changes} + {reads} + 1 = {each}." in (ROOT / "docs" / "scaling.md").read_text()
-    assert f"× {each} must fit" in (ROOT / "docs" / "platforms.md").read_text()
+    assert f" {changes} + {reads} + 1 = {each}." in (ROOT / "docs/plinth/scaling.md").read_text()
+    assert f"× {each} must fit" in (ROOT / "docs/plinth/platforms.md").read_text()
 
 
 def test_its_make_targets_exist() -> None:
@@ -83,7 +83,7 @@ def test_it_lists_every_app_command() -> None:
 
 
 async def test_the_examples_of_caching_answer_as_shown(service: Service, empty_tables: None) -> None:
-    page = (ROOT / "docs" / "caching.md").read_text()
+    page = (ROOT / "docs/plinth/caching.md").read_text()
     async with service.state["database"].sessions.begin() as session:
         await load_example_data(session, 10)
     await service.state["cache"].invalidate(tags.PRODUCTS, tags.PRODUCT(7), tags.PRODUCT(8), tags.CATEGORIES)

@@ -1,4 +1,4 @@
-"""docs/recipes.md is true: each piece of code there runs, in the real app, and does what its section says."""
+"""docs/plinth/recipes.md is true: each piece of code there runs, in the real app, and does what its section says."""
 
 import asyncio
 import importlib.util
@@ -29,7 +29,7 @@ from plinth.testing.client import Service, serve, served
 from tests.app.resources import RESOURCES
 from tests.tools.support import ROOT
 
-PAGE = (ROOT / "docs/recipes.md").read_text()
+PAGE = (ROOT / "docs/plinth/recipes.md").read_text()
 RECIPES = dict(re.findall(r"(?ms)^## ([^\n]+)\n.*?```python\n(.*?)^```", PAGE))
 IMPORTS = RECIPES.pop("Imports")
 
@@ -38,7 +38,7 @@ def recipe(title: str) -> SimpleNamespace:
     """What the code of a section defines."""
     names: dict[str, Any] = {"__name__": "recipe"}
     exec(IMPORTS, names)
-    exec(compile(RECIPES[title], f"docs/recipes.md: {title}", "exec", dont_inherit=True), names)
+    exec(compile(RECIPES[title], f"docs/plinth/recipes.md: {title}", "exec", dont_inherit=True), names)
     return SimpleNamespace(**names)
 
 
