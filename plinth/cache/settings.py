@@ -34,7 +34,7 @@ RedisURL = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
 class RedisSettings(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)
 
     url: RedisURL | None = Field(None, description="Redis or Valkey; without it, nothing is cached by default.")
     timeout_seconds: float = Field(0.1, gt=0, le=86_400, description="Longest wait for one command or connection.")

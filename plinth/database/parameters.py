@@ -4,6 +4,8 @@ https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
 
 import os
+import ssl
+from collections.abc import Mapping
 
 TLS_MODES = {"require", "verify-ca", "verify-full"}
 # Values that a parameter may have, where asyncpg or a server takes it.
@@ -60,3 +62,14 @@ def check(name: str, value: str) -> None:
         raise ValueError(f"`{name}` must be {' or '.join(sorted(CHOICES[name]))}")
     if name in FILES and (name, value) != ("sslrootcert", "system") and not os.access(value, os.R_OK):
         raise ValueError(f"`{name}` names a file that cannot be read")
+
+
+def system_context(tls: Mapping[str, str]) -> ssl.SSLContext:
+    """Verify by the system's certificates. Raises ValueError for a client certificate that cannot be used."""
+    context = ssl.create_default_context()
+    if "sslcert" in tls:
+        try:
+            context.load_cert_chain(tls["sslcert"], tls.get("sslkey"), tls.get("sslpassword", ""))
+        except OSError:
+            raise ValueError("`sslcert`, `sslkey` and `sslpassword` are not a certificate with its key") from None
+    return context

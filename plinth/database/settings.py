@@ -20,7 +20,7 @@ PostgresURL = Annotated[SecretStr, AfterValidator(_checked)]
 
 
 class DatabaseSettings(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, hide_input_in_errors=True)
 
     url: PostgresURL = Field(
         SecretStr(""),  # plinth.settings names it after the service

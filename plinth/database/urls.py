@@ -6,7 +6,6 @@ it.
 
 import os
 import re
-import ssl
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +26,7 @@ from plinth.database.parameters import (
     TLS_MODES,
     UNSUPPORTED,
     check,
+    system_context,
 )
 
 NOT_ENCODED = "has a character in the user or the password that must be percent-encoded, such as / or ?"
@@ -43,9 +43,9 @@ class Address:
 
     hosts: list[str]
     ports: list[int]
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict, repr=False)
     server_settings: dict[str, str] = field(default_factory=dict)
-    tls: dict[str, str] = field(default_factory=dict)
+    tls: dict[str, str] = field(default_factory=dict, repr=False)
     pooled: bool = False
     """Behind a pooler that gives each transaction another server."""
     ignored: dict[str, str] = field(default_factory=dict)
@@ -62,10 +62,7 @@ class Address:
         arguments = {**self.arguments, "host": self.hosts, "port": self.ports}
         tls = self.tls
         if tls.get("sslrootcert") == "system":
-            context = ssl.create_default_context()
-            if "sslcert" in tls:
-                context.load_cert_chain(tls["sslcert"], tls.get("sslkey"), tls.get("sslpassword", ""))
-            arguments["ssl"], tls = context, {key: tls[key] for key in tls.keys() & {"sslnegotiation"}}
+            arguments["ssl"], tls = system_context(tls), {key: tls[key] for key in tls.keys() & {"sslnegotiation"}}
         if tls:  # asyncpg takes these in a URL only
             arguments["dsn"] = f"postgresql://?{urlencode(tls)}"
         return arguments
@@ -78,8 +75,8 @@ def parse(url: str) -> Address:
     scheme, authority, database, query = parts.groups(default="")
     if scheme not in {"postgres", "postgresql", "postgresql+asyncpg"}:
         raise ValueError("must start with postgresql://; no other database is supported")
-    credentials, at, places = authority.rpartition("@")
-    if not at and "@" in database:
+    credentials, _, places = authority.rpartition("@")
+    if "@" in database:
         raise ValueError(NOT_ENCODED)
     user, _, password = credentials.partition(":")
     parameters = {"user": _decoded(user), "password": _decoded(password), "dbname": _decoded(database)}
@@ -121,7 +118,7 @@ def _hosts(parameters: dict[str, str], places: str) -> tuple[list[str], list[int
     if address and (given or any(hosts)):
         raise ValueError("`hostaddr` beside a host is not supported; leave one of them out")
     if given or address:
-        hosts, ports = (given or address).split(","), ports if len(ports) == len(hosts) else [""]
+        hosts = (given or address).split(",")
     if numbers:
         ports = numbers.split(",")
     if len(ports) == 1:
@@ -176,6 +173,7 @@ def _check_tls(address: Address) -> None:
         tls["sslmode"] = "verify-full"
         if lost := tls.keys() & {"sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version"}:
             raise ValueError(f"`{min(lost)}` needs a file in sslrootcert")
+        system_context(tls)
     elif mode == "verify-ca" and not root and not _root_certificates().exists():
         raise ValueError("`sslmode=verify-ca` needs sslrootcert; verify-full takes the system's certificates")
     if tls.get("sslnegotiation") == "direct" and tls.get("sslmode") not in TLS_MODES:

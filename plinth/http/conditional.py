@@ -68,7 +68,7 @@ def evaluate(conditions: Headers, headers: Mapping[bytes, bytes]) -> int:
     if matches:
         tags = b",".join(matches).strip()
         # Strong comparison: the bytes have to be the same.
-        if tags != b"*" and (etag.startswith(b"W/") or etag not in _strong_tags(tags)):
+        if tags != b"*" and etag not in _strong_tags(tags):
             return 412
     elif _is_newer(headers, _date(conditions, b"if-unmodified-since")):
         return 412

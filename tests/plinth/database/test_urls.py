@@ -180,8 +180,13 @@ def test_several_hosts_and_their_ports() -> None:
     address = parse(PLATFORMS["patroni"])
     assert (address.hosts, address.ports) == (["a", "b", "::1"], [5432, 5433, 5432])
     assert parse("postgresql://h/d?host=a,b&port=1").ports == [1, 1]
-    assert sorted(parse("postgresql://a:1,b:2/d?load_balance_hosts=random").hosts) == ["a", "b"]
+    assert parse("postgresql://h:1/d?host=a,b").ports == [1, 1]  # the parameter replaces the host and not the port
+    assert parse("postgresql:///d?host=a,b").ports == [5432, 5432]
+    orders = [parse("postgresql://a:1,b:2/d?load_balance_hosts=random") for _ in range(100)]
+    assert {(*each.hosts, *each.ports) for each in orders} == {("a", "b", 1, 2), ("b", "a", 2, 1)}
+    assert parse("postgresql://a,b/d").connect_arguments()["host"] == ["a", "b"]
     for wrong in (
+        "postgresql://a:1,b:2/d?host=c",
         "postgresql://a,b/d?port=1,2,3",
         "postgresql://h:0/d",
         "postgresql://h:65536/d",
@@ -204,6 +209,10 @@ def test_any_password_passes_when_it_is_encoded(password: str, user: str, name: 
     assert parse(f"postgresql://db/d?password={quote(password, safe='')}").arguments["password"] == password
 
 
+def test_what_an_address_prints_shows_no_password() -> None:
+    assert "hunter2" not in repr(parse(f"{HOST}?sslpassword=hunter2"))
+
+
 @given(
     password=st.text(string.ascii_letters + string.digits + string.punctuation, min_size=8, max_size=20),
     rest=st.sampled_from(["db:5432/shop", "db/shop?sslmode=require", "db", "[::1]:5/x", "a,b:1/x?port=7"]),
@@ -212,6 +221,7 @@ def test_any_password_passes_when_it_is_encoded(password: str, user: str, name: 
 @example(password="1234?abcdef=ghi", rest="db/shop?x=y")
 @example(password="1234567#", rest="db/shop")
 @example(password="a@b:c/d?e=f&", rest="db/shop")
+@example(password="5432/abcdefgh", rest="db/shop")
 def test_no_message_shows_a_password(password: str, rest: str) -> None:
     """Even one that is not encoded, whose parts may be taken for a host, a port, a name or a parameter."""
     try:
@@ -222,6 +232,21 @@ def test_no_message_shows_a_password(password: str, rest: str) -> None:
             assert part not in message or part.lower() in "must look like postgresql://user:password@host:5432/name"
     else:
         assert isinstance(found, Address)
+        assert (found.hosts, found.ports) in [(["db"], [5432]), (["::1"], [5]), (["a", "b"], [7, 7])]
+
+
+def test_a_setting_precedes_what_the_url_says_of_a_pooler() -> None:
+    assert arguments(f"{HOST}?pgbouncer=true", prepared_statements=True)["statement_cache_size"] > 0
+
+
+def test_what_the_url_says_of_tls_beside_the_systems_certificates() -> None:
+    assert "sslnegotiation=direct" in arguments(f"{HOST}?sslrootcert=system&sslnegotiation=direct")["dsn"]
+    assert arguments(f"{HOST}?sslrootcert=system&sslmode=verify-full").keys() >= {"ssl"}
+    for lost in ("sslcrl=" + FILE, "ssl_min_protocol_version=TLSv1.3", "ssl_max_protocol_version=TLSv1.3"):
+        with pytest.raises(ValueError, match=f"`{lost.partition('=')[0]}` needs a file in sslrootcert"):
+            parse(f"{HOST}?sslrootcert=system&{lost}")
+    with pytest.raises(ValueError, match="`sslcert`"):
+        parse(f"{HOST}?sslrootcert=system&sslcert={quote(FILE)}")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Streams and files under GET, HEAD, preconditions and Range: they end quietly, and nothing is logged as an error."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from itertools import product
+from itertools import count, product, repeat
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from httpx import AsyncClient
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plinth.http import add_docs
+from plinth.http import ConditionalMiddleware, HeadMiddleware, add_docs
 from plinth.testing.client import served
-from tests.plinth.http.apps import build
+from tests.plinth.http.apps import build, http_scope, messages, no_body
 
 PATHS = ["/stream", "/sync-stream", "/jsonl", "/file", "/static/large.txt", "/plain", "/docs", "/own-head"]
 METHODS = ["GET", "HEAD"]
@@ -110,6 +113,90 @@ async def test_head_is_get_without_a_body_whatever_is_mounted_at_the_end(tmp_pat
     async with served(app) as port, AsyncClient(base_url=f"http://127.0.0.1:{port}") as session:
         for path in [*PATHS, "/large.txt"]:
             assert (await session.head(path)).status_code == 200, path
+
+
+@pytest.mark.parametrize("kind", ["async", "sync", "lines"])
+@pytest.mark.parametrize(("status", "headers"), [(200, {}), (304, {"if_none_match": "*"}), (412, {"if_match": '"b"'})])
+async def test_no_more_of_a_stream_is_made_than_is_sent(kind: str, status: int, headers: dict[str, str]) -> None:
+    """Of a stream without an end, for a client that waits: only the app can end it."""
+    app = build()
+
+    @app.get("/async")
+    async def stream() -> StreamingResponse:
+        async def rows() -> AsyncIterator[bytes]:
+            while True:
+                yield b"row"
+                await asyncio.sleep(0)
+
+        return StreamingResponse(rows(), headers={"ETag": '"a"'})
+
+    @app.get("/sync")
+    def sync_stream() -> StreamingResponse:
+        return StreamingResponse(repeat(b"row"), headers={"ETag": '"a"'})
+
+    @app.get("/lines")
+    async def lines(response: Response) -> AsyncIterator[int]:
+        response.headers["ETag"] = '"a"'
+        for number in count():
+            yield number
+            await asyncio.sleep(0)
+
+    bodies = iter([await no_body()])
+
+    async def receive() -> Message:
+        return next(bodies, None) or await asyncio.get_running_loop().create_future()
+
+    for method in METHODS if headers else ["HEAD"]:
+        async with asyncio.timeout(10):
+            start, *sent = await messages(app, http_scope(f"/{kind}", method, **headers), receive)
+        assert start["status"] == status, method
+        assert [message.get("more_body", False) for message in sent] == [False]
+
+
+async def stream_by_itself(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": b"row", "more_body": True})
+        await asyncio.sleep(0)
+
+
+async def stream_in_a_task_group(scope: Scope, receive: Receive, send: Send) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream_by_itself(scope, receive, send))
+
+
+async def stream_and_raise_another_error(scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        await stream_by_itself(scope, receive, send)
+    except OSError as error:
+        raise ClientDisconnect from error
+
+
+async def stream_by_starlette(scope: Scope, receive: Receive, send: Send) -> None:
+    await StreamingResponse(repeat(b"row"))(scope, receive, send)
+
+
+STREAMS = [stream_by_itself, stream_in_a_task_group, stream_and_raise_another_error, stream_by_starlette]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("version", ["2.3", "2.4"])  # with which Starlette streams in another way
+@pytest.mark.parametrize(
+    ("middleware", "method"),
+    [(HeadMiddleware, "HEAD"), (ConditionalMiddleware, "HEAD"), (ConditionalMiddleware, "GET")],
+)
+async def test_an_ended_stream_raises_nothing(middleware: Any, method: str, stream: ASGIApp, version: str) -> None:
+    scope = {**http_scope("/", method, if_none_match="*"), "asgi": {"spec_version": version}}
+    waiting = asyncio.Event()
+
+    async def receive() -> Message:
+        await waiting.wait()
+        raise AssertionError
+
+    async with asyncio.timeout(10):
+        start, body = await messages(middleware(stream), scope, receive)
+    assert start["status"] == (200 if middleware is HeadMiddleware else 304)
+    assert not body.get("more_body")
 
 
 async def test_an_error_of_a_stream_is_still_raised(caplog: pytest.LogCaptureFixture) -> None:

@@ -59,6 +59,14 @@ NO_DATES = [
     "sun, 01 nov 2026 08:05:06 gmt",
     f"{imf(AT)}, {imf(AT)}",
     "2026-11-01T08:05:06Z",
+    # A part that is out of range, in each form.
+    *(
+        date(AT).replace("08:05:06", time)
+        for date in (imf, rfc850, asctime)
+        for time in ("24:05:06", "08:60:06", "08:05:61")
+    ),
+    *(date(AT).replace("01", day) for date in (imf, rfc850) for day in ("00", "31")),
+    asctime(AT).replace(" 1 ", "31 "),
     "9" * 5000,
     "\xff\xb2",
 ]
