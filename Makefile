@@ -1,5 +1,8 @@
 # The commands of the project; their work is done in tools/. `make` alone lists them.
 
+# Without bytecode, each of the hundreds of processes that tests start compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # More pytest workers than cores: many tests wait for processes that they start.
 PYTEST = .venv/bin/python -m pytest -n 3
 COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-version=3.11 --generate-hashes \

@@ -5,7 +5,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from app.cli import app
+from app.settings import get_settings
 from plinth.testing.environment import child_environment
 
 
@@ -21,6 +25,15 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def in_process(*arguments: str, **environment: str) -> Result:
+    """As `run`, without the time that a process takes to start, for what does not depend on one."""
+    get_settings.cache_clear()
+    try:
+        return CliRunner().invoke(app, arguments, env=environment)
+    finally:
+        get_settings.cache_clear()
+
+
 @pytest.mark.parametrize("command", ["dev", "migrate", "serve"])
 def test_an_unreachable_database_is_reported_in_one_sentence(command: str) -> None:
     environment = {"DATABASE_WAIT_SECONDS": "0", "LOG_LEVEL": "WARNING"}
@@ -32,8 +45,9 @@ def test_an_unreachable_database_is_reported_in_one_sentence(command: str) -> No
 
 
 def test_a_migration_goes_past_the_pooler(database_url: str) -> None:
-    done = run("migrate", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", DATABASE_DIRECT_URL=database_url)
-    assert done.returncode == 0, done.stderr
+    unreachable = "postgresql://nobody@127.0.0.1:1/nothing"
+    done = in_process("migrate", DATABASE_URL=unreachable, DATABASE_DIRECT_URL=database_url)
+    assert done.exit_code == 0, done.stderr
 
 
 def test_migrating_to_an_unknown_revision_is_reported_in_one_sentence(database_url: str) -> None:
@@ -44,11 +58,11 @@ def test_migrating_to_an_unknown_revision_is_reported_in_one_sentence(database_u
 
 def test_drain_makes_the_file_that_the_server_looks_for(tmp_path: Path) -> None:
     file = tmp_path / "drain"
-    assert run("drain", SERVER_DRAIN_FILE=str(file), SERVER_DRAIN_SECONDS="0").returncode == 0
+    assert in_process("drain", SERVER_DRAIN_FILE=str(file), SERVER_DRAIN_SECONDS="0").exit_code == 0
     assert file.exists()
     for wrong, message in (("", "set SERVER_DRAIN_FILE"), (str(tmp_path / "no" / "folder"), "cannot be written")):
-        refused = run("drain", SERVER_DRAIN_FILE=wrong)
-        assert refused.returncode == 1
+        refused = in_process("drain", SERVER_DRAIN_FILE=wrong)
+        assert refused.exit_code == 1
         assert message in refused.stderr
         assert refused.stderr.count("\n") == 1
 
@@ -60,6 +74,6 @@ def test_openapi_prints_the_document() -> None:
 
 
 def test_help_lists_the_commands() -> None:
-    shown = run("--help").stdout
+    shown = in_process("--help").stdout
     for command in ("check", "serve", "dev", "migrate", "drain", "openapi"):
         assert f" {command} " in shown

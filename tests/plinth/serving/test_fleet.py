@@ -11,7 +11,6 @@ import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
-from plinth.testing.environment import ROOT
 from tests.plinth.serving.conftest import STARTED, STOPPING, Serve, load_on, own_app
 
 
@@ -27,13 +26,13 @@ def test_a_reload_fails_no_request(serve: Serve) -> None:
 
 
 async def test_a_reload_succeeds_while_the_database_is_away(
-    serve: Serve, database_url: str, onlooker: asyncpg.Connection, worker: str
+    app_serve: Serve, database_url: str, onlooker: asyncpg.Connection, worker: str
 ) -> None:
     role = f"plinth_reloaded_{worker}"
     limited = make_url(database_url).set(username=role).render_as_string(hide_password=False)
     await onlooker.execute(f"CREATE ROLE {role} LOGIN; GRANT pg_read_all_data TO {role}")
     try:
-        with serve(DATABASE_URL=limited) as server:
+        with app_serve(DATABASE_URL=limited) as server:
             await onlooker.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
             server.process.send_signal(signal.SIGHUP)
             server.wait_for(STARTED, times=2)
@@ -66,8 +65,7 @@ def test_fewer_workers_remain_when_fewer_are_wanted(serve: Serve) -> None:
 def test_a_reload_of_broken_code_keeps_the_workers_that_serve(serve: Serve, tmp_path: Path) -> None:
     module = tmp_path / "changing.py"
     module.write_text("from app.main import app")
-    argv = ("gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--chdir", str(tmp_path), "changing:app")
-    with serve(argv, SERVER_GRACEFUL_TIMEOUT_SECONDS="2") as server:
+    with serve("--chdir", str(tmp_path), "changing:app", SERVER_GRACEFUL_TIMEOUT_SECONDS="2") as server:
         module.write_text("from nowhere import app")
         server.process.send_signal(signal.SIGHUP)
         server.wait_for("exited with code 1")
@@ -116,10 +114,8 @@ def test_workers_release_the_port_after_their_master_was_killed(serve: Serve) ->
     ],
     ids=["num_workers", "WORKERS", "signals"],
 )
-def test_on_an_unknown_gunicorn_workers_stop_as_its_own_do(serve: Serve, tmp_path: Path, hook: str) -> None:
-    config = tmp_path / "gunicorn.conf.py"
-    config.write_text((ROOT / "gunicorn.conf.py").read_text() + hook)
-    with serve(("gunicorn", "--config", str(config), "--chdir", str(ROOT)), SERVER_DRAIN_SECONDS="1000") as server:
+def test_on_an_unknown_gunicorn_workers_stop_as_its_own_do(serve: Serve, hook: str) -> None:
+    with serve(hook=hook, SERVER_DRAIN_SECONDS="1000") as server:
         server.wait_for("this version of Gunicorn is unknown")
         os.kill(server.workers()[0], signal.SIGTERM)
         server.wait_for(STARTED, times=2)

@@ -20,8 +20,8 @@ from tests.tools.support import BODY, begin_request
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
 
 
-def test_it_serves_with_the_configured_workers_and_stops_cleanly(serve: Serve) -> None:
-    with serve(workers=2, LOG_FORMAT="json") as server:
+def test_it_serves_with_the_configured_workers_and_stops_cleanly(app_serve: Serve) -> None:
+    with app_serve(workers=2, LOG_FORMAT="json") as server:
         answer = httpx.get(f"{server.address}/openapi.json")
         assert answer.status_code == 200
         assert "Server" not in answer.headers
