@@ -3,8 +3,9 @@
 # Without bytecode, each of the hundreds of processes that tests start compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# More pytest workers than cores: many tests wait for processes that they start.
-PYTEST = .venv/bin/python -m pytest -n 3
+# More pytest workers than cores: many tests wait for processes that they start. A worker that is done takes over tests
+# of the others, so that none waits behind a long one.
+PYTEST = .venv/bin/python -m pytest -n 3 --dist=worksteal
 COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-version=3.11 --generate-hashes \
 	--no-header --no-annotate $(if $(UPGRADE),--upgrade)
 # NAME="Billing API" on make's command line becomes --name="Billing API"; a variable of the environment is ignored.
