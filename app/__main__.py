@@ -2,4 +2,4 @@
 
 from app.cli import app
 
-app()
+app(prog_name="app")

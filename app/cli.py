@@ -1,12 +1,13 @@
 """The `app` command: what people and containers run. Your own commands stand beside plinth's."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from app.settings import Settings, get_settings
-from plinth.cli import create_cli, fail
+from plinth.cli import create_cli, fail, progress
 from plinth.errors import UnavailableError
 
 SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement
@@ -19,7 +20,10 @@ def seed(
     context: typer.Context,
     products: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many products to make.")] = 10_000,
 ) -> None:
-    """Load example data into an empty catalogue."""
+    """Load example data into an empty catalogue.
+
+    Example: app seed --products 1000000
+    """
     settings: Settings = context.obj
     if not settings.app.example_data:
         fail("Example data is off; set APP_EXAMPLE_DATA=true to load it.")
@@ -39,4 +43,4 @@ async def _seed(settings: Settings, products: int) -> int:
         open_database(patient, settings.app.name) as database,
         database.sessions.begin() as session,
     ):
-        return await load_example_data(session, products)
+        return await load_example_data(session, products, partial(progress, length=products, label="Loading products"))

@@ -8,10 +8,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import orjson
 import typer
@@ -20,10 +20,11 @@ from plinth.errors import ConfigurationError, UnavailableError
 from plinth.settings import Settings
 from plinth.variables import unknown_variables
 
-__all__ = ["create_cli", "fail"]
+__all__ = ["create_cli", "fail", "progress"]
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -32,9 +33,7 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
 
     Every command gets the settings as `context.obj`; faults in them end the command with exit code 1.
     """
-    cli = typer.Typer(
-        help="Run and maintain the service.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-    )
+    cli = typer.Typer(help="Run and maintain the service.", no_args_is_help=True, pretty_exceptions_enable=False)
 
     @cli.callback()
     def read_settings(context: typer.Context) -> None:
@@ -48,20 +47,29 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
         context: typer.Context,
         lenient: Annotated[bool, typer.Option(help="Only warn of unknown variables, as a start does.")] = False,
     ) -> None:
-        """Wait for the database, and fail unless the service can start on it and knows all variables named like its."""
+        """Wait for the database, and fail unless the service can start on it and knows all variables named like its.
+
+        Example: app check --lenient
+        """
         _check_start(context.obj)
         if not lenient and (unknown := unknown_variables(type(context.obj))):
             fail("\n".join(unknown))
 
     @cli.command()
     def dev(context: typer.Context) -> None:
-        """Serve with one Uvicorn process that reloads when the code changes."""
+        """Serve with one Uvicorn process that reloads when the code changes.
+
+        Example: PORT=8001 app dev
+        """
         _check_start(context.obj)
         _serve_with_reload(context.obj, application)
 
     @cli.command()
     def openapi() -> None:
-        """Print the API's OpenAPI document."""
+        """Print the API's OpenAPI document.
+
+        Example: app openapi > openapi.json
+        """
         from plinth.http.docs import openapi as document_of
 
         module, _, name = application.partition(":")
@@ -75,12 +83,18 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
 
 
 def serve() -> NoReturn:
-    """Serve with Gunicorn and Uvicorn workers, as in production."""
+    """Serve with Gunicorn and Uvicorn workers, as in production.
+
+    Example: WEB_CONCURRENCY=2 app serve
+    """
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")])
 
 
 def drain(context: typer.Context) -> None:
-    """Let readiness answer 503, and wait until load balancers have noticed; before a stop (Kubernetes: preStop)."""
+    """Let readiness answer 503, and wait until load balancers have noticed; before a stop (Kubernetes: preStop).
+
+    Example: SERVER_DRAIN_FILE=/run/drain app drain
+    """
     server = context.obj.server
     if server.drain_file is None:
         fail("The server would not notice; set SERVER_DRAIN_FILE to a path that it and this command can write.")
@@ -94,7 +108,10 @@ def drain(context: typer.Context) -> None:
 def migrate(
     context: typer.Context, revision: Annotated[str, typer.Argument(help="Revision to reach.")] = "head"
 ) -> None:
-    """Wait for the database, and bring it to the newest revision, or to another one."""
+    """Wait for the database, and bring it to the newest revision, or to another one.
+
+    Example: app migrate +1
+    """
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -110,6 +127,14 @@ def migrate(
         fail(str(error))
     except (OSError, CommandError, SQLAlchemyError, UnavailableError) as error:
         fail(f"The database could not be migrated: {error}")
+
+
+def progress(items: Iterable[Item], length: int, label: str) -> Iterator[Item]:
+    """Yield the items, with a progress bar on standard error while they are consumed, if that is a terminal."""
+    hidden = not sys.stderr.isatty()
+    steps = max(1, length // 1000)
+    with typer.progressbar(items, length, label, hidden=hidden, file=sys.stderr, update_min_steps=steps) as bar:
+        yield from bar
 
 
 def fail(message: str) -> NoReturn:

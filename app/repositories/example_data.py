@@ -1,3 +1,4 @@
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import asyncpg
@@ -7,8 +8,10 @@ from app import example_data
 from app.models import Category, Product
 from plinth.database import Session
 
+Rows = Iterable[example_data.ProductRow]
 
-async def load_example_data(session: Session, products: int) -> int:
+
+async def load_example_data(session: Session, products: int, progress: Callable[[Rows], Rows] = iter) -> int:
     """Fill an empty catalogue. Returns the number of products: 0 where there is anything already."""
     # Two loads at once would both find it empty. Readers are not blocked.
     await session.execute(text("LOCK TABLE categories, products IN SHARE ROW EXCLUSIVE MODE"))
@@ -23,7 +26,7 @@ async def load_example_data(session: Session, products: int) -> int:
     await driver_connection.copy_records_to_table(
         Product.__tablename__,
         columns=["sku", "name", "description", "price", "stock", "category_id"],
-        records=((*product, categories[category].id) for *product, category in example_data.products(products)),
+        records=((*row, categories[category].id) for *row, category in progress(example_data.products(products))),
     )
     await session.execute(text("ANALYZE categories, products"))
     return products

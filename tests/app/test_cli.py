@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -76,3 +77,18 @@ def test_help_lists_the_commands() -> None:
     shown = in_process("--help").stdout
     for command in ("check", "serve", "dev", "migrate", "drain", "openapi"):
         assert f" {command} " in shown
+
+
+def commands() -> list[str]:
+    return [str(each.name or getattr(each.callback, "__name__", "")) for each in app.registered_commands]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_of_a_command_has_an_example(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"]).stdout
+    assert re.search(rf"Example: ([A-Z_]+=\S+ )?app {command}\b", shown), shown
+
+
+def test_the_shell_completes_commands_whatever_the_settings() -> None:
+    completed = run(_APP_COMPLETE="complete_bash", COMP_WORDS="app m", COMP_CWORD="1", PORT="none")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "migrate", "")

@@ -1,13 +1,21 @@
 """The example catalogue is the same everywhere, believable, and within what the tables take."""
 
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 
 import asyncpg
 import pytest
+from anyio import to_thread
 
 from app.example_data import ProductRow, categories, products
+from plinth.testing.environment import child_environment
 from tests.app.test_cli import run
 
 COUNT = 10_000
@@ -92,13 +100,34 @@ async def test_seed_loads_ten_thousand_products_once(
     # However long the COPY takes: a request's limit is not for it.
     limit = {"DATABASE_STATEMENT_TIMEOUT_SECONDS": "0.05"}
     first = run("seed", DATABASE_URL=database_url, APP_EXAMPLE_DATA="true", **limit)
-    assert first.stdout == "Loaded 10,000 products.\n", first.stderr
+    assert (first.stdout, first.stderr) == ("Loaded 10,000 products.\n", "")
     loaded = await counts(onlooker)
     assert loaded == (loaded[0], 10_000)
     assert await onlooker.fetchval("SELECT count(*) FROM products WHERE name LIKE '%Laptop%'") > 1000
     again = run("seed", DATABASE_URL=database_url, APP_EXAMPLE_DATA="true")
     assert (again.returncode, again.stdout) == (0, "There is a catalogue already; nothing was loaded.\n")
     assert await counts(onlooker) == loaded
+
+
+def seed_on_a_terminal(products: int, **environment: str) -> tuple[str, bytes]:
+    """What is printed on standard output, and on the terminal that standard error is."""
+    reader, terminal = os.openpty()
+    command = [sys.executable, "-m", "app", "seed", f"--products={products}"]
+    environment = child_environment(APP_EXAMPLE_DATA="true", **environment)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=terminal, text=True) as seeding:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # the end of a terminal
+            while read := os.read(reader, 4096):
+                shown += read
+        os.close(reader)
+        return seeding.communicate(timeout=60)[0], shown
+
+
+async def test_seed_shows_its_progress_on_a_terminal(empty_tables: None, database_url: str) -> None:
+    printed, shown = await to_thread.run_sync(partial(seed_on_a_terminal, 2000, DATABASE_URL=database_url))
+    assert printed == "Loaded 2,000 products.\n"
+    assert re.search(rb"Loading products  \[#+-+\].*\[#{36}\]  100%", shown, re.DOTALL), shown
 
 
 async def test_seed_is_refused_unless_example_data_is_on(
