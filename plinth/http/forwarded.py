@@ -12,8 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _NAMES = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-prefix"})
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_MAX_LENGTH = 64
-"""Of an address with a port, and of what is memoized about addresses."""
+_MAX_PREFIX = 640
 # No percent-encoding, because a prefix is part of the decoded path as well.
 _PREFIX_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/-._~")
 
@@ -99,8 +98,7 @@ def parse_trusted(trusted: str) -> tuple[int, list[IPv4Network | IPv6Network]]:
 def route_path(scope: Scope) -> str:
     """Return the path as routes have it, without the prefix under which a proxy serves the app."""
     root_path, path = scope.get("root_path", ""), scope["path"]
-    below = root_path and path.startswith(root_path) and path[len(root_path) :][:1] in {"", "/"}
-    return path[len(root_path) :] or "/" if below else path
+    return path.removeprefix(root_path) or "/"
 
 
 def _elements(value: bytes) -> list[str]:
@@ -117,8 +115,6 @@ def _membership(networks: list[IPv4Network | IPv6Network]) -> Callable[[str], bo
 
 def _address(text: str) -> tuple[str, int] | None:
     """Parse `1.2.3.4`, `1.2.3.4:80`, `::1` or `[::1]:80`; None for anything else."""
-    if len(text) > _MAX_LENGTH:
-        return None
     host, port = text, ""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -141,7 +137,7 @@ def _address(text: str) -> tuple[str, int] | None:
 def _prefix(values: list[str]) -> str:
     """Return the outermost proxy's prefix without its last slash, or nothing if it is none."""
     prefix = "".join(f"/{value.strip('/')}" for value in values if value.strip("/"))
-    return prefix if _PREFIX_CHARACTERS.issuperset(prefix) and len(prefix) <= 10 * _MAX_LENGTH else ""
+    return prefix if _PREFIX_CHARACTERS.issuperset(prefix) and len(prefix) <= _MAX_PREFIX else ""
 
 
 def _below(scope: Scope, prefix: str, *, is_stripped: bool) -> Scope:

@@ -24,7 +24,7 @@ _URI = "%!$&'()*+,;=:@/?-._~"
 _SCOPE_KEY = "plinth.validators"
 _VALIDATORS = frozenset({b"etag", b"last-modified"})
 _LIFETIMES = frozenset({b"cache-control", b"expires"})
-_CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+_CREDENTIALS = frozenset({b"authorization", b"cookie"})
 
 
 class ORJSONResponse(JSONResponse):

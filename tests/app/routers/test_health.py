@@ -1,3 +1,4 @@
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -71,6 +72,19 @@ async def test_while_draining_it_is_not_ready(settings: Settings, monkeypatch: p
         answer = await client.get("/health/ready")
         assert (answer.status_code, answer.json()["status"]) == (503, "draining")
         assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_a_check_that_never_ends_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.services.health.CHECK_SECONDS", 0.01)
+
+    class Silent:
+        async def ping(self) -> None:
+            await asyncio.Event().wait()
+
+    silent: Any = Silent()
+    async with asyncio.timeout(10):
+        readiness = await HealthService(silent, silent, draining=False).readiness()
+    assert (readiness.status, readiness.database.status, readiness.cache.status) == ("unavailable", "down", "down")
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("closed"), ValueError(), RedisError()])

@@ -29,6 +29,7 @@ def test_a_reply_that_is_older_than_a_change_is_ignored(generations: Generations
     generations.clear()
     generations.observe(["b"], ("e", "1"), sent_at_change)
     assert generations.get(["b"]) is None
+    assert generations.get([]) is None  # the epoch of a reply is as old as its names
 
 
 def test_another_epoch_forgets_everything_and_the_changes_since_the_command_was_sent(generations: Generations) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from datetime import date, datetime
@@ -648,3 +649,21 @@ async def test_nothing_is_kept_under_bytes_whose_length_a_client_chose(length: i
         assert (await client.get("/items/1", query="a" * length))[2] == "bypass"
     memory = client.cache._store.memory
     assert (len(memory.entries), len(memory.urls)) == (0, 0)
+
+
+async def test_the_urls_that_a_client_chose_take_no_more_than_their_share() -> None:
+    """A walk over long paths, of which each may be cached."""
+    app, limit = FastAPI(), 2**20
+    cached(app)
+    client = Client(app)
+    client.cache = Cache(MemoryStore(Memory(100_000, limit)))
+    await client.get("/items/first")
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(150):
+        path = f"/items/{number}" + "x" * 1900
+        assert [(await client.get(path))[2] for _ in range(2)] == ["miss", "hit"]
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert limit / 50 < grown < limit

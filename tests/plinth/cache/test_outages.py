@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from plinth.cache.bus import MAX_CONCURRENT_COMMANDS, TRUST_SECONDS
 from plinth.cache.generations import MAX_UNPUBLISHED
 from plinth.cache.stores import Entry, pack, unpack
 from plinth.testing.network import LOOPBACK
+from plinth.testing.wire import End
 from tests.faults.redis_server import RestartableServer, restartable_server, wait_until
 from tests.plinth.cache.support import FaultyWire, bus_of, trusting_cache
 
@@ -207,6 +209,83 @@ async def test_a_late_heartbeat_does_not_restore_trust(server: RestartableServer
         await wait_until(lambda: source.hits(cache))
 
 
+async def test_the_time_of_trust_begins_when_a_heartbeat_was_sent(
+    server: RestartableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when its reply arrives: what was invalidated meanwhile may have been lost."""
+    async with FaultyWire(LOOPBACK, server.port) as wire, trusting_cache(wire.through(server.url)) as cache:
+        wire.holds_messages = True
+        await wait_until(lambda: bool(wire.held))
+        sent_before = monotonic()
+        monkeypatch.setattr("plinth.cache.bus.monotonic", lambda: monotonic() + 1)  # the reply takes a second
+        [(client, reply)] = wire.held
+        wire.held.clear()
+        client.transport.write(reply)
+        await wait_until(lambda: bool(wire.held))  # of the next heartbeat
+        assert bus_of(cache)._trusted_until <= sent_before + TRUST_SECONDS
+
+
+@pytest.mark.parametrize("began", ["before the loss", "after the loss"])
+async def test_a_read_joins_no_load_from_before_messages_were_missed(
+    server: RestartableServer, source: Source, began: str
+) -> None:
+    released, started = asyncio.Event(), asyncio.Event()
+
+    async def load() -> int:
+        found = source.value
+        if not started.is_set():
+            started.set()
+            await released.wait()
+        return found
+
+    async with (
+        FaultyWire(LOOPBACK, server.port) as wire,
+        trusting_cache(server.url) as a,
+        trusting_cache(wire.through(server.url)) as b,
+        asyncio.timeout(20),
+    ):
+
+        async def get() -> int:
+            return await b.remember("slow", 600, load, schema=int, tags=[ANSWERS])
+
+        first = asyncio.create_task(get()) if began == "before the loss" else None
+        if first:
+            await started.wait()
+        wire.refuses = True
+        wire.cut(subscribers=True)
+        await wait_until(lambda: not bus_of(b).trusted)
+        if first is None:
+            first = asyncio.create_task(get())
+            await started.wait()
+        await source.write(a)
+        if began == "after the loss":
+            wire.refuses = False
+            await wait_until(lambda: bus_of(b).trusted)
+        assert await get() == 1
+        released.set()
+        assert await first == 0
+
+
+async def test_two_servers_at_one_address_are_not_trusted(server: RestartableServer) -> None:
+    """Messages of one say nothing about the entries of the other."""
+
+    class TwoServers(FaultyWire):
+        """The messages come from another server than the replies."""
+
+        two = True
+
+        def _received(self, end: End, data: bytes) -> bytes:
+            self.run_id = b"0" * 40 if self.two and end.peer in self._subscribers else b""
+            return super()._received(end, data)
+
+    async with TwoServers(LOOPBACK, server.port) as wire:
+        redis_settings = RedisSettings(url=wire.through(server.url), timeout_seconds=5)
+        async with open_redis(redis_settings) as redis, open_cache(CacheSettings(namespace="test"), redis, 5) as cache:
+            assert not bus_of(cache).trusted  # after the first attempt
+            wire.two = False
+            await wait_until(lambda: bus_of(cache).trusted)
+
+
 async def test_one_process_that_loses_its_connection_costs_the_others_nothing(
     server: RestartableServer, source: Source
 ) -> None:
@@ -283,6 +362,9 @@ async def test_a_service_that_caches_nothing_publishes_nothing(server: Restartab
         await source.write(b)
         assert (await onlooker.get_message(timeout=5))["data"] == b'["answers"]'
         await wait_until(lambda: source.has_reached(a))
+        await client.flushall()  # without the epoch, whose loss the next heartbeat notices
+        await source.write(a)
+        assert (await onlooker.get_message(timeout=5))["data"] == b'["answers"]'
 
 
 async def test_a_process_that_only_listens_receives_what_is_invalidated(

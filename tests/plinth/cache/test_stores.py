@@ -245,5 +245,17 @@ async def test_no_key_in_redis_outlives_what_depends_on_it(settings: Settings, r
         await redis.delete(*[key async for key in redis.scan_iter(f"{namespace}:*", 1000)])
 
 
+async def test_a_generation_lives_for_the_longest_load_that_reads_it(settings: Settings, redis_url: str) -> None:
+    """Or what a slow load finds after a quick one could never be stored."""
+    namespace = f"test-{uuid4()}"
+    async with running_bus(settings, namespace) as bus, Redis.from_url(redis_url) as redis:
+        store = SharedStore(Memory(100, 2**20), bus)
+        for seconds, least in ((1, 0), (60, 50), (1, 50)):
+            await store.read(KEY, NAMES, seconds)
+            lifetimes = [await redis.pttl(key) / 1000 for key in bus.keys.generations(NAMES)]
+            assert least < min(lifetimes) <= max(lifetimes) <= 60
+        await redis.delete(*bus.keys.generations(NAMES))
+
+
 async def _is_stored(redis: object, namespace: str, count: int) -> bool:
     return len([key async for key in redis.scan_iter(f"{namespace}:entry:*", 1000)]) == count  # type: ignore[attr-defined]

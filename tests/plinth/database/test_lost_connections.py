@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from starlette.middleware import Middleware
 
 from plinth.database import Database, Query, open_database
-from plinth.database.errors import is_connection_lost, translate
+from plinth.database.errors import is_connection_lost, is_outcome_unknown, translate
 from plinth.http import UnhandledErrorMiddleware, exception_handlers
 from plinth.settings import Settings
 from plinth.testing.wire import End, WirePostgres, cut
@@ -208,23 +208,25 @@ async def test_all_idle_connections_are_dropped_with_the_first(
 def test_fatal_is_a_lost_connection_whatever_its_code(code: str) -> None:
     error = asyncpg.PostgresError.new({"S": "FATAL", "V": "FATAL", "C": code, "M": "the connection ends"})
     assert is_connection_lost(error)
+    assert is_outcome_unknown(error)
     assert translate(error) is not None
 
 
 @pytest.mark.parametrize(
-    ("error", "lost"),
+    ("error", "lost", "sent"),
     [
-        (asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"), True),
-        (asyncpg.InternalClientError("not connected"), True),
-        (asyncpg.ProtocolError("unexpected state"), True),
-        (asyncpg.InterfaceError("connection is closed"), True),
-        (asyncpg.InterfaceError("cannot perform operation: another operation is in progress"), False),
-        (asyncpg.InternalClientError("no decoder for OID 7"), False),
-        (asyncpg.OutdatedSchemaCacheError("the number of columns changed"), False),
-        (ConnectionResetError(), True),
-        (BrokenPipeError(), True),
-        (LookupError("closed"), False),
+        (asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"), True, False),
+        (asyncpg.InternalClientError("not connected"), True, False),
+        (asyncpg.ProtocolError("unexpected state"), True, False),
+        (asyncpg.InterfaceError("connection is closed"), True, False),
+        (asyncpg.InterfaceError("cannot perform operation: another operation is in progress"), False, False),
+        (asyncpg.InternalClientError("no decoder for OID 7"), False, False),
+        (asyncpg.OutdatedSchemaCacheError("the number of columns changed"), False, False),
+        (ConnectionResetError(), True, True),
+        (BrokenPipeError(), True, True),
+        (LookupError("closed"), False, False),
     ],
 )
-def test_a_mistake_is_not_a_lost_connection(error: Exception, lost: bool) -> None:
+def test_a_mistake_is_not_a_lost_connection(error: Exception, lost: bool, sent: bool) -> None:
     assert is_connection_lost(error) == lost
+    assert is_outcome_unknown(error) == sent

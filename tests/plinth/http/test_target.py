@@ -1,5 +1,6 @@
 """The Host header and the path of a request, and which hosts the service answers for."""
 
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from plinth.http import RequestTargetMiddleware
+from plinth.http.target import host_name
 from tests.plinth.http.apps import answering, http_scope, messages
 
 VALID = [
@@ -104,6 +106,15 @@ async def test_no_spelling_passes_that_starlette_refuses(host: str) -> None:
 async def test_more_than_one_host_is_400(allowed: list[str]) -> None:
     for hosts in (["example.com", "example.com"], ["example.com", "evil.example"], ["", "example.com"]):
         assert await status(hosts, allowed) == 400
+
+
+def test_nothing_is_kept_under_a_host_whose_length_a_client_chose() -> None:
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(20):
+        assert host_name(b"%d" % number + b"x" * 100_000) is None
+    assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    tracemalloc.stop()
 
 
 async def test_any_host_may_ask_for_health_and_nothing_else() -> None:

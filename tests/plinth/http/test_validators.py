@@ -235,7 +235,7 @@ async def get_user(key: Annotated[str, Depends(KEY)]) -> str:
     return key
 
 
-@pytest.mark.parametrize("secured", ["", "route", "router", "inner"])
+@pytest.mark.parametrize("secured", ["", "route", "router", "inner", "app"])
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}, {"Cookie": "a=b"}])
 @pytest.mark.parametrize("own", [None, "max-age=9", "Expires"])
 @pytest.mark.parametrize("sends", ["row", "etag", "date", "nothing"])
@@ -247,7 +247,7 @@ async def test_nothing_with_validators_is_fresh_and_what_is_private_says_so(
     dependencies = [Depends(get_user)]
     router = APIRouter(dependencies=dependencies if secured == "inner" else [])
 
-    @router.get("/", dependencies=dependencies if secured == "route" else [])
+    @(app if secured == "app" else router).get("/", dependencies=dependencies if secured in {"route", "app"} else [])
     async def endpoint(response: Response, validators: ValidatorsDep) -> Row:
         if sends == "row":
             validators.set(7, AT)
