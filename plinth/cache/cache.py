@@ -15,7 +15,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from plinth.cache.generations import newest
-from plinth.cache.stores import Entry, MemoryStore, Names
+from plinth.cache.stores import Caching, Entry, MemoryStore
 from plinth.cache.tags import Tag, names_of
 from plinth.database.replica import must_see
 
@@ -36,20 +36,9 @@ class Loaded(NamedTuple):
     """What `parse` would make of the packed bytes, where that is known."""
 
 
-Load: TypeAlias = Callable[["asyncio.Future[Any]"], Awaitable[Loaded]]
-"""May set an exception on the future, to release all who wait for it before it ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caching:
-    """How the values of a key are cached."""
-
-    key: str
-    names: Names
-    parse: Callable[[bytes], Any]
-    """Makes what is kept in memory of the packed bytes. Raises ValueError for foreign ones."""
-    load_seconds: float
-    """How long generations are kept in Redis for a load, since what it finds may not be stored."""
+Deliver: TypeAlias = Callable[[Loaded | Exception], None]
+Load: TypeAlias = Callable[[Deliver], Awaitable[None]]
+"""Delivers once, to all who wait for it; it may go on after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +75,9 @@ class Cache:
         """
         adapter, version = _schema(schema)
 
-        async def dump(_: "asyncio.Future[Any]") -> Loaded:
+        async def dump(deliver: Deliver) -> None:
             value = await load()
-            return Loaded(adapter.dump_json(value), missing_ttl if value is None else ttl)
+            deliver(Loaded(adapter.dump_json(value), missing_ttl if value is None else ttl))
 
         def checked(packed: bytes) -> bytes:
             adapter.validate_json(packed)
@@ -134,8 +123,14 @@ class Cache:
         """Load in a task of its own, so that a cancelled caller does not cancel it for the others."""
         flight = _Flight(asyncio.get_running_loop().create_future(), version)
         self._flights[caching.key] = flight
-        # Mark the exception as retrieved: callers receive it, and asyncio need not log it where all were cancelled.
-        flight.result.add_done_callback(lambda result: result.cancelled() or result.exception())
+
+        def end(result: "asyncio.Future[Any]") -> None:
+            # Mark the exception as retrieved: callers receive it, and asyncio need not log it where all were cancelled.
+            result.cancelled() or result.exception()
+            if self._flights.get(caching.key) is flight:
+                del self._flights[caching.key]
+
+        flight.result.add_done_callback(end)
         task = asyncio.create_task(self._fly(caching, load, flight), context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -144,21 +139,16 @@ class Cache:
     async def _fly(self, caching: Caching, load: Load, flight: _Flight) -> None:
         result = flight.result
         try:
-            value = await self._read_or_load(caching, load, result)
-            if not result.done():
-                result.set_result(value)
+            await self._read_or_load(caching, load, flight)
         except asyncio.CancelledError:
             result.cancel()
             raise
         except Exception as error:
             if not result.done():
                 result.set_exception(error)
-        finally:
-            if self._flights.get(caching.key) is flight:
-                del self._flights[caching.key]
 
-    async def _read_or_load(self, caching: Caching, load: Load, result: "asyncio.Future[Any]") -> Any:
-        key, names = caching.key, caching.names
+    async def _read_or_load(self, caching: Caching, load: Load, flight: _Flight) -> None:
+        key, names, result = caching.key, caching.names, flight.result
         found = await self._store.read(key, names, caching.load_seconds)
         if found.packed is not None and found.tokens is not None and found.expires_at > time():
             try:
@@ -168,16 +158,24 @@ class Cache:
             else:
                 size = _size(value, found.packed)
                 self._store.keep(key, Entry(value, names, found.tokens, found.expires_at, size))
-                return value
+                result.set_result(value)
+                return
         # A value read from a lagging replica would be stored as current under generations from after the write.
         must_see.set(newest(found.tokens) if found.tokens else None)
-        packed, ttl, value = await load(result)
-        value = caching.parse(packed) if value is None else value
-        if ttl > 0 and found.tokens is not None:
-            # Jitter: values that were loaded together do not all expire together.
-            expires_at = time() + ttl * random.uniform(1 - JITTER, 1)
-            self._store.write(key, Entry(value, names, found.tokens, expires_at, _size(value, packed)), packed)
-        return value
+
+        def deliver(loaded: Loaded | Exception) -> None:
+            if isinstance(loaded, Exception):
+                result.set_exception(loaded)
+                return
+            packed, ttl, value = loaded
+            value = caching.parse(packed) if value is None else value
+            if ttl > 0 and found.tokens is not None:
+                # Jitter: values that were loaded together do not all expire together.
+                expires_at = time() + ttl * random.uniform(1 - JITTER, 1)
+                self._store.write(key, Entry(value, names, found.tokens, expires_at, _size(value, packed)), packed)
+            result.set_result(value)
+
+        await load(deliver)
 
 
 def _size(value: Any, packed: bytes) -> int:

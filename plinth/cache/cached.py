@@ -19,7 +19,9 @@ from plinth.telemetry.context import request_id
 _BYTES_PER_HEADER = 250
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 _PROBLEM_MEMBERS = {"type", "title", "status", "detail", "request_id"}
-_HEADERS_OF_404: Headers = [(b"cache-control", b"no-cache"), (b"content-type", MEDIA_TYPE.encode())]
+_NO_CACHE = b"cache-control", b"no-cache"
+_HEADERS_OF_404: Headers = [_NO_CACHE, (b"content-type", MEDIA_TYPE.encode())]
+_LEFT_OUT_OF_404 = {b"content-length", b"vary"}  # it is never compressed
 
 
 class Variant:
@@ -114,7 +116,7 @@ def pack(response: CachedResponse | CachedNotFound) -> bytes:
 
 def build_not_found(headers: Headers, body: bytes) -> CachedNotFound | None:
     """Make a 404 that can be cached; None for one that is more than the problem that `NotFoundError` becomes."""
-    if dict(headers).get(b"content-type") != MEDIA_TYPE.encode():
+    if {_NO_CACHE, *(header for header in headers if header[0] not in _LEFT_OUT_OF_404)} != {*_HEADERS_OF_404}:
         return None
     id = str(request_id.get())
     before, found, after = body.decode().rpartition(id)

@@ -1,6 +1,7 @@
 """A load of the response cache: runs the app on a request that has nothing of the caller, and captures the response."""
 
 import asyncio
+import logging
 from contextvars import Context
 from random import getrandbits
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from plinth.cache import cached
-from plinth.cache.cache import Loaded
+from plinth.cache.cache import Deliver, Loaded
 from plinth.cache.inputs import spelled
 from plinth.cache.routes import Hit
 from plinth.http.conditional import Headers
 from plinth.telemetry.context import request_id
+
+log = logging.getLogger(__name__)
 
 _HOST = "localhost"
 
@@ -65,21 +68,23 @@ class Load:
         self._abandoned = False
         self._task: asyncio.Task[Any] | None = None
         self._body_was_read = False
-        self._result: asyncio.Future[Any]
+        self._deliver: Deliver
+        self._delivered = False
 
-    async def __call__(self, result: "asyncio.Future[Any]") -> Loaded:
-        """Raises Unshareable."""
-        self.ran, self._result, self._task = True, result, asyncio.current_task()
+    async def __call__(self, deliver: Deliver) -> None:
+        """Deliver the response once it is complete: background tasks and the ends of dependencies come after it."""
+        self.ran, self._deliver, self._task = True, deliver, asyncio.current_task()
         try:
             await self._app(self._scope, self._receive, self._send)
         except Exception as error:
             if self.is_stream:
                 await self._put(error)
-            raise
-        if self.is_stream or len(self._messages) != 2:
-            raise Unshareable
-        start, end = self._messages
-        return self._loaded(start["status"], [*start.get("headers", ())], end.get("body", b""))
+            elif not self._delivered:
+                raise
+            else:
+                log.exception("Error after the response of %s", self._hit.route.path)
+        if not self._delivered:
+            deliver(Unshareable())
 
     async def relay(self, send: Send) -> None:
         """Send the stream on."""
@@ -139,12 +144,21 @@ class Load:
             return
         self._messages.append(message)
         whole = message["type"] in {"http.response.start", "http.response.body"} and not message.get("more_body")
+        if self._delivered or (whole and len(self._messages) < 2):
+            return
+        self._delivered = True
         if not whole:
             self.is_stream = True
-            if not self._result.done():
-                self._result.set_exception(Unshareable("its response is a stream"))
+            self._deliver(Unshareable("its response is a stream"))
             for each in self._messages:
                 await self._put(each)
+            return
+        start, end = self._messages
+        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
+        try:
+            self._deliver(self._loaded(start["status"], headers, end.get("body", b"")))
+        except Unshareable as unshareable:
+            self._deliver(unshareable)
 
     async def _put(self, message: Message | BaseException) -> None:
         if self._abandoned:

@@ -54,6 +54,7 @@ class Inputs:
 
     def __init__(self, route: Any) -> None:
         self._regex = route.path_regex
+        self._convertors: Mapping[str, Any] = route.param_convertors  # what an undeclared parameter is read by
         self._path: list[Any] = []
         self._query: list[tuple[Any, dict[str, str]]] = []
         """Each parameter, with its name in a query, or the names of all fields of a model with its attributes."""
@@ -72,15 +73,9 @@ class Inputs:
         None for another spelling of the path: it would have an entry of its own, and tags that no invalidation uses.
         Also None for an invalid query, and for what is undeclared or repeated in it.
         """
-        found = self._regex.fullmatch(path)  # `$` in it would match before a line break
-        query = _pairs(query_string)
-        if found is None or query is None:
+        texts, query = self._path_texts(path), _pairs(query_string)
+        if texts is None or query is None:
             return None
-        texts: dict[str, str] = found.groupdict()
-        for field in self._path:
-            value, errors = field.validate(texts.get(field.alias))
-            if errors or canonical(value) != texts.get(field.alias):
-                return None
         spelled: dict[str, str] = {}
         for field, attributes in self._query:
             given = {name: query[name] for name in attributes if name in query}
@@ -88,24 +83,54 @@ class Inputs:
             if values is None:
                 return None
             texts_of = {name: canonical(value) for name, value in values.items()}
-            # Values that cannot be told apart, or the endpoint would see another than the client sent.
-            if texts_of != given and repr(_values(field, attributes, texts_of)) != repr(values):
+            if texts_of != given and not _reads_the_same(field, attributes, given, texts_of):
                 return None
+            if any(spelled.get(name, text) != text for name, text in texts_of.items()):
+                return None  # two parameters read the same name as different types
             spelled |= texts_of
         if spelled.keys() != query.keys():
             return None
         return texts, urlencode(sorted(spelled.items())) if spelled else ""
 
+    def _path_texts(self, path: str) -> dict[str, str] | None:
+        found = self._regex.fullmatch(path)  # `$` in it would match before a line break
+        if found is None:
+            return None
+        texts: dict[str, str] = found.groupdict()
+        known = all(canonical(each.convert(texts[name])) == texts[name] for name, each in self._convertors.items())
+        for field in self._path:
+            value, errors = field.validate(texts.get(field.alias))
+            known = known and not errors and canonical(value) == texts.get(field.alias)
+        return texts if known else None
+
+
+def _parsed(field: Any, attributes: Mapping[str, str], given: Mapping[str, str]) -> tuple[Any, Any]:
+    """The value of a parameter, or of a model of several, and what is wrong with it."""
+    result: tuple[Any, Any] = field.validate(given[field.alias] if attributes == {field.alias: ""} else dict(given))
+    return result
+
 
 def _values(field: Any, attributes: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any] | None:
     """The parsed value of each parameter that is given; None if one is invalid."""
-    if attributes == {field.alias: ""}:
-        if not given:
-            return {}
-        value, errors = field.validate(given[field.alias])
-        return None if errors else {field.alias: value}
-    model, errors = field.validate(dict(given))
-    return None if errors else {name: getattr(model, attributes[name]) for name in given}
+    if not given and attributes == {field.alias: ""}:
+        return {}
+    value, errors = _parsed(field, attributes, given)
+    if errors:
+        return None
+    return {name: getattr(value, attributes[name]) if attributes[name] else value for name in given}
+
+
+def _reads_the_same(field: Any, attributes: Mapping[str, str], *spellings: Mapping[str, str]) -> bool:
+    """Whether two spellings are one value; if not, the endpoint would see another than the client sent.
+
+    All of a model is compared, since its validators may keep what was sent. Equal values may differ in their type, as 1
+    and 1.0 do, and different ones may look the same, as secrets do.
+    """
+    (one, _), (other, errors) = (_parsed(field, attributes, each) for each in spellings)
+    try:
+        return not errors and repr(one) == repr(other) and bool(one == other)
+    except Exception:  # of values that cannot be compared, such as Decimal("sNaN")
+        return False
 
 
 def spelled(path: str) -> bytes:

@@ -10,9 +10,10 @@ from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_rout
 from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
 from starlette.types import Scope
 
-from plinth.cache.cache import Caching, load_seconds
+from plinth.cache.cache import load_seconds
 from plinth.cache.cached import unpack
 from plinth.cache.inputs import Inputs, faults
+from plinth.cache.stores import Caching
 from plinth.cache.tags import Tag, expect_tag
 from plinth.http import FastRoute
 

@@ -1,5 +1,6 @@
 """Where cached values are kept: in the memory of this process, and in Redis for all processes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 from typing import Any, TypeAlias
@@ -15,6 +16,18 @@ Names: TypeAlias = tuple[str, ...]
 
 _BYTES_PER_ENTRY = 1500
 _BYTES_PER_TOKEN = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """How the values of a key are cached."""
+
+    key: str
+    names: Names
+    parse: Callable[[bytes], Any]
+    """Makes what is kept in memory of the packed bytes. Raises ValueError for foreign ones."""
+    load_seconds: float
+    """How long generations are kept in Redis for a load, since what it finds may not be stored."""
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ import plinth.cache.cache
 import plinth.cache.stores
 from plinth.cache import Cache, Tag, open_cache, open_redis
 from plinth.cache.bus import MAX_CONCURRENT_COMMANDS
-from plinth.cache.cache import Caching, Loaded
-from plinth.cache.stores import Entry, Memory, MemoryStore, SharedStore
+from plinth.cache.cache import Deliver, Loaded
+from plinth.cache.stores import Caching, Entry, Memory, MemoryStore, SharedStore
 from plinth.settings import Settings
 from tests.faults.redis_server import wait_until
 from tests.plinth.cache.conftest import running_bus
@@ -137,7 +137,7 @@ async def test_values_loaded_together_expire_at_different_times(
     all_caching, now = [Caching(f"{number}", ("all",), int, 10) for number in range(20)], time()
     monkeypatch.setattr(plinth.cache.cache, "time", lambda: now)
     for caching in all_caching:
-        await cache.fetch(caching, lambda _: _loaded(b"1"))
+        await cache.fetch(caching, lambda deliver: _load(deliver, b"1"))
     ends = {entry.expires_at for each in all_caching if (entry := store.peek(each.key, each.names))}
     assert len(ends) == len(all_caching)
     assert now + 54 <= min(ends) < max(ends) <= now + 60
@@ -210,12 +210,12 @@ async def test_a_value_in_redis_that_cannot_be_parsed_is_loaded_again(settings: 
         assert found.tokens
         one.write("answer", Entry(None, ("answer",), found.tokens, time() + 60, 0), b"no number")
         caching, loads = Caching("answer", ("answer",), int, 10), iter([b"1", b"2"])
-        assert await Cache(other).fetch(caching, lambda _: _loaded(next(loads))) == 1
+        assert await Cache(other).fetch(caching, lambda deliver: _load(deliver, next(loads))) == 1
         assert (await one.read("answer", ("answer",), 10)).packed == b"1"
 
 
-async def _loaded(value: bytes) -> Loaded:
-    return Loaded(value, 60)
+async def _load(deliver: Deliver, value: bytes) -> None:
+    deliver(Loaded(value, 60))
 
 
 async def test_closing_cancels_loads(load: Loader) -> None:

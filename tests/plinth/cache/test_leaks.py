@@ -3,21 +3,43 @@
 import asyncio
 import gc
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from itertools import combinations, permutations
-from typing import Annotated, Any, Literal
+from itertools import combinations, permutations, product
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import pytest
-from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Header, Query, Request, Response, Security
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Body,
+    Cookie,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Query,
+    Request,
+    Response,
+    Security,
+)
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer, OAuth2PasswordBearer, SecurityScopes
-from pydantic import BaseModel
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    PrivateAttr,
+    SecretStr,
+    model_validator,
+)
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Match
@@ -80,7 +102,7 @@ class Client:
             receive,
             send,
         )
-        found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        self.headers = found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         body = b"".join(message.get("body", b"") for message in sent[1:]).decode()
         return sent[0]["status"], body, found.get("x-cache", "")
 
@@ -667,3 +689,188 @@ async def test_the_urls_that_a_client_chose_take_no_more_than_their_share() -> N
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert limit / 50 < grown < limit
+
+
+class Token(BaseModel):
+    token: SecretStr
+    page: int = 1
+
+
+class Opaque:
+    """A user's type: every value looks the same."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return "Opaque"
+
+
+class KeepsWhatWasSent(BaseModel):
+    number: int
+    sent: str = ""
+    _sent: str = PrivateAttr("")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def keep(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        model = handler(dict(data) | {"sent": str(data.get("number"))})
+        model._sent = str(data.get("number"))
+        return model
+
+
+class HidesWhatWasSent(KeepsWhatWasSent):
+    sent: str = Field("", exclude=True, repr=False)
+
+
+def secret_parameter(app: FastAPI) -> None:
+    @app.get("/items")
+    @cached_response(ttl=60, tags=[])
+    async def items(token: SecretStr = SecretStr("")) -> str:
+        return token.get_secret_value()
+
+
+def secret_in_a_model(app: FastAPI) -> None:
+    @app.get("/items")
+    @cached_response(ttl=60, tags=[])
+    async def items(query: Annotated[Token, Query()]) -> list[Any]:
+        return [query.token.get_secret_value(), query.page]
+
+
+def opaque_parameter(app: FastAPI) -> None:
+    @app.get("/items")
+    @cached_response(ttl=60, tags=[])
+    async def items(token: Annotated[Any, Query(), PlainValidator(Opaque)]) -> Any:
+        return token.text
+
+
+def keeping(model: type[KeepsWhatWasSent]) -> Callable[[FastAPI], None]:
+    def declare(app: FastAPI) -> None:
+        async def items(query: Any) -> list[Any]:
+            return [query.number, query.sent, query._sent]
+
+        items.__annotations__["query"] = Annotated[model, Query()]
+        app.get("/items")(cached_response(ttl=60, tags=[])(items))
+
+    return declare
+
+
+def one_name_as(kind: Any, other: Any) -> Callable[[FastAPI], None]:
+    def declare(app: FastAPI) -> None:
+        async def dependency(number: other) -> Any:
+            return number
+
+        @app.get("/items")
+        @cached_response(ttl=60, tags=[])
+        async def items(number: kind, found: Annotated[Any, Depends(dependency)]) -> list[Any]:
+            return [number, found]
+
+    return declare
+
+
+TOKENS = [f"token={token}" for token in ("ann", "beth", "**********", "ann&page=02", "beth&page=2")]
+NUMBERS = [f"number={number}" for number in ("7", "07", "%2B7", "+7", "7.0", "007")]
+
+
+@pytest.mark.parametrize(
+    ("declare", "queries"),
+    [
+        (secret_parameter, TOKENS),
+        (secret_in_a_model, TOKENS),
+        (opaque_parameter, TOKENS),
+        *((keeping(model), NUMBERS) for model in (KeepsWhatWasSent, HidesWhatWasSent)),
+        *((one_name_as(*kinds), NUMBERS) for kinds in permutations([str, int, float, Decimal, Any], 2)),
+    ],
+)
+async def test_two_spellings_are_one_entry_only_if_nothing_in_the_app_can_tell_them_apart(
+    declare: Callable[[FastAPI], None], queries: list[str]
+) -> None:
+    app, plain = FastAPI(), FastAPI()
+    for each in (app, plain):
+        declare(each)
+    client, reference = Client(app), Client(plain, cached=False)
+    for query in queries * 2:
+        expected = (await reference.get("/items", query=query))[:2]
+        assert (await client.get("/items", query=query))[:2] == expected, query
+
+
+async def test_a_path_parameter_that_nothing_declares_is_one_value_in_every_spelling() -> None:
+    app, written = FastAPI(), Counter[int]()
+
+    @app.get("/items/{number:int}")
+    @cached_response(ttl=60, tags=[Tag("item:{number}")])
+    async def get(request: Request) -> list[int]:
+        return [request.path_params["number"], written[request.path_params["number"]]]
+
+    client = Client(app)
+    for write in range(3):
+        for number, body in product(["7", "07", "007"], [f"[7,{write}]"] * 2):
+            assert (await client.get(f"/items/{number}"))[:2] == (200, body)
+        written[7] += 1
+        await client.cache.invalidate(Tag("item:{number}")(7))
+
+
+@pytest.mark.parametrize(
+    "header", [(b"Set-Cookie", b"user=ann"), (b"VARY", b"Cookie"), (b"Cache-Control", b"Private"), (b"vary", b"*")]
+)
+async def test_a_response_for_one_client_is_known_by_headers_in_any_case(header: tuple[bytes, bytes]) -> None:
+    app = FastAPI()
+
+    @app.get("/items")
+    @cached_response(ttl=60, tags=[])
+    async def items() -> Response:
+        response = PlainTextResponse("ann's")
+        response.raw_headers.append(header)
+        return response
+
+    client = Client(app)
+    assert [(await client.get("/items"))[2] for _ in range(3)] == ["bypass"] * 3
+
+
+@pytest.mark.parametrize("header", [{"X-More": "1"}, {"Cache-Control": "max-age=9"}, {"Link": "</a>"}, {}])
+async def test_a_404_with_headers_of_its_own_keeps_them(header: dict[str, str]) -> None:
+    app = FastAPI(exception_handlers=exception_handlers)
+
+    @app.get("/items", responses={404: {}})
+    @cached_response(ttl=60, tags=[], missing_ttl=60)
+    async def items() -> None:
+        raise HTTPException(404, "There are none.", header)
+
+    client, sent = Client(app), {name.lower(): value for name, value in header.items()}
+    for origin in ("miss", "hit", "hit") if not header else ("bypass", "bypass"):
+        assert (await client.get("/items"))[::2] == (404, origin)
+        assert client.headers.items() >= sent.items()
+
+
+@pytest.mark.parametrize("kind", ["background task", "dependency"])
+async def test_what_follows_a_response_neither_delays_nor_replaces_it(kind: str) -> None:
+    app, ended, go_on = FastAPI(exception_handlers=exception_handlers), asyncio.Event(), asyncio.Event()
+
+    async def follow() -> None:
+        await go_on.wait()
+        ended.set()
+        raise RuntimeError("What follows the response failed")
+
+    async def dependency() -> AsyncIterator[None]:
+        yield
+        await follow()
+
+    async def nothing() -> None:
+        return None
+
+    depends = Depends(dependency if kind == "dependency" else nothing)
+
+    @app.get("/items")
+    @cached_response(ttl=60, tags=[])
+    async def items(tasks: BackgroundTasks, _: Annotated[None, depends]) -> int:
+        if kind == "background task":
+            tasks.add_task(follow)
+        return 1
+
+    client = Client(app)
+    async with asyncio.timeout(10):
+        assert [await client.get("/items") for _ in range(2)] == [(200, "1", "miss"), (200, "1", "hit")]
+        go_on.set()
+        await ended.wait()
+        assert await client.get("/items") == (200, "1", "hit")
+        await client.cache.close()

@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 
 from plinth.cache import Cache, Tag
 from plinth.cache.bus import TRUST_SECONDS
-from plinth.cache.cache import Caching, Loaded
+from plinth.cache.cache import Deliver, Loaded
 from plinth.cache.cached import build, unpack
 from plinth.cache.cached import pack as pack_response
 from plinth.cache.generations import Tokens
-from plinth.cache.stores import Entry, Memory, MemoryStore, SharedStore, pack
+from plinth.cache.stores import Caching, Entry, Memory, MemoryStore, SharedStore, pack
 from plinth.cache.stores import unpack as unpack_entry
 from plinth.settings import Settings
 from tests.faults.redis_server import wait_until
@@ -167,12 +167,13 @@ async def test_memory_takes_no_more_than_its_bytes(shape: str, kind: str) -> Non
     headers = [(b"content-type", b"application/json"), (b"etag", b'"1.23456789"'), (b"cache-control", b"public")]
     headers += [(f"x-{each}".encode(), b"value") for each in range(10)]
 
-    async def load(_: object) -> Loaded:
+    async def load(deliver: Deliver) -> None:
         body = SHAPES[shape](number)[2]
         if kind == "values":
-            return Loaded(body, 600)
+            deliver(Loaded(body, 600))
+            return
         response = build(200, [*headers], random.randbytes(len(body)), 4, 1000)  # which compresses badly
-        return Loaded(pack_response(response), 600, response)
+        deliver(Loaded(pack_response(response), 600, response))
 
     before = tracemalloc.get_traced_memory()[0]
     for number in range(1000 if shape in {"tiny", "many names", "long keys"} else 3 if "than" in shape else 30):
