@@ -64,7 +64,7 @@ def prepare(root: Path, copy: Path, name: str) -> list[str]:
         (copy / path).unlink()
     if found := [*references(removal, copy)]:
         raise SetupError(
-            "\n".join([*found, f"This still needs {removal.about}: change it first. Nothing was changed."])
+            "\n".join([*found, f"These lines need {removal.about}. Change them first; nothing was changed."])
         )
     _tidy(copy, [path for path in changed if path.endswith(".py")])
     _run(copy, sys.executable, "-c", "import app.main, app.cli")
@@ -94,12 +94,19 @@ def taken_out(removal: Removal, project: Path) -> dict[str, str]:
             texts[place.file] = re.sub(r"(?m)= \(([\w.]+)\)$", r"= (\1,)", text)  # a tuple of one
         else:
             lost.append(place)
-    sentences = [f"{file} does not contain this once: {text.strip()}" for file, text in lost]
+    sentences = [f"{file} does not contain this once: {_line_of(text, texts[file])}" for file, text in lost]
     sentences += [f"{path} does not exist." for path in removal.paths if not (project / path).is_file()]
     if sentences:
         sentences.append("Restore that first; nothing was changed.")
         raise SetupError("\n".join(sentences))
     return texts
+
+
+def _line_of(lost: str, text: str) -> str:
+    """Of a text that is not there as a whole, the first line that is missing."""
+    first, *others = lost.strip("\n").splitlines()
+    there = text.splitlines()
+    return next((line for line in (first, *others) if line not in there), first).strip()
 
 
 def references(removal: Removal, project: Path) -> Iterator[str]:
@@ -114,10 +121,20 @@ def references(removal: Removal, project: Path) -> Iterator[str]:
 
 
 def carry_out(root: Path, copy: Path, written: Sequence[str], gone: Sequence[str]) -> None:
-    for path in written:
-        (root / path).write_text((copy / path).read_text())
-    for path in gone:
-        (root / path).unlink()
+    """Change the project as the copy was changed; if that fails halfway, undo it."""
+    before = {path: (root / path).read_bytes() for path in (*written, *gone) if (root / path).exists()}
+    try:
+        for path in written:
+            (root / path).write_bytes((copy / path).read_bytes())
+        for path in gone:
+            (root / path).unlink()
+    except BaseException:
+        for path, content in before.items():
+            (root / path).write_bytes(content)
+        for path in written:
+            if path not in before:
+                (root / path).unlink(missing_ok=True)
+        raise
 
 
 def _tidy(project: Path, files: Sequence[str]) -> None:
