@@ -1,4 +1,4 @@
-"""`app remove example`: takes a part of the project out that it can do without (see tools/removals.py).
+"""`app remove example`: takes a part of the project out that it can do without (see tools/removals/).
 
 The work is done in a copy first: texts, imports that nothing uses any more, and the migration that drops the tables.
 The project is changed only if all of that succeeds. It must have no uncommitted changes, so that git can undo it.
@@ -45,17 +45,10 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
 
 def prepare(root: Path, copy: Path, name: str) -> list[str]:
     """Copy the project without the part. Returns the files of the copy that differ, in order; raises SetupError."""
-    if (root / TEMPLATE_PATHS[-1]).exists():
-        raise SetupError(
-            'This is the template, whose own tests need it. Make it your project first: make init NAME="…"'
-        )
-    if _run(root, "git", "status", "--porcelain", "--", "."):
-        raise SetupError("There are changes that are not committed. Commit them first: then git can undo the removal.")
     removal = REMOVALS[name]
-    for path in _run(root, "git", "ls-files", "-z").split("\0"):
-        if (root / path).is_file():
-            (copy / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / path, copy / path)
+    for path in _committed(root):
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / path, copy / path)
     before = _revisions(copy)
     changed = taken_out(removal, copy)
     for path, text in changed.items():
@@ -70,6 +63,21 @@ def prepare(root: Path, copy: Path, name: str) -> list[str]:
     _run(copy, sys.executable, "-c", "import app.main, app.cli")
     _run(copy, sys.executable, "-m", "tools.migration", "remove", name)
     return [*sorted(changed), *sorted(_revisions(copy) - before)]
+
+
+def _committed(root: Path) -> list[str]:
+    """The files of the project. Raises SetupError unless git can undo what happens to them."""
+    if (root / TEMPLATE_PATHS[-1]).exists():
+        raise SetupError(
+            'This is the template, whose own tests need it. Make it your project first: make init NAME="…"'
+        )
+    try:
+        changes = _run(root, "git", "status", "--porcelain", "--", ".")
+    except (SetupError, OSError) as error:
+        raise SetupError(f"Commit the project with git first, which can undo the removal. {error}") from None
+    if changes:
+        raise SetupError("There are changes that are not committed. Commit them first: then git can undo the removal.")
+    return _run(root, "git", "ls-files", "-z").split("\0")[:-1]
 
 
 def taken_out(removal: Removal, project: Path) -> dict[str, str]:
@@ -162,7 +170,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     about = "\n".join(f"  {name}: {removal.about}" for name, removal in REMOVALS.items())
     parser = argparse.ArgumentParser(
         prog="app remove",
-        description=f"Take a part out of this project.\n\n{about}",
+        description=f"Take a part out of this project, all or nothing.\n\n{about}",
+        epilog="For instance:\n  app remove example --dry-run\n  app remove example",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=[*REMOVALS], help="what to take out")

@@ -11,7 +11,8 @@ from plinth.testing.locks import SetupError
 from tests.tools.test_init import NAME, files, lines_with, project
 from tools import init
 from tools.project import TEMPLATE_PATHS
-from tools.removals import EXAMPLE, REMOVALS
+from tools.removals import REMOVALS
+from tools.removals.example import EXAMPLE
 from tools.remove import carry_out, main, references, taken_out
 
 __all__ = ["project"]
@@ -209,7 +210,9 @@ def test_what_git_could_not_undo_is_refused(
     )
     assert files(initialised) == before
     assert main(["example"], tmp_path_factory.mktemp("no-repository")) == 1
-    assert "not a git repository" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert refusal.startswith("Commit the project with git first, which can undo the removal. ")
+    assert "not a git repository" in refusal
 
 
 def test_the_template_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,33 +1,7 @@
-"""What `app remove <name>` takes out of a project: the files that go, and what goes out of those that stay.
-
-Like the lists in tools/project.py, these are exact text: one that is missing is an error, so a list that falls behind
-is noticed. What cannot be taken out by files, texts and elements has to be untied first.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""The example: products, categories, and the data that `app seed` loads."""
 
 from tools.project import Place
-
-
-@dataclass(frozen=True)
-class Removal:
-    about: str
-    """What goes, in a few words."""
-    paths: Sequence[str]
-    """The files that go."""
-    texts: Sequence[tuple[Place, str]]
-    """Texts that stand once in a file, and what replaces each."""
-    elements: Sequence[Place]
-    """Elements of a list, a tuple or an import on one line or several, which stand once in a file."""
-    references: Sequence[str]
-    """Patterns of what no Python file of the project may contain afterwards."""
-
-
-def lines(file: str, text: str) -> list[tuple[Place, str]]:
-    """Each line by itself, because a line of another resource may stand between them."""
-    return [(Place(file, line), "") for line in text.splitlines(keepends=True)]
-
+from tools.removals.removal import Removal, blocks, lines
 
 LAYERS = ("models", "schemas", "repositories", "services", "routers")
 
@@ -65,25 +39,34 @@ ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 """,
         ),
-        *(
-            (Place("app/dependencies.py", f"async def {provider}\n\n\n"), "")
-            for provider in (
-                "get_category_reader(reads: ReadsDep) -> CategoryReader:\n"
-                "    return CategoryReader(CategoryQueries(reads))",
-                "get_category_service(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:\n"
-                "    return CategoryService(CategoryRepository(session), invalidate)",
-                "get_product_reader(reads: ReadsDep) -> ProductReader:\n"
-                "    return ProductReader(ProductQueries(reads))",
-                "get_product_service(session: SessionDep, invalidate: InvalidateDep) -> ProductService:\n"
-                "    return ProductService(ProductRepository(session), invalidate)",
-                "get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:\n"
-                "    return FacetReader(ProductQueries(reads), cache)",
-            )
+        *blocks(
+            "app/dependencies.py",
+            """
+async def get_category_reader(reads: ReadsDep) -> CategoryReader:
+    return CategoryReader(CategoryQueries(reads))
+
+
+async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
+    return CategoryService(CategoryRepository(session), invalidate)
+
+
+async def get_product_reader(reads: ReadsDep) -> ProductReader:
+    return ProductReader(ProductQueries(reads))
+
+
+async def get_product_service(session: SessionDep, invalidate: InvalidateDep) -> ProductService:
+    return ProductService(ProductRepository(session), invalidate)
+
+
+async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
+    return FacetReader(ProductQueries(reads), cache)
+""",
+            end="\n\n\n",
         ),
-        (
-            Place(
-                "app/cli.py",
-                '''\
+        (Place("app/cli.py", "SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement\n"), ""),
+        *blocks(
+            "app/cli.py",
+            '''
 @app.command()
 def seed(
     context: typer.Context,
@@ -98,14 +81,8 @@ def seed(
     except UnavailableError as error:
         fail(f"The database could not be filled: {error.__cause__ or error}")
     print(f"Loaded {loaded:,} products." if loaded else "There is a catalogue already; nothing was loaded.")
-''',
-            ),
-            "",
-        ),
-        (
-            Place(
-                "app/cli.py",
-                """\
+
+
 async def _seed(settings: Settings, products: int) -> int:
     from app.repositories.example_data import load_example_data
     from plinth.database import open_database
@@ -116,11 +93,8 @@ async def _seed(settings: Settings, products: int) -> int:
         database.sessions.begin() as session,
     ):
         return await load_example_data(session, products)
-""",
-            ),
-            "",
+''',
         ),
-        (Place("app/cli.py", "SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement\n"), ""),
         *lines(
             "app/settings.py",
             """\
@@ -136,10 +110,9 @@ async def _seed(settings: Settings, products: int) -> int:
         (Place("docker/entrypoint.sh", " | seed"), ""),
         (Place("docker-compose.override.yml", "command: [sh, -c, app migrate && app seed]"), "command: [migrate]"),
         (Place("docker-compose.override.yml", ', APP_EXAMPLE_DATA: "true"'), ""),
-        (
-            Place(
-                "tests/app/factories.py",
-                """\
+        *blocks(
+            "tests/app/factories.py",
+            """
 def product_data(category_id: int = 1, **changes: Any) -> dict[str, Any]:
     data = {
         "sku": "LAP-000001",
@@ -150,48 +123,27 @@ def product_data(category_id: int = 1, **changes: Any) -> dict[str, Any]:
         "category_id": category_id,
     }
     return data | changes
-""",
-            ),
-            "",
-        ),
-        (
-            Place(
-                "tests/app/factories.py",
-                """\
+
+
 async def create_category(client: AsyncClient, name: str = "Laptops", **changes: Any) -> dict[str, Any]:
     return await created(client, "/api/categories", {"name": name, **changes})
-""",
-            ),
-            "",
-        ),
-        (
-            Place(
-                "tests/app/factories.py",
-                """\
+
+
 async def create_product(client: AsyncClient, category_id: int = 1, **changes: Any) -> dict[str, Any]:
     return await created(client, "/api/products", product_data(category_id, **changes))
 """,
-            ),
-            "",
         ),
-        (
-            Place(
-                "tests/app/resources.py",
-                '    Resource("/api/categories", create={"name": "Category {n}", "description": "Number {n}."}),\n',
-            ),
-            "",
-        ),
-        (
-            Place(
-                "tests/app/resources.py",
-                """\
+        *blocks(
+            "tests/app/resources.py",
+            """
+    Resource("/api/categories", create={"name": "Category {n}", "description": "Number {n}."}),
+
+
     Resource(
         "/api/products",
         create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},
     ),
 """,
-            ),
-            "",
         ),
         *lines(
             "tests/app/test_round_trips.py",
@@ -236,5 +188,3 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
         r"\b(?:create_category|create_product|product_data)\b",
     ],
 )
-
-REMOVALS = {"example": EXAMPLE}
