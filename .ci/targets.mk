@@ -10,7 +10,7 @@ test-containers: environment ## Build the images, run them with Compose, and bre
 test-deploy: environment ## Test the Kubernetes manifests against the app's settings and routes
 	@exec .venv/bin/python -m pytest tests/deploy $(ARGS)
 
-drill: environment ## Clone, `make init`, check, test, add a resource, check and test again (minutes)
+drill: environment ## Clone, `make init`, add resources, remove the example; check and test after each (minutes)
 	@exec .venv/bin/python -m tests.tools.drill
 
 bench: environment ## Measure everything; write docs/benchmarks.md and README's table (twelve minutes)

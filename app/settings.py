@@ -15,7 +15,10 @@ import plinth.settings
 class AppSettings(plinth.settings.AppSettings):
     name: str = Field("Plinth", description="The service's name, in the API's title and in the logs.")
     version: str = Field("0.1.0", description="The service's version, in the API's documentation.")
-    description: str = Field("A catalogue of products.", description="What the service does, in the same place.")
+    description: str = Field(
+        "A production-ready FastAPI service.",
+        description="What the service does, in the same place.",
+    )
     example_data: bool = Field(False, description="Let `app seed` load example data. Refused in production.")
 
     def production_faults(self) -> Iterator[str]:

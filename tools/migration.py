@@ -5,12 +5,15 @@ Models and migrations are compared on an embedded PostgreSQL of its own, so the 
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.operations.ops import DropTableOp, MigrationScript
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import MetaData
 from sqlalchemy.engine import make_url
 
 from plinth.database.enums import write_enum_types
@@ -42,10 +45,26 @@ def write(name: str) -> None:
 
 
 def complete(context: MigrationContext, revision: object, directives: list[Any]) -> None:
+    if context.connection is not None:
+        tables = MetaData()
+        tables.reflect(context.connection)
+        drop_referring_tables_first(directives[0], [table.name for table in tables.sorted_tables])
     write_enum_types(context, revision, directives)
     if directives[0].upgrade_ops.is_empty():
         directives.clear()
         raise SetupError("The models have not changed: is the new one imported in app/models/__init__.py?")
+
+
+def drop_referring_tables_first(script: MigrationScript, tables: Sequence[str]) -> None:
+    """Alembic drops tables in the order of a set, which differs from run to run. `tables` begins with the referred."""
+    if script.upgrade_ops is None or script.downgrade_ops is None:
+        return
+    operations = script.upgrade_ops.ops
+    dropped = [each for each in operations if isinstance(each, DropTableOp)]
+    others = [each for each in operations if not isinstance(each, DropTableOp)]  # such as indexes that go before
+    dropped.sort(key=lambda each: tables.index(each.table_name), reverse=True)
+    operations[:] = [*others, *dropped]
+    script.upgrade_ops.reverse_into(script.downgrade_ops)
 
 
 if __name__ == "__main__":

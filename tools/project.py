@@ -67,7 +67,9 @@ RELEASES = [f"deploy/kubernetes/overlays/{name}/release/kustomization.yaml" for 
 
 PLACES = [
     Place("app/settings.py", '    name: str = Field("<name>",'),
+    Place("app/settings.py", '    description: str = Field(\n        "<description>",\n'),
     Place(".env.example", "#APP_NAME=<name>\n"),
+    Place(".env.example", "#APP_DESCRIPTION=<description>\n"),
     Place("LICENSE", "Copyright (c) 2026 <holder>\n"),
     Place("pyproject.toml", 'name = "<slug>"\n'),
     Place("pyproject.toml", 'description = "<description>"\n'),

@@ -1,4 +1,4 @@
-"""`make run`: starts the servers, migrates, loads example data and serves the app; all stop when one of them does.
+"""`make run`: starts the servers, migrates, loads example data if there is any, and serves; all stop when one does.
 
 Every process that is started here is stopped on exit, however this process ends.
 """
@@ -21,6 +21,7 @@ from plinth.testing.network import LOOPBACK, reserved_port
 from plinth.testing.process import STOP_SIGNALS, Process
 from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
+EXAMPLE = "app/example_data.py"  # which `app remove example` takes out
 PLACES = {"API": "/api/products", "Docs": "/docs", "Health": "/health/ready"}
 
 
@@ -56,24 +57,23 @@ def run(root: Path, app: Sequence[str]) -> None:
             echo("Starting the servers; their data and logs are in .data/.")
             servers = stack.enter_context(started(data, _number(environ, "PG", POSTGRES_VERSION), True, environ))
             stack.callback(server.stop)
-            _serve(server, app, _environment(environ, servers, host, port))
-            _watch((server, *servers.processes), host, port)
+            example = (root / EXAMPLE).exists()
+            _serve(server, app, _environment(environ, servers, host, port, example))
+            places = {name: path for name, path in PLACES.items() if example or name != "API"}
+            _watch((server, *servers.processes), host, port, places)
         finally:
             _ignore_signals()
 
 
-def _environment(environ: Mapping[str, str], servers: Servers, host: str, port: int) -> dict[str, str]:
-    return dict(os.environ) | {
-        "HOST": host,
-        "PORT": str(port),
-        "DATABASE_URL": servers.database_url,
-        "REDIS_URL": servers.redis_url,
-        "APP_EXAMPLE_DATA": environ.get("APP_EXAMPLE_DATA", "true"),
-    }
+def _environment(environ: Mapping[str, str], servers: Servers, host: str, port: int, example: bool) -> dict[str, str]:
+    given = {"HOST": host, "PORT": str(port), "DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
+    loads = {"APP_EXAMPLE_DATA": environ.get("APP_EXAMPLE_DATA", "true")} if example else {}
+    return {name: value for name, value in os.environ.items() if name != "APP_EXAMPLE_DATA"} | given | loads
 
 
 def _serve(server: Process, app: Sequence[str], env: Mapping[str, str]) -> None:
-    commands = ["migrate", "seed"] if env["APP_EXAMPLE_DATA"].lower() in {"true", "yes", "on", "1"} else ["migrate"]
+    loads = env.get("APP_EXAMPLE_DATA", "").lower() in {"true", "yes", "on", "1"}
+    commands = ["migrate", "seed"] if loads else ["migrate"]
     for command in commands:
         # In a session of its own, because it would print a traceback on Ctrl-C.
         code = subprocess.run([*app, command], env=env, start_new_session=True, check=False).returncode
@@ -82,7 +82,7 @@ def _serve(server: Process, app: Sequence[str], env: Mapping[str, str]) -> None:
     server.start_in_terminal([*app, "dev"], env)
 
 
-def _watch(processes: Sequence[Process], host: str, port: int) -> None:
+def _watch(processes: Sequence[Process], host: str, port: int, places: Mapping[str, str]) -> None:
     shown = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
     announced = False
     while True:
@@ -93,8 +93,8 @@ def _watch(processes: Sequence[Process], host: str, port: int) -> None:
         if not announced and _answers(shown, port):
             announced = True
             address = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
-            places = "".join(f"  {name:8}{address}{path}\n" for name, path in PLACES.items())
-            echo(f"\n{places}\nCtrl-C stops it.")
+            shown_places = "".join(f"  {name:8}{address}{path}\n" for name, path in places.items())
+            echo(f"\n{shown_places}\nCtrl-C stops it.")
         time.sleep(0.5 if announced else 0.05)
 
 

@@ -27,7 +27,7 @@ class DatabaseSettings(BaseModel):
         description="PostgreSQL 16 or newer; `?sslmode=verify-full` asks for TLS. Unset: local, named after APP_NAME.",
     )
     direct_url: PostgresURL | None = Field(
-        None, description="Past a connection pooler, for migrations and example data. Unset: DATABASE_URL."
+        None, description="Past a connection pooler, for migrations and long loads. Unset: DATABASE_URL."
     )
     replica_url: PostgresURL | None = Field(
         None, description="A streaming replica, which answers reads. Unset: the primary does."

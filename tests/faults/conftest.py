@@ -1,4 +1,4 @@
-from tests.app.conftest import empty_tables, settings
+from tests.faults.counters import counters
 from tests.faults.serving import serve
 
-__all__ = ["empty_tables", "serve", "settings"]
+__all__ = ["counters", "serve"]

@@ -9,7 +9,6 @@ from time import monotonic
 import pytest
 from httpx import AsyncClient
 
-from tests.app.factories import create_category, create_product
 from tests.faults.redis_server import RestartableServer, restartable_server, wait_until
 from tests.faults.workers import two_workers
 
@@ -21,15 +20,15 @@ MAX_DELAY_SECONDS = 0.5
 
 @dataclass
 class Load:
-    """The stock of each product counts its writes.
+    """The value of each counter is the number of its writes.
 
-    A client never sees a lower stock than before, nor a lower one than was written through the same worker, nor a lower
+    A client never sees a lower value than before, nor a lower one than was written through the same worker, nor a lower
     one than was written through the other worker `MAX_DELAY_SECONDS` earlier.
     """
 
     workers: list[AsyncClient]
     acknowledged: dict[tuple[int, int], list[tuple[float, int]]] = field(default_factory=dict)
-    """The time and the stock of each acknowledged write, by worker and product."""
+    """The time and the value of each acknowledged write, by worker and counter."""
     finished: bool = False
     reads: int = 0
     writes: int = 0
@@ -39,16 +38,16 @@ class Load:
     """Of each read that missed a write through the other worker: the seconds since that was acknowledged."""
 
     async def write(self, at: int, id: int) -> None:
-        """Write one product again and again, through one worker."""
+        """Write one counter again and again, through one worker."""
         written = self.acknowledged.setdefault((at, id), [(0.0, 0)])
-        stock = 0
+        value = 0
         while not self.finished:
-            stock += 1
-            response = await self.workers[at].patch(f"/api/products/{id}", json={"stock": stock})
+            value += 1
+            response = await self.workers[at].put(f"/counters/{id}", json={"value": value})
             if response.status_code != 200:
                 self.errors.append(f"{response.status_code} {response.text}")
                 continue
-            written.append((monotonic(), stock))
+            written.append((monotonic(), value))
             self.writes += 1
             await asyncio.sleep(0.005)
 
@@ -57,17 +56,17 @@ class Load:
         while not self.finished:
             written = self.acknowledged[by, id]
             began, known = monotonic(), len(written)
-            response = await self.workers[at].get(f"/api/products/{id}")
+            response = await self.workers[at].get(f"/counters/{id}")
             if response.status_code != 200:
                 self.errors.append(f"{response.status_code} {response.text}")
                 continue
             self.reads += 1
-            stock = response.json()["stock"]
-            missed = [began - when for when, number in written[:known] if number > stock]
-            if stock < seen or (missed and (at == by or missed[0] > MAX_DELAY_SECONDS)):
-                self.stale.append(f"{stock} of {id} through {at}, after {seen}, {missed[:1]} s after a write")
+            value = response.json()["value"]
+            missed = [began - when for when, number in written[:known] if number > value]
+            if value < seen or (missed and (at == by or missed[0] > MAX_DELAY_SECONDS)):
+                self.stale.append(f"{value} of {id} through {at}, after {seen}, {missed[:1]} s after a write")
             self.delays += missed[:1]
-            seen = max(stock, seen)
+            seen = max(value, seen)
 
     async def proceed(self) -> None:
         """Wait for some more reads and writes."""
@@ -82,12 +81,9 @@ async def server(tmp_path: Path) -> AsyncIterator[RestartableServer]:
 
 
 async def test_redis_is_killed_and_restarts_under_load(
-    server: RestartableServer, tmp_path: Path, database_url: str, empty_tables: None, capsys: pytest.CaptureFixture[str]
+    server: RestartableServer, tmp_path: Path, database_url: str, counters: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with two_workers(tmp_path, database_url, server.url) as workers:
-        await create_category(workers[0])
-        for id in IDS:
-            await create_product(workers[0], sku=str(id), stock=0)
         load = Load(workers)
         async with asyncio.TaskGroup() as tasks:
             for id in IDS:
@@ -113,7 +109,7 @@ async def test_redis_is_killed_and_restarts_under_load(
         assert not load.stale
         for id in IDS:
             last = load.acknowledged[id % 2, id][-1][1]
-            assert [(await worker.get(f"/api/products/{id}")).json()["stock"] for worker in workers] == [last, last]
+            assert [(await worker.get(f"/counters/{id}")).json()["value"] for worker in workers] == [last, last]
         for worker in workers:
-            while (await worker.get(f"/api/products/{IDS[0]}")).headers["X-Cache"] != "hit":
+            while (await worker.get(f"/counters/{IDS[0]}")).headers["X-Cache"] != "hit":
                 pass

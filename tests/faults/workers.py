@@ -1,4 +1,4 @@
-"""Two processes that serve the app, as two workers do."""
+"""Two processes that serve the counters, as two workers do."""
 
 import asyncio
 import sys
@@ -22,7 +22,7 @@ async def two_workers(
         clients = []
         for number in (1, 2):
             port = stack.enter_context(reserved_port())
-            argv = [sys.executable, "-m", "uvicorn", "app.main:app", f"--port={port}", "--no-access-log"]
+            argv = [sys.executable, "-m", "uvicorn", "tests.faults.counters:app", f"--port={port}", "--no-access-log"]
             log = stack.enter_context((directory / f"{number}.log").open("wb"))
             stack.callback(print_log, Path(log.name))
             process = await asyncio.create_subprocess_exec(*argv, cwd=directory, env=variables, stdout=log, stderr=log)
@@ -42,6 +42,6 @@ def print_log(log: Path) -> None:
 
 async def is_ready(client: AsyncClient) -> bool:
     with suppress(HTTPError):
-        return (await client.get("/health/ready")).is_success
+        return (await client.get("/ready")).is_success
     await asyncio.sleep(0.01)
     return False

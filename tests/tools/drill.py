@@ -1,7 +1,8 @@
-"""`make drill`: a fresh clone of HEAD becomes a project of its own, passes checks and tests, and gets two resources.
+"""`make drill`: a fresh clone of HEAD becomes a project of its own, gets two resources, and loses the example.
 
-They are made as the README's recipe says. The five files of the suppliers are derived from the categories', by name and
-field; those of the orders, which refer to them, are in orders.md.
+After each step it passes checks and tests. The resources are made as the README's recipe says. The five files of the
+suppliers are derived from the categories', by name and field; those of the orders, which refer to them, are in
+orders.md.
 """
 
 import os
@@ -96,6 +97,9 @@ def main() -> int:
         make(project, "migration", "NAME=create suppliers and orders")
         make(project, "check")
         make(project, "test-app")
+        remove_example(project)
+        make(project, "check")
+        make(project, "test-app")
     return 0
 
 
@@ -130,6 +134,15 @@ def add_orders(project: Path) -> None:
     register(project, ORDERS)
     change(project / "app/tags.py", lambda text: f'{text}ORDER = Tag("order:{{id}}")\n')
     tidy(project)
+
+
+def remove_example(project: Path) -> None:
+    """What is not committed could not be undone, so it is refused."""
+    identity = ["-c", "user.name=Ada Lovelace", "-c", "user.email=ada@example.com"]
+    subprocess.run(["git", "add", "--all"], cwd=project, check=True)
+    subprocess.run(["git", *identity, "commit", "--quiet", "--message=Add resources"], cwd=project, check=True)
+    print("\n$ app remove example", flush=True)
+    subprocess.run([".venv/bin/python", "-m", "tools.remove", "example"], cwd=project, check=True)
 
 
 def register(project: Path, names: dict[str, str]) -> None:

@@ -103,11 +103,19 @@ def command(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Iterator[
             process.stdout.close()
 
 
+def stand_in(directory: Path) -> Path:
+    """The program that stands in for the app, in a project that has example data."""
+    (directory / "app").mkdir(exist_ok=True)
+    (directory / "app/example_data.py").touch()
+    program = directory / "stand_in.py"
+    program.write_text(APP)
+    return program
+
+
 @contextmanager
 def supervised(directory: Path, **env: str) -> Iterator[Terminal]:
     """`make run` in a directory, with the stand-in for the app."""
-    app = directory / "stand_in.py"
-    app.write_text(APP)
+    app = stand_in(directory)
     argv = [sys.executable, "-c", SUPERVISOR, str(app)]
     try:
         with command(argv, directory, plain_environment(NOTES=str(directory / "notes"), **env)) as terminal:

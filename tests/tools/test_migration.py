@@ -5,8 +5,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic.operations.ops import (
+    CreateTableOp,
+    DowngradeOps,
+    DropIndexOp,
+    DropTableOp,
+    MigrationScript,
+    ModifyTableOps,
+    UpgradeOps,
+)
+from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, Table
 
-from tools.migration import main
+from tools.migration import drop_referring_tables_first, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +52,26 @@ def test_a_migration_holds_the_difference_between_models_and_migrations(tmp_path
         up.index("CREATE TYPE finish AS ENUM ('matt', 'gloss')") < up.index('"finish"') < up.index("create_type=False")
     )
     assert down.index('op.drop_column("categories", "finish")') < down.index("DROP TYPE finish")
+
+
+@pytest.mark.parametrize("order", [("parents", "children"), ("children", "parents")])
+def test_a_table_is_dropped_before_those_it_refers_to(order: tuple[str, ...]) -> None:
+    metadata = MetaData()
+    Table("parents", metadata, Column("id", Integer, primary_key=True))
+    children = Table("children", metadata, Column("parent_id", ForeignKey("parents.id")), Column("name", Integer))
+    index = Index("ix_children_name", children.c.name)
+    before = ModifyTableOps("children", [DropIndexOp.from_index(index)])
+    drops = {name: DropTableOp.from_table(metadata.tables[name]) for name in order}
+    script = MigrationScript("1", UpgradeOps([before, *drops.values()]), DowngradeOps([]))
+    drop_referring_tables_first(script, ["parents", "children"])
+    assert script.upgrade_ops
+    assert script.downgrade_ops
+    up, down = script.upgrade_ops.ops, script.downgrade_ops.ops
+    assert isinstance(up[0], ModifyTableOps)
+    assert [each.table_name for each in up if isinstance(each, DropTableOp)] == ["children", "parents"]
+    assert [each.table_name for each in down if isinstance(each, CreateTableOp)] == ["parents", "children"]
+    assert isinstance(down[-1], ModifyTableOps)
+    assert (len(up), len(down)) == (3, 3)
 
 
 def test_an_empty_migration_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from plinth.testing.postgres import DATABASE
 from tests.tools.support import (
-    APP,
     NO_SERVERS,
     READY,
     ROOT,
@@ -25,6 +24,7 @@ from tests.tools.support import (
     outcome,
     plain_environment,
     running_in,
+    stand_in,
     supervised,
 )
 
@@ -35,8 +35,7 @@ def notes(directory: Path) -> list[dict[str, Any]]:
 
 def failed_run(directory: Path, **env: str) -> tuple[int, str, str]:
     """A run that fails to start: exit code, output, error."""
-    app = directory / "stand_in.py"
-    app.write_text(APP)
+    app = stand_in(directory)
     environment = plain_environment(NOTES=str(directory / "notes"), **env)
     return outcome([sys.executable, "-c", SUPERVISOR, str(app)], directory, environment)
 
@@ -98,6 +97,20 @@ def test_a_failed_start_is_reported_in_one_sentence(tmp_path: Path, env: dict[st
     assert error.startswith(sentence)
     assert error.count("\n") == 1
     assert not running_in(tmp_path / ".data")
+
+
+def test_without_example_data_none_is_loaded_and_no_page_of_it_is_named(tmp_path: Path) -> None:
+    program = stand_in(tmp_path)
+    (tmp_path / "app/example_data.py").unlink()
+    environment = plain_environment(NOTES=str(tmp_path / "notes"), APP_EXAMPLE_DATA="true", **NO_SERVERS)
+    with command([sys.executable, "-c", SUPERVISOR, str(program)], tmp_path, environment) as terminal:
+        terminal.read_until(READY)
+        assert "  API  " not in terminal.printed
+        assert "  Docs    http://127.0.0.1:" in terminal.printed
+        os.killpg(terminal.pid, signal.SIGINT)
+        assert terminal.end()[0] == 0
+    assert [note["command"] for note in notes(tmp_path)] == ["migrate", "dev"]
+    assert not any("APP_EXAMPLE_DATA" in note for note in notes(tmp_path))  # of which the app would warn
 
 
 def test_settings_come_from_the_dotenv_file_too(tmp_path: Path) -> None:

@@ -1,0 +1,255 @@
+"""`app remove example`: on a copy of this project, which `make init` has made a project of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plinth.testing.locks import SetupError
+from tests.tools.test_init import NAME, files, lines_with, project
+from tools import init
+from tools.project import TEMPLATE_PATHS
+from tools.removals import REMOVALS
+from tools.removals.example import EXAMPLE
+from tools.remove import carry_out, main, references, taken_out
+
+__all__ = ["project"]
+
+PLACES = [*(place for place, _ in EXAMPLE.texts), *EXAMPLE.elements]
+INVOICE = """from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Entity
+
+
+class Invoice(Entity):
+    __tablename__ = "invoices"
+
+    category: Mapped[str]
+    product_id: Mapped[int] = mapped_column(ForeignKey("products.id"))
+"""
+
+
+def git(project: Path, *arguments: str) -> str:
+    settings = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "core.safecrlf=false"]
+    return subprocess.check_output(["git", *settings, *arguments], cwd=project, text=True)
+
+
+def commit(project: Path) -> None:
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message=A change of the user's")
+
+
+@pytest.fixture
+def initialised(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in a repository whose data are elsewhere, so that all its files are text."""
+    assert init.main(NAME, project) == 0
+    git(project, "init", "--quiet", f"--separate-git-dir={tmp_path_factory.mktemp('repository')}")
+    commit(project)
+    return project
+
+
+def change(file: Path, *changes: tuple[str, str]) -> None:
+    text = file.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file.write_text(text)
+
+
+def test_nothing_names_the_example_afterwards(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    before = files(initialised)
+    assert main(["example", "--dry-run"], initialised) == 0
+    announced = capsys.readouterr().out
+    assert files(initialised) == before
+    assert main(["example"], initialised) == 0
+    done = capsys.readouterr().out
+    kinds = dict(re.findall(r"(?m)^(?:remove|write) +(\S+)()$", done))
+    assert kinds.keys() == {line[3:] for line in git(initialised, "status", "--short", "-uall").splitlines()}
+    minutes = r"\d{4}-remove_example"
+    assert re.sub(minutes, "", announced).splitlines()[:-1] == re.sub(minutes, "", done).splitlines()[:-1]
+
+    named = r"(?i)\bproducts?\b|product_|categor|catalogue|example.data|app seed|\blaptop"
+    exceptions = ("tools/", "docs/")  # the pages of plinth explain it by the example
+    assert [line for line in lines_with(initialised, named) if not line.startswith(exceptions)] == [
+        'pyproject.toml:     "models | (example_data) | (tags) | (jobs)",'
+    ]
+    [revision] = (initialised / "migrations/versions").glob("*-remove_example.py")
+    up, _, down = revision.read_text().partition("def downgrade")
+    assert up.index('op.drop_table("products")') < up.index('op.drop_table("categories")')
+    assert down.index('"categories"') < down.index('"products"')
+    for arguments in (["check", "."], ["format", "--check", "."]):
+        assert subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=initialised, check=False).returncode == 0
+
+    commit(initialised)
+    assert main(["example"], initialised) == 1
+    assert "app/models/categories.py does not exist." in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place.file}: {place.text.strip().partition(chr(10))[0]}")
+def test_a_missing_text_is_named(project: Path, place: tuple[str, str]) -> None:
+    file, text = place
+    (project / file).write_text((project / file).read_text().replace(text, "something_else"))
+    with pytest.raises(SetupError) as raised:
+        taken_out(EXAMPLE, project)
+    first, *_, last = str(raised.value).splitlines()
+    assert first == f"{file} does not contain this once: {text.strip().partition(chr(10))[0]}"
+    assert last == "Restore that first; nothing was changed."
+
+
+def test_all_that_is_missing_is_named_at_once_and_nothing_is_changed(
+    initialised: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(initialised / "app/tags.py", ('Tag("products")', 'Tag("goods")'))
+    change(initialised / "docker-compose.override.yml", ("app migrate && app seed", "app migrate"))
+    (initialised / "app/example_data.py").unlink()
+    commit(initialised)
+    before = files(initialised)
+    capsys.readouterr()
+    assert main(["example"], initialised) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        'app/tags.py does not contain this once: PRODUCTS = Tag("products")',
+        "docker-compose.override.yml does not contain this once: command: [sh, -c, app migrate && app seed]",
+        "app/example_data.py does not exist.",
+        "Restore that first; nothing was changed.",
+    ]
+    assert files(initialised) == before
+
+
+def test_resources_of_the_users_own_stay(project: Path) -> None:
+    change(
+        project / "app/routers/__init__.py",
+        ("import categories, health, ", "import (\n    categories,\n    health,\n    invoices,\n    "),
+        ("products\n\nROUTERS", "products,\n)\n\nROUTERS"),
+        ("(products.router, categories", "(\n    products.router,\n    invoices.router,\n    categories"),
+        (" health.router)", "\n    health.router,\n)"),
+    )
+    change(project / "app/models/__init__.py", ('"Category", "Product"]', '"Category", "Invoice", "Product"]'))
+    change(project / "app/tags.py", ("PRODUCTS = ", 'INVOICES = Tag("invoices")\nPRODUCTS = '))
+    change(
+        project / "tests/app/resources.py",
+        ("    Resource(\n", '    Resource("/api/invoices", create={}),\n    Resource(\n'),
+        ('=laptop"]}', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"]}'),
+    )
+    texts = taken_out(EXAMPLE, project)
+    assert "import (\n    health,\n    invoices,\n)" in texts["app/routers/__init__.py"]
+    assert "(\n    invoices.router,\n    health.router,\n)" in texts["app/routers/__init__.py"]
+    assert '["Base", "Invoice"]' in texts["app/models/__init__.py"]
+    assert texts["app/tags.py"].endswith('\nINVOICES = Tag("invoices")\n')
+    assert 'Resources(\n    Resource("/api/invoices", create={}),\n    # A GET' in texts["tests/app/resources.py"]
+    assert 'urls={"/api/invoices/due": ["/api/invoices/due?on=2026-11-28"]},' in texts["tests/app/resources.py"]
+
+
+def test_a_reference_of_the_users_is_named_and_nothing_is_changed(
+    initialised: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (initialised / "app/models/invoices.py").write_text(INVOICE)
+    (initialised / "tests/app/test_invoices.py").write_text("from tests.app.factories import create_product\n")
+    commit(initialised)
+    before = files(initialised)
+    capsys.readouterr()
+    assert main(["example"], initialised) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        'app/models/invoices.py:11: product_id: Mapped[int] = mapped_column(ForeignKey("products.id"))',
+        "tests/app/test_invoices.py:1: from tests.app.factories import create_product",
+        f"These lines need {EXAMPLE.about}. Change them first; nothing was changed.",
+    ]
+    assert files(initialised) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "refers"),
+    [
+        ("from app.models.products import Product", True),
+        ("from app.models import Base, Category", True),
+        ("from app.routers import products", True),
+        ("import app.services.categories", True),
+        ("from app import example_data", True),
+        ("async def pay(products: ProductServiceDep) -> None:", True),
+        ("@cached_response(ttl=1, tags=[tags.INVOICE, tags.PRODUCTS])", True),
+        ('product: Mapped["Product"] = relationship(lazy="raise")', True),
+        ('product = relationship("Product", lazy="raise")', True),
+        ('    "SELECT name FROM products WHERE id = 1"', True),
+        ('await client.get("/api/products/1")', True),
+        ("from app.models import Invoice", False),
+        ("from app.models.product_lines import ProductLine", False),
+        ("category: Mapped[str]  # a category or a product", False),
+        ('"""Invoices of products, by category."""', False),
+        ("tags.PRODUCT_LINES", False),
+        ('Resource("/api/product-lines", create={})', False),
+    ],
+)
+def test_what_is_a_reference(tmp_path: Path, line: str, refers: bool) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/own.py").write_text(f"{line}\n")
+    assert [*references(EXAMPLE, tmp_path)] == ([f"app/own.py:1: {line.strip()}"] if refers else [])
+
+
+def test_what_would_not_start_is_refused(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(initialised / "app/main.py", ("import ROUTERS", "import (\n    ROUTERS,\n    products,\n)"))
+    commit(initialised)
+    before = files(initialised)
+    capsys.readouterr()
+    assert main(["example"], initialised) == 1
+    assert "ImportError: cannot import name 'products'" in capsys.readouterr().err
+    assert files(initialised) == before
+
+
+def test_what_git_could_not_undo_is_refused(
+    initialised: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (initialised / "app/routers/new.py").touch()
+    before = files(initialised)
+    capsys.readouterr()
+    assert main(["example"], initialised) == 1
+    assert capsys.readouterr().err == (
+        "There are changes that are not committed. Commit them first: then git can undo the removal.\n"
+    )
+    assert files(initialised) == before
+    assert main(["example"], tmp_path_factory.mktemp("no-repository")) == 1
+    refusal = capsys.readouterr().err
+    assert refusal.startswith("Commit the project with git first, which can undo the removal. ")
+    assert "not a git repository" in refusal
+
+
+def test_the_template_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (project / TEMPLATE_PATHS[-1]).exists()
+    before = files(project)
+    assert main(["example"], project) == 1
+    assert 'make init NAME="' in capsys.readouterr().err
+    assert files(project) == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["everything"], ["example", "--force"]])
+def test_wrong_arguments_are_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: app remove" in capsys.readouterr().err
+
+
+def test_help_says_what_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"{name}: {removal.about}" in shown for name, removal in REMOVALS.items())
+
+
+def test_a_failure_halfway_is_undone(tmp_path: Path) -> None:
+    root, copy = tmp_path / "root", tmp_path / "copy"
+    for folder in (root, copy):
+        folder.mkdir()
+    (root / "changed").write_text("old")
+    (root / "gone").write_text("there")
+    (copy / "changed").write_text("new")
+    (copy / "added").write_text("new")
+    with pytest.raises(FileNotFoundError):
+        carry_out(root, copy, ["changed", "added", "missing"], ["gone"])
+    with pytest.raises(FileNotFoundError):
+        carry_out(root, copy, ["changed", "added"], ["gone", "missing"])
+    assert files(root) == {"changed": "old", "gone": "there"}
+    carry_out(root, copy, ["changed", "added"], ["gone"])
+    assert files(root) == {"changed": "new", "added": "new"}

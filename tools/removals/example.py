@@ -1,0 +1,190 @@
+"""The example: products, categories, and the data that `app seed` loads."""
+
+from tools.project import Place
+from tools.removals.removal import Removal, blocks, lines
+
+LAYERS = ("models", "schemas", "repositories", "services", "routers")
+
+EXAMPLE = Removal(
+    about="the example: products, categories and the made-up data",
+    paths=[
+        *(f"app/{layer}/{resource}.py" for resource in ("categories", "products") for layer in LAYERS),
+        "app/example_data.py",
+        "app/repositories/example_data.py",
+        "tests/app/routers/test_catalogue_caching.py",
+        "tests/app/routers/test_categories.py",
+        "tests/app/routers/test_product_input.py",
+        "tests/app/routers/test_products.py",
+        "tests/app/test_example_data.py",
+    ],
+    texts=[
+        *lines(
+            "app/models/__init__.py",
+            "from app.models.categories import Category\nfrom app.models.products import Product\n",
+        ),
+        *lines(
+            "app/tags.py", 'CATEGORIES = Tag("categories")\nPRODUCTS = Tag("products")\nPRODUCT = Tag("product:{id}")\n'
+        ),
+        *lines(
+            "app/dependencies.py",
+            """\
+from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.products import ProductQueries, ProductRepository
+from app.services.categories import CategoryReader, CategoryService
+from app.services.products import FacetReader, ProductReader, ProductService
+CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
+CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
+ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
+ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
+FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
+""",
+        ),
+        *blocks(
+            "app/dependencies.py",
+            """
+async def get_category_reader(reads: ReadsDep) -> CategoryReader:
+    return CategoryReader(CategoryQueries(reads))
+
+
+async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
+    return CategoryService(CategoryRepository(session), invalidate)
+
+
+async def get_product_reader(reads: ReadsDep) -> ProductReader:
+    return ProductReader(ProductQueries(reads))
+
+
+async def get_product_service(session: SessionDep, invalidate: InvalidateDep) -> ProductService:
+    return ProductService(ProductRepository(session), invalidate)
+
+
+async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
+    return FacetReader(ProductQueries(reads), cache)
+""",
+            end="\n\n\n",
+        ),
+        (Place("app/cli.py", "SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement\n"), ""),
+        *blocks(
+            "app/cli.py",
+            '''
+@app.command()
+def seed(
+    context: typer.Context,
+    products: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many products to make.")] = 10_000,
+) -> None:
+    """Load example data into an empty catalogue."""
+    settings: Settings = context.obj
+    if not settings.app.example_data:
+        fail("Example data is off; set APP_EXAMPLE_DATA=true to load it.")
+    try:
+        loaded = asyncio.run(_seed(settings, products))
+    except UnavailableError as error:
+        fail(f"The database could not be filled: {error.__cause__ or error}")
+    print(f"Loaded {loaded:,} products." if loaded else "There is a catalogue already; nothing was loaded.")
+
+
+async def _seed(settings: Settings, products: int) -> int:
+    from app.repositories.example_data import load_example_data
+    from plinth.database import open_database
+
+    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+    async with (
+        open_database(patient, settings.app.name) as database,
+        database.sessions.begin() as session,
+    ):
+        return await load_example_data(session, products)
+''',
+        ),
+        *lines(
+            "app/settings.py",
+            """\
+    example_data: bool = Field(False, description="Let `app seed` load example data. Refused in production.")
+        if self.example_data:
+            yield "APP_EXAMPLE_DATA: must be off in production"
+""",
+        ),
+        *lines(
+            ".env.example",
+            "# Let `app seed` load example data. Refused in production.\n#APP_EXAMPLE_DATA=false\n",
+        ),
+        (Place("docker/entrypoint.sh", " | seed"), ""),
+        (Place("docker-compose.override.yml", "command: [sh, -c, app migrate && app seed]"), "command: [migrate]"),
+        (Place("docker-compose.override.yml", ', APP_EXAMPLE_DATA: "true"'), ""),
+        *blocks(
+            "tests/app/factories.py",
+            """
+def product_data(category_id: int = 1, **changes: Any) -> dict[str, Any]:
+    data = {
+        "sku": "LAP-000001",
+        "name": "Aurora 14 Laptop",
+        "description": "Light and quiet.",
+        "price": "1299.00",
+        "stock": 7,
+        "category_id": category_id,
+    }
+    return data | changes
+
+
+async def create_category(client: AsyncClient, name: str = "Laptops", **changes: Any) -> dict[str, Any]:
+    return await created(client, "/api/categories", {"name": name, **changes})
+
+
+async def create_product(client: AsyncClient, category_id: int = 1, **changes: Any) -> dict[str, Any]:
+    return await created(client, "/api/products", product_data(category_id, **changes))
+""",
+        ),
+        *blocks(
+            "tests/app/resources.py",
+            """
+    Resource("/api/categories", create={"name": "Category {n}", "description": "Number {n}."}),
+
+
+    Resource(
+        "/api/products",
+        create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},
+    ),
+""",
+        ),
+        *lines(
+            "tests/app/test_round_trips.py",
+            """\
+    ("GET", "/api/products"): READ,
+    ("GET", "/api/products/search"): READ,
+    ("GET", "/api/products/facets"): 0,  # remembered in the service
+    ("GET", "/api/products/{id}"): READ,
+    ("POST", "/api/products"): CREATE,
+    ("PUT", "/api/products/{id}"): UPDATE,
+    ("PATCH", "/api/products/{id}"): UPDATE,
+    ("DELETE", "/api/products/{id}"): DELETE,
+    ("GET", "/api/categories"): READ,
+    ("GET", "/api/categories/{id}"): READ,
+    ("POST", "/api/categories"): CREATE,
+    ("PUT", "/api/categories/{id}"): UPDATE,
+    ("PATCH", "/api/categories/{id}"): UPDATE,
+    ("DELETE", "/api/categories/{id}"): DELETE,
+""",
+        ),
+    ],
+    elements=[
+        Place("app/models/__init__.py", '"Category"'),
+        Place("app/models/__init__.py", '"Product"'),
+        Place("app/routers/__init__.py", "categories"),
+        Place("app/routers/__init__.py", "products"),
+        Place("app/routers/__init__.py", "categories.router"),
+        Place("app/routers/__init__.py", "products.router"),
+        Place("tests/app/resources.py", '"/api/products/search": ["/api/products/search?q=laptop"]'),
+    ],
+    references=[
+        r"\bapp\.\w+\.(?:categories|products|example_data)\b",
+        r"\bapp\.example_data\b",
+        r"from app\.?\w* import .*\b(?:categories|products|example_data)\b",
+        r"from app\.models import [^#\n]*\b(?:Category|Product)\b",
+        r"(?:Mapped\[|relationship\().*[\"'\[](?:Category|Product)\b",
+        r"\b(?:Category|Product|Facet)(?:Reader|Service)Dep\b",
+        r"\btags\.(?:CATEGORIES|PRODUCTS?)\b",
+        r"[\"'](?:categories|products)\.\w+[\"']",
+        r"(?i:\b(?:from|join|into|update|table) (?:categories|products)\b)",
+        r"/api/(?:categories|products)\b",
+        r"\b(?:create_category|create_product|product_data)\b",
+    ],
+)
