@@ -4,9 +4,7 @@ Writes a file in each layer with its tests, registers them, and writes the migra
 """
 
 import argparse
-import ast
 import difflib
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,13 +12,11 @@ from pathlib import Path
 
 from plinth.testing.environment import ROOT
 from plinth.testing.locks import SetupError
-from tools.resource.blocks import BLOCKS, REQUEST_TYPES, Resource
-from tools.resource.layers import files, source
-from tools.resource.parsing import check_name, parse, singular_of
+from tools.resource.blocks import Resource
+from tools.resource.checks import check_clashes, requested
+from tools.resource.layers import files
 from tools.resource.registered import registered
 
-LISTS = {"sort", "limit", "cursor", "total", "cursor_id"}  # what is never the name of a filter
-LONGEST_IDENTIFIER = 63  # of PostgreSQL
 TYPES = """\
 types:
   str, str(64)     text with a visible character, of at most 100 or 64 characters
@@ -58,37 +54,8 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         print(error, file=sys.stderr)
         return 1
     print(*(f"  {path}" for path in [*changes, migration]), sep="\n")
-    print(
-        f"Each of the {resource.plural.replace('_', ' ')} is a {resource.class_name} at /api/{resource.path}.", end=" "
-    )
-    print("Next: `make check`, `make test-app`, and commit.")
+    print(f"Added /api/{resource.path}. Next: `make check`, `make test-app`, and commit.")
     return 0
-
-
-def requested(plural: str, singular: str | None, specifications: Sequence[str]) -> Resource:
-    """Raises SetupError for what cannot be a resource."""
-    plural = plural.replace("-", "_")
-    check_name(plural, "resource")
-    singular = singular.replace("-", "_") if singular else singular_of(plural)
-    if singular is None:
-        raise SetupError(f"{plural} has no singular that could be guessed. Add --singular=…")
-    check_name(singular, "resource") if singular != plural else None
-    if singular == plural:
-        raise SetupError(f"{plural} needs a singular that differs from it. Add another --singular=…")
-    fields = [parse(each, plural, singular) for each in specifications]
-    if not fields:
-        raise SetupError(f"A resource needs a field. Write app new resource {plural} name:str:unique, for example.")
-    names = [field.column for field in fields]
-    parameters = [parameter for field in fields for parameter in field.parameters]
-    for name in names:
-        if names.count(name) > 1:
-            raise SetupError(f"There are two fields {name}. Rename or leave out one of them.")
-        if len(f"ck_{plural}_{name}_not_negative") > LONGEST_IDENTIFIER:
-            raise SetupError(f"{plural} and {name} are too long together for PostgreSQL. Shorten one of them.")
-    for parameter in parameters:
-        if parameter in LISTS or parameters.count(parameter) > 1:
-            raise SetupError(f"Lists cannot have a filter {parameter}, because there is one already. Rename the field.")
-    return Resource(plural, singular, fields)
 
 
 def planned(resource: Resource, root: Path) -> dict[str, str]:
@@ -97,7 +64,7 @@ def planned(resource: Resource, root: Path) -> dict[str, str]:
     for path in new:
         if (root / path).exists():
             raise SetupError(f"{path} exists already. Choose another name, or remove that file first.")
-    _check_clashes(resource, root)
+    check_clashes(resource, root)
     shared = registered(resource, lambda path: (root / path).read_text() if (root / path).exists() else "")
     return {path: formatted(text, path, root) for path, text in (new | shared).items()}
 
@@ -138,44 +105,6 @@ def difference(changes: Mapping[str, str], root: Path) -> str:
         origin = f"a/{path}" if before else "/dev/null"
         lines += difflib.unified_diff(before, text.splitlines(keepends=True), origin, f"b/{path}")
     return "".join(lines)
-
-
-def _check_clashes(resource: Resource, root: Path) -> None:
-    for field in resource.fields:
-        if field.target and not field.is_self and not (root / f"app/models/{field.target}.py").exists():
-            raise SetupError(f"{field.name} refers to {field.target}, which is no resource. Add that one first.")
-        if field.enum and re.search(rf"\bclass {field.enum_class}\b", _read(root / "app/enums.py")):
-            raise SetupError(f"app/enums.py has a class {field.enum_class} already. Rename {field.name}.")
-    used = {name for layer in BLOCKS for name in _identifiers(source(layer))}
-    used |= set(re.findall(r"\w+", _read(root / "app/tags.py") + _read(root / "app/models/__init__.py")))
-    for name in (resource.plural, resource.singular, resource.plural.upper(), resource.class_name):
-        if name in used:
-            raise SetupError(
-                f"{resource.plural} is no name for a resource, because the code uses {name}. Choose another."
-            )
-    classes = {f"{resource.class_name}{each}" for each in ("Reader", "Service", "Queries", "Repository")}
-    if taken := classes & set(re.findall(r"\w+", _read(root / "app/dependencies.py"))):
-        raise SetupError(f"app/dependencies.py has {min(taken)} already. Choose another name than {resource.plural}.")
-    types = _read(root / "app/schemas/types.py")
-    for kind in REQUEST_TYPES:
-        if any(kind in field.request for field in resource.fields) and not re.search(rf"(?m)^{kind} = ", types):
-            raise SetupError(f"app/schemas/types.py has no {kind}. Copy it from the newest template, and try again.")
-
-
-def _identifiers(text: str) -> set[str]:
-    """What the code of every resource names, apart from its own names and from attributes."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
-        match node:
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.ClassDef(name=name) | ast.AsyncFunctionDef(name=name):
-                names.add(name)
-            case ast.alias(name=name):
-                names.add(name)
-    return {name for name in names if "categor" not in name.lower()}
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 def _run(argv: Sequence[str], root: Path, text: str = "") -> str:

@@ -37,4 +37,4 @@ class CategoryListQuery(ListQuery):
     sort: Literal["id", "-id", "name", "-name", "created_at", "-created_at"] = Field(
         "id", description="A `-` sorts downwards."
     )
-    name: Text | None = Field(None, description="Only categories with this name.")
+    name: Text | None = Field(None, description="Only categories whose `name` is this.")

@@ -1,7 +1,7 @@
 """What depends on the fields in the files of a resource.
 
-A block is a function of a resource. Its result for the categories stands once in their file, and is replaced by its result
-for another resource, which ruff formats.
+A block is a function of a resource. Its result for the categories stands once in their file, and is replaced by its
+result for another resource, which ruff formats.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +35,8 @@ from uuid import UUID
 """,
 }
 
+COMPARISONS = {"==": "this", ">=": "at least this", "<=": "at most this"}
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -45,6 +47,11 @@ class Resource:
     @property
     def class_name(self) -> str:
         return pascal(self.singular)
+
+    @property
+    def varies(self) -> bool:
+        """Whether tests can send another value each time: a reference is always to the first."""
+        return any(field.kind != "ref" for field in self.fields)
 
     @property
     def path(self) -> str:
@@ -84,29 +91,25 @@ def _alias(resource: Resource, field: Field) -> str:
 
 def _request(resource: Resource, field: Field) -> str:
     kind = alias(resource, field) if field.kind in {"str", "text"} else field.request
-    return f"    {field.column}: {kind}{' | None' if field.optional else ''}"
+    return f"    {field.column}: {kind}"
 
 
 def _created(resource: Resource, field: Field) -> str:
     default = field.default.python if field.default else "None"
-    return _request(resource, field) + ("" if field.is_required else f" = {default}") + "\n"
+    kind = _request(resource, field) + (" | None" if field.optional else "")
+    return f"{kind}\n" if field.is_required else f"{kind} = {default}\n"
 
 
 def _updated(resource: Resource, field: Field) -> str:
-    return _request(resource, field) + " | MISSING = MISSING\n"
+    return f"{_request(resource, field)} | MISSING{' | None' if field.optional else ''} = MISSING\n"
 
 
 def _filters(resource: Resource, field: Field) -> str:
     kind = "Text" if field.kind == "str" else field.request
-    things, words = resource.plural.replace("_", " "), field.words
-    texts = {
-        "min_": f"Only {things} with this {words} or a higher one.",
-        "max_": f"Only {things} with this {words} or a lower one.",
-    }
+    subject = f"Only {resource.plural.replace('_', ' ')} whose `{field.column}` is"
     return "".join(
-        f"    {name}: {kind} | None = Field(None, description="
-        f"{quoted(texts.get(name[:4] if len(field.parameters) == 2 else '', f'Only {things} with this {words}.'))})\n"
-        for name in field.parameters
+        f"    {name}: {kind} | None = Field(None, description={quoted(f'{subject} {COMPARISONS[comparison]}.')})\n"
+        for name, comparison in field.parameters.items()
     )
 
 

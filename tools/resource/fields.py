@@ -116,7 +116,7 @@ class Field:
             case "bool":
                 return "lambda n: n % 2 == 1"
             case "enum":
-                return f"lambda n: {[*self.labels]}[n % {len(self.labels)}]"
+                return f"lambda n: {[*self.labels[:2]]}[n % 2]"
             case "json":
                 return '{"key": "Value {n}"}'
             case "ref":
@@ -124,14 +124,14 @@ class Field:
         return quoted(self._filled("{n}"))
 
     def value(self, number: int) -> object:
-        """In JSON. It differs from one number to the next, and a higher one has a higher value, where there is order."""
+        """In JSON. It differs from one number to the next, and where there is an order, the higher one is higher."""
         match self.kind:
             case "int":
                 return number
             case "bool":
                 return number % 2 == 1
             case "enum":
-                return self.labels[number % len(self.labels)]
+                return self.labels[number % 2]
             case "json":
                 return {"key": f"Value {number}"}
             case "ref":

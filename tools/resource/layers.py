@@ -18,8 +18,8 @@ def files(resource: Resource) -> dict[str, str]:
         f"app/{layer}/{resource.plural}.py": resource.imports(layer) + rewritten(source(layer), resource, blocks)
         for layer, blocks in BLOCKS.items()
     }
-    tests = without_what_does_not_apply(source("tests"), resource)
-    return texts | {f"tests/app/routers/test_{resource.plural}.py": rewritten(tests, resource, TEST_BLOCKS)}
+    tests = without_what_does_not_apply(rewritten(source("tests"), resource, TEST_BLOCKS), resource)
+    return texts | {f"tests/app/routers/test_{resource.plural}.py": tests}
 
 
 def source(name: str) -> str:
@@ -44,6 +44,7 @@ def renamed(text: str, resource: Resource) -> str:
     in_prose = {
         "a category": f"{article} {singular}",
         "categories": plural,
+        "Categories": plural.capitalize(),
         "category": singular,
         "Category": singular.capitalize(),
     }

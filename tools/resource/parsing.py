@@ -30,6 +30,9 @@ SHADOWING = {"self", "date", "datetime"}  # a class with such a field could not 
 def parse(specification: str, resource: str, singular: str) -> Field:
     """The field of a resource, whose names are given."""
     head, has_default, default = specification.partition("=")
+    for flag in (":unique", ":index"):  # they may stand after the default, too
+        if default.endswith(flag):
+            head, default = head + flag, default.removesuffix(flag)
     name, *parts = head.split(":")
     check_name(name, "field")
     if not parts:
@@ -57,15 +60,14 @@ def check_name(name: str, what: str) -> None:
             f"{name!r} is no name for a {what}. Write lower-case words of Latin letters and digits, joined by "
             f"underscores, {LONGEST_NAME} characters at most."
         )
-    if reason := reserved(name):
-        raise SetupError(f"{name} is no name for a {what}, because it is {reason}. Choose another one.")
-
-
-def reserved(name: str) -> str | None:
-    """Whose word a name is."""
     if keyword.iskeyword(name) or keyword.issoftkeyword(name) or hasattr(builtins, name):
-        return "a word of Python"
-    return "a reserved word of SQL" if name in DIALECT.identifier_preparer.reserved_words else None
+        raise SetupError(f"{name} is no name for a {what}, because it is a word of Python. Choose another one.")
+
+
+def check_identifier(name: str, what: str) -> None:
+    """Of SQL."""
+    if name in DIALECT.identifier_preparer.reserved_words:
+        raise SetupError(f"{name} is no name for a {what}, because it is a reserved word of SQL. Choose another one.")
 
 
 def _with_argument(field: Field, argument: str | None, resource: str, singular: str) -> Field:
@@ -96,6 +98,7 @@ def _with_argument(field: Field, argument: str | None, resource: str, singular: 
 
 def _check(field: Field) -> None:
     name, kind = field.column, KINDS[field.kind]
+    check_identifier(name, "field")
     if {name, field.name} & TAKEN or any(hasattr(each, name) or hasattr(each, field.name) for each in OF_CLASSES):
         raise SetupError(f"A field cannot be named {field.name}: every resource has something of that name already.")
     if {name, field.name} & SHADOWING or name.startswith(("model_validate", "model_dump")):
@@ -122,37 +125,39 @@ def _default(field: Field, text: str) -> Default:
 
 def _parsed(field: Field, text: str) -> Default:
     """Raises ValueError or ArithmeticError."""
+    python, stored, shown = text, text, text  # type: str, str, object
     match field.kind:
         case "str" | "text":
             _require(text.isprintable() and (field.kind == "text" or (text.strip() and len(text) <= field.length)))
-            return Default(quoted(text), text, text)
+            python = quoted(text)
         case "int":
             _require(-(2**31) <= int(text) < 2**31)
-            return Default(str(int(text)), str(int(text)), int(text))
+            python, stored, shown = str(int(text)), str(int(text)), int(text)
         case "decimal" | "money":
             _require(DECIMALS[field.kind].fullmatch(text))
             number = Decimal(text).quantize(Decimal("0.01" if field.kind == "money" else "0.0001"))
-            return Default(
-                f"Decimal('{number}')", str(int(number * 100) if field.kind == "money" else number), str(number)
-            )
+            python, shown = f'Decimal("{number}")', str(number)
+            stored = str(int(number * 100)) if field.kind == "money" else str(number)
         case "bool":
             _require(text in {"true", "false"})
-            return Default(str(text == "true"), text, text == "true")
+            python, shown = text.capitalize(), text == "true"
         case "date":
             day = date.fromisoformat(text)
-            return Default(f"date({day.year}, {day.month}, {day.day})", str(day), str(day))
+            python, stored, shown = f"date({day.year}, {day.month}, {day.day})", str(day), str(day)
         case "datetime":
             instant = datetime.fromisoformat(text)
             _require(instant.tzinfo)
-            iso = instant.astimezone(UTC).isoformat()
-            return Default(f"datetime.fromisoformat('{iso}')", iso, iso.replace("+00:00", "Z"))
+            stored = instant.astimezone(UTC).isoformat()
+            python, shown = f'datetime.fromisoformat("{stored}")', stored.replace("+00:00", "Z")
         case "uuid":
-            return Default(f"UUID('{UUID(text)}')", str(UUID(text)), str(UUID(text)))
+            python, stored, shown = f'UUID("{UUID(text)}")', str(UUID(text)), str(UUID(text))
         case "enum":
             _require(text in field.labels)
-            return Default(f"{field.enum_class}.{member(text)}", text, text)
-    _require(text == "{}")
-    return Default("Field(default_factory=dict)", "{}", {})
+            python = f"{field.enum_class}.{member(text)}"
+        case "json":
+            _require(text == "{}")
+            python, shown = "Field(default_factory=dict)", {}
+    return Default(python, stored, shown)
 
 
 def _require(condition: object) -> None:

@@ -43,28 +43,28 @@ from enum import StrEnum
 
 
 def registered(resource: Resource, texts: Callable[[str], str]) -> dict[str, str]:
-    """The new text of each shared file by its path, before it is formatted. Raises SetupError where none can be made."""
+    """The new text of each shared file by its path, before it is formatted. Raises SetupError where that fails."""
 
     def line(text: str) -> str:
         return rewritten(text, resource)
 
+    trips = line(ROUND_TRIPS) if resource.varies else line(ROUND_TRIPS).replace("UPDATE,", UNCHANGED)
     changes: dict[str, Callable[[str], str]] = {
-        "app/models/__init__.py": lambda text: _after(
-            r"(?m)^__all__ = \[",
-            f'"{resource.class_name}", ',
-            _before_imports(text, line("from app.models.categories import Category\n")),
+        "app/models/__init__.py": lambda text: _with_import(
+            _after(r"(?m)^__all__ = \[", f'"{resource.class_name}", ', text),
+            line("from app.models.categories import Category\n"),
         ),
         "app/routers/__init__.py": lambda text: _at_the_end_of(
             "ROUTERS", line("categories.router"), _after(r"from app\.routers import \(?", line("categories, "), text)
         ),
-        "app/dependencies.py": lambda text: _dependencies(text, line),
+        "app/dependencies.py": lambda text: _before(
+            "async def get_health_service(",
+            line(PROVIDERS),
+            _before("HealthServiceDep =", line(ALIASES), _with_import(text, line(PROVIDER_IMPORTS))),
+        ),
         "app/tags.py": lambda text: _with_tag(text, line('CATEGORIES = Tag("categories")\n')),
         "tests/app/resources.py": lambda text: _with_entry(text, _entry(resource)),
-        "tests/app/test_round_trips.py": lambda text: _after(
-            r"(?m)^ROUND_TRIPS\b.*= \{\n",
-            line(ROUND_TRIPS) if resource.varies else line(ROUND_TRIPS).replace("UPDATE,", UNCHANGED),
-            text,
-        ),
+        "tests/app/test_round_trips.py": lambda text: _before('    ("GET", "/health/live")', trips, text),
     }
     if any(field.enum for field in resource.fields):
         changes["app/enums.py"] = lambda text: (text or ENUMS) + "".join(map(_enum, resource.fields))
@@ -77,37 +77,35 @@ def registered(resource: Resource, texts: Callable[[str], str]) -> dict[str, str
     return result
 
 
-def _after(pattern: str, addition: str, text: str) -> str:
-    """Raises LookupError unless the pattern is found."""
-    found = re.search(pattern, text)
-    if found is None:
+def _found(pattern: str, text: str) -> re.Match[str]:
+    if (found := re.search(pattern, text)) is None:
         raise LookupError(pattern)
-    return text[: found.end()] + addition + text[found.end() :]
+    return found
 
 
-def _before_imports(text: str, addition: str) -> str:
-    """ruff sorts the imports."""
-    found = re.search(r"(?m)^from (?:app|plinth)\.", text)
-    if found is None:
-        raise LookupError
-    return text[: found.start()] + addition + text[found.start() :]
+def _after(pattern: str, addition: str, text: str) -> str:
+    end = _found(pattern, text).end()
+    return text[:end] + addition + text[end:]
+
+
+def _before(anchor: str, addition: str, text: str) -> str:
+    """Before a line of the health checks, which every service has after its resources."""
+    start = _found(f"(?m)^{re.escape(anchor)}", text).start()
+    return text[:start] + addition + text[start:]
+
+
+def _with_import(text: str, addition: str) -> str:
+    """Before the first import of ours; ruff sorts them."""
+    start = _found(r"(?m)^from (?:app|plinth)\.", text).start()
+    return text[:start] + addition + text[start:]
 
 
 def _at_the_end_of(name: str, item: str, text: str) -> str:
-    """Of a tuple."""
-    found = re.search(rf"(?m)^{name}\b[^\n]*= \(([^()]*)\)", text)
-    if found is None:
-        raise LookupError(name)
-    before = found[1].rstrip().rstrip(",")
-    return f"{text[: found.start(1)]}{before}{', ' if before.strip() else ''}{item},{text[found.end(1) :]}"
-
-
-def _dependencies(text: str, line: Callable[[str], str]) -> str:
-    """Among the providers, before that of health, the last one; or at the end, where health is gone."""
-    text = _before_imports(text, line(PROVIDER_IMPORTS))
-    before, provider, after = text.partition("async def get_health_service(")
-    providers = line(PROVIDERS) if provider else "\n\n" + line(PROVIDERS)
-    return before + providers + provider + after + line(ALIASES)
+    """Of a tuple, but before the health checks."""
+    found = _found(rf"(?m)^{name}\b[^\n]*= \(([^()]*)\)", text)
+    items = [each.strip() for each in found[1].split(",") if each.strip()]
+    items.insert(len(items) - (items[-1:] == ["health.router"]), item)
+    return f"{text[: found.start(1)]}{', '.join(items)}{',' * (len(items) == 1)}{text[found.end(1) :]}"
 
 
 def _with_tag(text: str, tag: str) -> str:
