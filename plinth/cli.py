@@ -6,6 +6,7 @@ Commands import what they need when they run, so that wrong settings are reporte
 import asyncio
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,11 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parent.parent
+TOOLS = {
+    "new": "Add a resource: `new resource invoices number:str:unique total:money`.",
+    "remove": "Take the example out of the service: `remove example`.",
+}
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.Typer:
@@ -37,6 +43,8 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
 
     @cli.callback()
     def read_settings(context: typer.Context) -> None:
+        if context.invoked_subcommand in TOOLS:
+            return  # they need neither a database nor the settings of one
         try:
             context.obj = get_settings()
         except ConfigurationError as error:
@@ -76,10 +84,20 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
         document = document_of(getattr(import_module(module), name))
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
 
+    for name, sentence in TOOLS.items():
+        cli.command(name, help=sentence, context_settings=PASSED_ON)(_tool)
     cli.command()(serve)
     cli.command()(drain)
     cli.command()(migrate)
     return cli
+
+
+def _tool(context: typer.Context) -> None:
+    """Run the module of the same name in `tools`, which production does not have."""
+    if not (ROOT / "tools" / f"{context.info_name}.py").exists():
+        fail(f"`{context.info_name}` works on the source code of the service; run it in a checkout that has tools/.")
+    done = subprocess.run([sys.executable, "-m", f"tools.{context.info_name}", *context.args], cwd=ROOT, check=False)
+    raise SystemExit(done.returncode)
 
 
 def serve() -> NoReturn:

@@ -6,6 +6,7 @@ Models and migrations are compared on an embedded PostgreSQL of its own, so the 
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.operations.ops import DropTableOp, MigrationScript
 from alembic.runtime.migration import MigrationContext
+from alembic.script import Script
 from sqlalchemy import MetaData
 from sqlalchemy.engine import make_url
 
 from plinth.database.enums import write_enum_types
 from plinth.testing.locks import SetupError, held
 from plinth.testing.servers import POSTGRES_VERSION, started
+
+STAMP = "%Y_%m_%d_%H%M"  # as in alembic.ini
 
 
 def main(name: str) -> int:
@@ -41,7 +45,20 @@ def write(name: str) -> None:
             config = Config("alembic.ini")
             config.set_main_option("sqlalchemy.url", url.render_as_string(hide_password=False).replace("%", "%%"))
             command.upgrade(config, "head")
-            command.revision(config, name, autogenerate=True, process_revision_directives=complete)
+            script = command.revision(config, name, autogenerate=True, process_revision_directives=complete)
+            if isinstance(script, Script):
+                in_order(Path(script.path))
+
+
+def in_order(migration: Path) -> Path:
+    """Rename a migration that was written in the same minute as the one before: files go by date."""
+    *_, newest = sorted(path.name for path in migration.parent.glob("*.py") if path != migration) or [""]
+    stamp = datetime.strptime(migration.name.partition("-")[0], STAMP).replace(tzinfo=UTC)
+    name = migration.name
+    while name < newest:
+        stamp += timedelta(minutes=1)
+        name = f"{stamp:{STAMP}}-{migration.name.partition('-')[2]}"
+    return migration.rename(migration.with_name(name))
 
 
 def complete(context: MigrationContext, revision: object, directives: list[Any]) -> None:

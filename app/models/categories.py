@@ -10,5 +10,5 @@ class Category(Entity):
     name: Mapped[str] = mapped_column(String(100), unique=True)
     description: Mapped[str] = mapped_column(Text, server_default="")
 
-    # One index for each sort; the unique name has one already. The id breaks ties.
+    # One index for each sort; a unique column has one already. The id breaks ties.
     __table_args__ = (Index(None, "created_at", "id"),)

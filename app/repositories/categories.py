@@ -23,7 +23,7 @@ PAGES = Keyset(
     CategoryRow,
     CATEGORIES,
     sorts={"id": Category.id, "name": Category.name, "created_at": Category.created_at},
-    filters={},
+    filters={"name": Category.name == bindparam("name")},
 )
 INSERT = insert(Category).returning(Category.id)
 

@@ -67,5 +67,5 @@ async def update_category(
 
 @router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 409, 412))
 async def delete_category(id: PathId, categories: CategoryServiceDep, if_match: IfMatchDep) -> None:
-    """Delete a category that has no products."""
+    """Delete a category that nothing refers to."""
     await categories.delete(id, if_match)

@@ -6,7 +6,7 @@ from pydantic import MISSING, BaseModel, Field
 from app.schemas.base import ListQuery, PatchSchema, RequestSchema
 from app.schemas.types import Text, VisibleText
 
-Name = Annotated[VisibleText, Field(max_length=100, examples=["Laptops"])]
+Name = Annotated[VisibleText, Field(max_length=100, examples=["Name 1"])]
 Description = Annotated[Text, Field(max_length=10_000)]
 
 
@@ -37,3 +37,4 @@ class CategoryListQuery(ListQuery):
     sort: Literal["id", "-id", "name", "-name", "created_at", "-created_at"] = Field(
         "id", description="A `-` sorts downwards."
     )
+    name: Text | None = Field(None, description="Only categories whose `name` is this.")

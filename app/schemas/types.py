@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from pydantic import Field, WithJsonSchema
+from typing_extensions import TypeAliasType
 
 from app.schemas.wire import ByValue, InJSON, whole
 
@@ -24,6 +25,7 @@ AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 _LABEL = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 EMAIL = re.compile(rf"[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}(\.{_LABEL})*")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DECIMAL = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,4})?")
 INSTANT = re.compile(
     rf"{DATE.pattern}[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 )
@@ -81,6 +83,14 @@ def _amount(value: object) -> Decimal:
     return Decimal(value).quantize(Decimal("0.01"))
 
 
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if not isinstance(value, str) or not DECIMAL.fullmatch(value):
+        raise ValueError('A decimal number is a string of digits with at most four decimal places, such as "0.0825"')
+    return Decimal(value).quantize(Decimal("0.0001"))
+
+
 _date = _parser(date, DATE, date.fromisoformat, 'A date is a string such as "2026-11-28"')
 _instant = _parser(
     datetime,
@@ -101,14 +111,27 @@ Amount = Annotated[
 ]
 Price = Annotated[Decimal, WithJsonSchema({"type": "string", "pattern": r"^[0-9]+\.[0-9]{2}$", "examples": ["19.90"]})]
 
+# Exact, for rates and quantities: the columns are Numeric(16, 4).
+DecimalNumber = Annotated[
+    Decimal,
+    InJSON(_decimal, shown={"type": "string", "pattern": f"^{DECIMAL.pattern}$", "examples": ["0.0825"]}),
+]
+
 # Beyond 2**53 - 1 not every client can represent integers (RFC 8259 §6).
 Id = Annotated[int, Field(ge=1, le=2**53 - 1), InJSON(whole)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1), InJSON(whole)]
+Integer = Annotated[int, Field(ge=-(2**31), le=2**31 - 1), InJSON(whole)]
 
 # Dates and instants are those of RFC 3339; an instant becomes one in UTC.
 Date = Annotated[date, InJSON(_date)]
 Instant = Annotated[datetime, InJSON(_instant)]
 Uuid = Annotated[UUID, InJSON(_uuid)]
+
+# An object with whatever a client keeps in it. PostgreSQL's jsonb takes neither NUL characters nor NaN.
+JsonValue = TypeAliasType(
+    "JsonValue", "Json | list[JsonValue] | Text | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None"
+)
+Json = Annotated[dict[Text, JsonValue], Field(json_schema_extra={"propertyNames": {"pattern": r"^[^\x00]*$"}})]
 
 # One of the values of an enum: `status: Choice[Status]`.
 EnumT = TypeVar("EnumT", bound=Enum)

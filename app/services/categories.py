@@ -42,7 +42,7 @@ class CategoryService(CategoryReader):
         return await self.get(id)
 
     async def update(self, id: int, data: CategoryCreate | CategoryUpdate, versions: Versions = None) -> CategoryRead:
-        """Raises NotFoundError, ChangedError for another version, and ConflictError for a name that is taken."""
+        """Raises NotFoundError, ChangedError for another version, and what `create` raises."""
         category = await self._categories.find(id)
         if category is None:
             raise NotFoundError("category", id)
@@ -53,7 +53,7 @@ class CategoryService(CategoryReader):
         return await self.get(id)
 
     async def delete(self, id: int, versions: Versions = None) -> None:
-        """Raises as `update` does, and ConflictError while products are in the category."""
+        """Raises NotFoundError, ChangedError for another version, and ConflictError while something refers to it."""
         category = await self._categories.find(id)
         if category is None:
             raise NotFoundError("category", id)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_ar
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, TypeAdapter
-from sqlalchemy import ColumnElement, bindparam, func, select, true, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Integer, Numeric, bindparam, func, select, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from plinth.database.query import AnySelect, Query, Readable
@@ -37,6 +37,7 @@ CURSOR_TYPES: dict[Any, Any] = {
     date: date,
     UUID: UUID,
 }
+
 _NOT_FILTERS = {"sort", "limit", "cursor", "total"}
 _RESERVED = _NOT_FILTERS | {"cursor_id"}
 
@@ -81,7 +82,7 @@ class Keyset(Generic[RowT]):
                 raise TypeError(f"{name} cannot be sorted by {field}: a cursor cannot hold a {types[field]}.")
         self._cursors: dict[str, TypeAdapter[tuple[str, str, Any, Any]]] = {
             sort: TypeAdapter(
-                tuple[Literal[name], Literal[sort], CURSOR_TYPES[types[field]], CURSOR_TYPES[types["id"]]]  # type: ignore[valid-type]
+                tuple[Literal[name], Literal[sort], _cursor_type(types[field], sorts[field]), CURSOR_TYPES[types["id"]]]  # type: ignore[valid-type]
             )
             for field in sorts
             for sort in (field, f"-{field}")
@@ -162,6 +163,15 @@ class Keyset(Generic[RowT]):
         fields = [(column.key, Any) for column in counted.exported_columns]
         row: Any = NamedTuple(f"Counted{self._row.__name__}", fields)  # type: ignore[misc]
         return Query(row, counted.order_by(*_order(sort, rows.c[field], rows.c.id)))
+
+
+def _cursor_type(kind: Any, column: InstrumentedAttribute[Any]) -> Any:
+    match column.type:
+        case Numeric() as numeric if kind is Decimal:
+            return Annotated[Decimal, Field(max_digits=numeric.precision, decimal_places=numeric.scale)]
+        case Integer() as integer if kind is int and not isinstance(integer, BigInteger):
+            return Annotated[int, Field(ge=-(2**31), lt=2**31)]
+    return CURSOR_TYPES[kind]
 
 
 def _order(sort: str, *columns: ColumnElement[Any] | InstrumentedAttribute[Any]) -> list[ColumnElement[Any]]:

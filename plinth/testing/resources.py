@@ -21,7 +21,8 @@ _WRITES = _OF_AN_ITEM | {"POST"}
 class Resource:
     """A collection at `path`. `create` is the body of POST, PUT and PATCH; `change` of a PATCH that takes less.
 
-    `{n}` in a text stands for another number each time, for what must be unique. A reference names the id 1 of what it
+    `{n}` in a text stands for another number each time, for what must be unique; what is no text is a function of that
+    number: `lambda n: n`. A reference names the id 1 of what it
     refers to: `create_all` makes three of each in an empty database, so that the others can be deleted.
     """
 
@@ -47,8 +48,11 @@ class Resources:
         self._bodies = bodies or {}
         self._urls = urls or {}
 
-    async def create_all(self, client: AsyncClient) -> None:
+    async def create_all(self, client: AsyncClient, before: str | None = None) -> None:
+        """`before` is the path of a resource: only those that it may refer to are created."""
         for resource in self._resources:
+            if resource.path == before:
+                break
             for number in range(1, COUNT + 1):
                 answer = await client.post(resource.path, json=_numbered(resource.create, number))
                 assert answer.status_code == 201, f"POST {resource.path} of the resources: {answer.text}"
@@ -112,4 +116,4 @@ def _numbered(value: Any, number: int) -> Any:
         case list() | tuple():
             return [_numbered(each, number) for each in value]
         case _:
-            return value
+            return value(number) if callable(value) else value

@@ -6,7 +6,7 @@
 from plinth.testing.resources import Resource, Resources
 
 RESOURCES = Resources(
-    Resource("/api/categories", create={"name": "Category {n}", "description": "Number {n}."}),
+    Resource("/api/categories", create={"name": "Name {n}", "description": "Description {n}"}),
     Resource(
         "/api/products",
         create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},

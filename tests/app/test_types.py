@@ -13,7 +13,21 @@ from httpx import ASGITransport, AsyncClient
 from pydantic import MISSING, BaseModel, Field, ValidationError, create_model
 
 from app.schemas.base import MOST_FAULTS, PatchSchema, RequestSchema
-from app.schemas.types import Amount, Choice, Count, Date, Email, Id, Instant, Text, Uuid, VisibleText
+from app.schemas.types import (
+    Amount,
+    Choice,
+    Count,
+    Date,
+    DecimalNumber,
+    Email,
+    Id,
+    Instant,
+    Integer,
+    Json,
+    Text,
+    Uuid,
+    VisibleText,
+)
 from plinth.http import FastRoute, exception_handlers
 
 
@@ -39,6 +53,9 @@ TYPES: dict[str, Any] = {
     "Amount": Amount,
     "Id": Id,
     "Count": Count,
+    "Integer": Integer,
+    "DecimalNumber": DecimalNumber,
+    "Json": Json,
     "Date": Date,
     "Instant": Instant,
     "Uuid": Uuid,
@@ -96,6 +113,7 @@ NUMBERS = [0, 1, 2, 3, 6, 9, 10, -1, 1.0, 1.5, 6.0, 2**31 - 1, 2**31, 2**53 - 1,
 VALUES: list[Any] = [
     *(None, True, False, *NUMBERS, *TEXTS),
     *([], ["a"], ["2026-11-28"], ["2026-11-28", 1], ["2026-11-28"] * 3, {}, {"a": "A"}, {"a": "a"}, {"a": 1}),
+    *({"a": {"b": [1.5, None, True, {}]}}, {"a\x00": 1}, {"a": ["\x00"]}, {"a": {"b": {"\x00": 1}}}),
 ]
 
 
