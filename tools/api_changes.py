@@ -23,13 +23,12 @@ ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprec
 
 def breaking(old: Schema, new: Schema) -> Iterator[str]:
     """A sentence for each change that breaks clients, which begins with its place."""
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
     for path, item in old.get("paths", {}).items():
         for method, before in item.items():
             place, after = f"{method.upper()} {path}", new.get("paths", {}).get(path, {}).get(method)
             if after:
                 yield from _operation(old, new, before, after, place)
-            elif not (before.get("deprecated") and before.get("x-sunset", "9999") <= today):
+            elif not (before.get("deprecated") and before.get("x-sunset", "9999") <= str(datetime.now(UTC).date())):
                 yield f"{place} is gone"
 
 
@@ -52,7 +51,10 @@ def _operation(old: Schema, new: Schema, before: Schema, after: Schema, place: s
 
 
 def _parameters(requests: "Direction", old: Any, new: Any, place: str) -> Iterator[str]:
-    before, after = ({(each["in"], each["name"].lower()): each for each in one} for one in (old, new))
+    before, after = (
+        {(each["in"], each["name"].lower() if each["in"] == "header" else each["name"]): each for each in one}
+        for one in (old, new)
+    )
     for key, parameter in (before | after).items():
         here, known = f"{place}: {key[0]} parameter {parameter['name']}", before.get(key, {})
         if key not in after:
@@ -135,15 +137,13 @@ def _alternatives(schema: Any, whole: Schema) -> list[Schema]:
     schema = {} if schema is True else {"not": {}} if schema is False else schema
     own = {key: [value] for key, value in schema.items() if key not in RESOLVED | ANNOTATIONS and key[:2] != "x-"}
     choices: list[list[Schema]] = [[own], *(_alternatives(each, whole) for each in schema.get("allOf", ()))]
-    if "const" in schema:
-        choices.append([{"enum": [[schema["const"]]]}])
+    choices += [[{"enum": [[schema["const"]]]}]] if "const" in schema else []
     types = schema.get("type", ())
     choices += [[{"type": [each]} for each in ([types] if isinstance(types, str) else types)]] if types else []
     if "$ref" in schema:
         choices.append(_alternatives(whole["components"]["schemas"][schema["$ref"].rpartition("/")[2]], whole))
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            choices.append([way for each in schema[key] for way in _alternatives(each, whole)])
+    for key in {"anyOf", "oneOf"} & schema.keys():
+        choices.append([way for each in schema[key] for way in _alternatives(each, whole)])
     ways: list[Schema] = [{}]
     for options in choices:
         ways = [{key: one.get(key, []) + each.get(key, []) for key in one | each} for one in ways for each in options]

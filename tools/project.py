@@ -92,6 +92,7 @@ PLACES = [
 TEMPLATE_PATHS = [
     ".github/workflows/newest.yml",
     ".github/workflows/template.yml",
+    "CONTRIBUTING.md",
     "benchmarks",
     "docs/benchmarks.md",
     "docs/benchmarks.svg",

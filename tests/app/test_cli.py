@@ -91,4 +91,4 @@ def test_help_of_a_command_has_an_example(command: str) -> None:
 
 def test_the_shell_completes_commands_whatever_the_settings() -> None:
     completed = run(_APP_COMPLETE="complete_bash", COMP_WORDS="app m", COMP_CWORD="1", PORT="none")
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "migrate", "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "migrate\n", "")

@@ -126,6 +126,11 @@ BREAKING: list[tuple[str, Change, str]] = [
         "GET /shown: query parameter limit is gone",
     ),
     (
+        "parameter in other letters",
+        lambda d: parameter(d, "limit").update(name="Limit"),
+        "GET /shown: query parameter limit is gone",
+    ),
+    (
         "parameter required",
         lambda d: parameter(d, "limit").update(required=True),
         "GET /shown: query parameter limit is required now",

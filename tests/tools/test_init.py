@@ -92,7 +92,13 @@ def test_the_templates_own_parts_are_removed_with_every_reference(project: Path)
     readme = (project / "README.md").read_text()
     assert readme.startswith("# Quokka Desk\n\nA production-ready FastAPI service.\n")
     assert [link for link in re.findall(r"\]\(([^)]*)\)", readme) if not (project / link).exists()] == []
-    pages = [path.read_text() for path in (project / "README.md", *project.glob("d*/**/*.md"))]
+    pages = [path.read_text() for path in (*project.glob("*.md"), *project.glob("d*/**/*.md"))]
+    agents = (project / "AGENTS.md").read_text()
+    paths = [
+        *re.findall(r"\]\(([^)#]*)\)", agents),
+        *re.findall(r"`(?:ls )?((?:app|plinth|tools|docs|tests)/[^`]*)`", agents),
+    ]
+    assert [path for path in paths if not any(project.glob(path))] == []
     for target in re.findall(r"(?:`|\$ )make ([a-z-]+)", "\n".join(pages)):
         assert f"\n{target}:" in (project / "Makefile").read_text(), target
 

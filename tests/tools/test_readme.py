@@ -8,8 +8,10 @@ import sys
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from app import tags
 from app.repositories.example_data import load_example_data
@@ -20,9 +22,15 @@ from plinth.testing.environment import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("deploy/**/*.md"))]
+GLOBS = ["*.md", "docs/**/*.md", "deploy/**/*.md", "plinth/*.md", "tools/*.md", ".github/*.md"]
+PAGES = [page for pattern in GLOBS for page in sorted(ROOT.glob(pattern))]
+# In prose, a folder of this repository and what is below it; not what a page makes up: a name in <>, or a new resource.
+PATH = re.compile(rf"`((?:{'|'.join(re.escape(each.name) for each in ROOT.iterdir() if each.is_dir())})/[^`\s<>]*)`")
+MADE_UP = re.compile(r"\b(test_)?suppliers\.py$")
+FENCE = re.compile(r"(?ms)^```.*?^```")
 MAKEFILES = (ROOT / "Makefile").read_text() + (ROOT / ".ci/targets.mk").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILES, re.MULTILINE))
+HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
 GROUPS = "|".join({name.partition("_")[0] for name in variables(Settings) if "_" in name})
 
 
@@ -52,12 +60,15 @@ def test_its_tree_is_the_repository() -> None:
 def test_files_commands_and_settings_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
     for target, heading in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
-        there = page.parent / target if target else page
+        folder = ROOT if page.parent.name == "tools" else page.parent  # tools/readme.md becomes README.md
+        there = folder / target if target else page
         assert there.exists(), target
         anchors = re.findall(r"(?m)^#+-(.*)", there.read_text().lower().replace(" ", "-")) if heading else [""]
         assert heading in anchors
     assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", text)) <= TARGETS
     assert set(re.findall(rf"\b(?:{GROUPS})_[A-Z_]+\b", text)) <= variables(Settings).keys()
+    for path in PATH.findall(FENCE.sub("", text)):
+        assert MADE_UP.search(path) or any(ROOT.glob(path)), path
     for factors, product in re.findall(r"(\d+(?: × \d+)+) = (\d+)", text):
         assert prod(map(int, factors.split(" × "))) == int(product), factors
 
@@ -80,6 +91,24 @@ def test_it_lists_every_app_command() -> None:
     assert set(re.findall(r"`app (\w+)`", README)) == commands != set()
     for page in PAGES:
         assert set(re.findall(r"`app (\w+)", page.read_text())) <= commands, page
+
+
+def test_every_command_that_the_readme_shows_is_run_by_a_test() -> None:
+    """The curl below, `make run` by test_run.py and `make test` by the drill."""
+    shown = re.findall(r"(?m)^\$ (\S+ \S+)", README)
+    assert [each for each in shown if not each.startswith("curl ")] == ["make run", "make test"]
+    assert len([each for each in shown if each.startswith("curl ")]) == 1
+
+
+def test_the_page_for_agents_is_short() -> None:
+    assert len((ROOT / "AGENTS.md").read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
+def test_the_hooks_before_a_commit_pass(hook: dict[str, Any]) -> None:
+    files = ["tests/tools/test_readme.py"] if hook.get("pass_filenames", True) else []
+    done = subprocess.run([*shlex.split(hook["entry"]), *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_the_examples_of_caching_answer_as_shown(service: Service, empty_tables: None) -> None:
