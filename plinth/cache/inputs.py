@@ -72,7 +72,7 @@ class Inputs:
         None for another spelling of the path: it would have an entry of its own, and tags that no invalidation uses.
         Also None for an invalid query, and for what is undeclared or repeated in it.
         """
-        found = self._regex.fullmatch(path)  # `$` in it would match before a line break
+        found = self._regex.match(path)
         query = _pairs(query_string)
         if found is None or query is None:
             return None
@@ -148,7 +148,6 @@ def _asked(dependant: Any) -> Iterator[str]:
 
 def _attributes(call: Callable[..., Any], parameter: str) -> Iterator[str]:
     """What a function reads of its request, by its source."""
-    call = inspect.unwrap(call)
     function = call if inspect.isroutine(call) or inspect.isclass(call) else type(call).__call__
     try:
         tree = ast.parse(dedent(inspect.getsource(function)))
