@@ -127,7 +127,7 @@ class InvalidationBus:
         """Invalidate the names, or everything. Raises one of `FAILURES`."""
         script = scripts.INVALIDATE if names is not None else scripts.INVALIDATE_ALL
         keys = self.keys.generations(names or ())
-        always = int(self.caches or self._listens)  # else only if there is an epoch: others have cached something
+        always = int(self.caches)  # else only if there is an epoch: others have cached something
         words = "EVAL", script, len(keys), *keys, always, self._channel, orjson.dumps(names)
         await self._messages.execute(*words, timeout_seconds=self.timeout_seconds)
 

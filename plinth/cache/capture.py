@@ -108,7 +108,7 @@ class Load:
 
     def _loaded(self, status: int, headers: Headers, body: bytes) -> Loaded:
         rule = self._hit.route.rule
-        if reason := self._why_unshareable(headers):
+        if reason := self._why_unshareable(status, headers):
             raise Unshareable(reason)
         if status >= 500:  # the same for all who waited, and loaded again for the next
             return Loaded(b"", 0.0, cached.build(status, headers, body, 0, 0))
@@ -120,10 +120,13 @@ class Load:
             raise Unshareable
         return Loaded(cached.pack(missing), rule.missing_ttl, missing)
 
-    def _why_unshareable(self, headers: Headers) -> str:
-        endpoint = self._hit.route.endpoint
-        if self._scope.get("endpoint", endpoint) is not endpoint:
-            return "another route answers"
+    def _why_unshareable(self, status: int, headers: Headers) -> str:
+        """Raises Unshareable for a response of this request that another one may not get."""
+        endpoint = self._scope.get("endpoint")
+        if endpoint is None and status != 200:
+            raise Unshareable  # a middleware refused a request by no one
+        if endpoint is not self._hit.route.endpoint:
+            return "another route or a middleware answers, or a middleware copies the scope"
         for name, value in headers:
             if name == b"set-cookie":
                 return "its response sets a cookie"

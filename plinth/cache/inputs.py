@@ -173,7 +173,6 @@ def _asked(dependant: Any) -> Iterator[str]:
 
 def _attributes(call: Callable[..., Any], parameter: str) -> Iterator[str]:
     """What a function reads of its request, by its source."""
-    call = inspect.unwrap(call)
     function = call if inspect.isroutine(call) or inspect.isclass(call) else type(call).__call__
     try:
         tree = ast.parse(dedent(inspect.getsource(function)))

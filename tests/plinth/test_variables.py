@@ -151,6 +151,11 @@ def test_a_line_that_cannot_be_read_is_named(line: bytes, names: list[str]) -> N
         assert refused(settings) == names
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name() -> None:
+    with given_only({}, codecs.BOM_UTF8 + b"APP_NAME=\xff") as settings:
+        assert refused(settings) == ["APP_NAME"]
+
+
 @pytest.mark.parametrize("name", GROUPS)
 @pytest.mark.parametrize("value", ["1", "x", '{"name": "x"}', "[1", "/srv"])
 def test_a_variable_named_like_a_group_is_not_ours(name: str, value: str) -> None:

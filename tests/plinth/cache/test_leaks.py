@@ -10,6 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from itertools import combinations, permutations, product
+from math import inf
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -68,7 +69,9 @@ class Client:
             app.add_middleware(ResponseCacheMiddleware, routes, 4, 1000, debug_header=True)
             app.add_middleware(MarkingMiddleware)
 
-    async def get(self, path: str, who: str = "ann", query: str = "", method: str = "GET") -> tuple[int, str, str]:
+    async def get(
+        self, path: str, who: str = "ann", query: str = "", method: str = "GET", root_path: str = ""
+    ) -> tuple[int, str, str]:
         """The status, the body, and where it is from."""
         sent: list[Message] = []
         host = "api.example" if who == "host" else f"{who}.example"
@@ -91,7 +94,7 @@ class Client:
                 "scheme": "https",
                 "server": (who, 443),
                 "client": (who, 1),
-                "root_path": "",
+                "root_path": root_path,
                 "path": path,
                 "raw_path": f"{path}?{who}".encode(),
                 "query_string": query.encode(),
@@ -268,6 +271,68 @@ async def test_routes_that_are_added_later_answer_too() -> None:
     app.router.routes.insert(0, app.router.routes.pop())
     for user in ("ann", "beth"):
         assert user in (await client.get("/items/me", user))[1]
+
+
+class RewritingMiddleware:
+    """Between the cache and the routes, which then answer another path than the cache has seen."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/items/me":
+            scope = {**scope, "path": "/me"}
+        await self.app(scope, receive, send)
+
+
+async def test_what_another_route_answered_is_not_kept() -> None:
+    app = FastAPI()
+    app.add_middleware(RewritingMiddleware)
+    cached(app)
+
+    @app.get("/me")
+    async def me(request: Request) -> str:
+        return request.headers.get("x-user", "of everyone")
+
+    client = Client(app)
+    for user in ("ann", "beth", "ann"):
+        assert (await client.get("/items/me", user))[1] == f'"{user}"'
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 500, 503])
+async def test_what_a_middleware_answers_by_itself_is_not_shared(status: int) -> None:
+    """Inside of the cache, to those that it does not know."""
+
+    class RefusingMiddleware(RewritingMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            known = scope["type"] != "http" or b"x-user" in dict(scope["headers"])
+            await (self.app if known else PlainTextResponse("Who are you?", status))(scope, receive, send)
+
+    app = FastAPI()
+    app.add_middleware(RefusingMiddleware)
+    cached(app)
+    client = Client(app)
+    for user in ("ann", "beth", "ann"):
+        assert (await client.get("/items/7", user))[1] == '"cached 7"'
+
+
+async def test_one_path_below_two_prefixes_is_two_entries() -> None:
+    app = FastAPI()
+    cached(app)
+
+    @app.get("/shop/items/{name}")
+    @cached_response(ttl=60, tags=[ITEM])
+    async def shop_item(name: str) -> str:
+        return f"of the shop {name}"
+
+    client = Client(app)
+    for prefix, expected in (
+        ("", "of the shop 7"),
+        ("/shop", "cached 7"),
+        ("", "of the shop 7"),
+        ("/shop", "cached 7"),
+    ):
+        assert (await client.get("/shop/items/7", root_path=prefix))[1] == f'"{expected}"'
 
 
 def looks_at(request: Any) -> dict[str, str]:
@@ -628,14 +693,19 @@ async def test_a_stream_runs_once_for_each_request(rows: int) -> None:
     assert failing.calls == len(answers)
 
 
-async def test_a_stream_ends_when_its_client_leaves() -> None:
+@pytest.mark.parametrize("rows", [1, inf])
+async def test_a_stream_ends_when_its_client_leaves(rows: float) -> None:
+    """Also one that waits for its next row when the client leaves."""
     ended = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
+        left = rows
         try:
-            while True:
+            while left > 0:
+                left -= 1
                 yield b"."
                 await asyncio.sleep(0)
+            await asyncio.Event().wait()
         finally:
             ended.set()
 
@@ -646,10 +716,9 @@ async def test_a_stream_ends_when_its_client_leaves() -> None:
         await asyncio.sleep(0)
     leaving.cancel()
     async with asyncio.timeout(20):
-        while not ended.is_set():
+        while not ended.is_set() or failing.client.cache._tasks:
             gc.collect()
             await asyncio.sleep(0)
-    assert not failing.client.cache._tasks
 
 
 @pytest.mark.parametrize("headers", [{"Set-Cookie": "a=b"}, {"Vary": "Accept-Language"}, {"Vary": "*"}])

@@ -13,7 +13,7 @@ from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from plinth.cache import Cache, CacheSettings, RedisSettings, Tag, open_cache, open_redis
 from plinth.cache.bus import MAX_CONCURRENT_COMMANDS, TRUST_SECONDS
 from plinth.cache.generations import MAX_UNPUBLISHED
-from plinth.cache.stores import Entry, pack, unpack
+from plinth.cache.stores import Entry, Lookup, pack, unpack
 from plinth.testing.network import LOOPBACK
 from plinth.testing.wire import End
 from tests.faults.redis_server import RestartableServer, restartable_server, wait_until
@@ -264,6 +264,21 @@ async def test_a_read_joins_no_load_from_before_messages_were_missed(
         assert await get() == 1
         released.set()
         assert await first == 0
+
+
+async def test_a_reply_that_was_waiting_during_a_pause_is_not_used(
+    server: RestartableServer, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process stops before it reads the reply, and the value in that is invalidated meanwhile."""
+    async with FaultyWire(LOOPBACK, server.port) as wire, trusting_cache(wire.through(server.url), 5) as cache:
+        await source.get(cache)
+        store = cache._store
+        wire.replies_to_pass = 0
+        reading = asyncio.create_task(store.read("key", ("name",), 60))
+        await wait_until(lambda: bool(wire.held))
+        monkeypatch.setattr("plinth.cache.bus.monotonic", lambda: monotonic() + TRUST_SECONDS)
+        wire.restore()
+        assert await reading == Lookup(None, 0.0, None)
 
 
 async def test_two_servers_at_one_address_are_not_trusted(server: RestartableServer) -> None:

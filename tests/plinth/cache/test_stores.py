@@ -191,6 +191,12 @@ async def test_memory_takes_no_more_than_its_bytes(shape: str, kind: str) -> Non
     assert "larger" in shape or grown > limit / 50, "nothing is kept"
 
 
+def test_the_shares_of_memory_are_no_more_than_all_of_it() -> None:
+    for limit in (2**20, 32 * 2**20):
+        memory = Memory(max_entries=100, max_bytes=limit)
+        assert memory.entries.maxsize + memory.urls.maxsize + memory.max_name_bytes <= limit
+
+
 async def test_memory_is_bounded_by_entries_too() -> None:
     store = MemoryStore(Memory(max_entries=10, max_bytes=2**20))
     for number in range(30):

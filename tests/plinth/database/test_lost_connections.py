@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from starlette.middleware import Middleware
 
 from plinth.database import Database, Query, open_database
+from plinth.database.connections import Generation
 from plinth.database.errors import is_connection_lost, is_outcome_unknown, translate
 from plinth.http import UnhandledErrorMiddleware, exception_handlers
 from plinth.settings import Settings
@@ -193,15 +194,27 @@ async def test_all_idle_connections_are_dropped_with_the_first(
     """FATAL was sent to all of them, and the end of none has arrived."""
     async with broken(settings, pool_size=3, read_pool_size=3) as (wire, client):
         for first, second in (("read", "write"), ("write", "read")):
-            for operation in OPERATIONS * 2:
-                await send(client, operation, f"{first} {operation}")
+            labels = [(operation, f"{first} {operation} {number}") for number in range(3) for operation in OPERATIONS]
+            opened = await asyncio.gather(*(send(client, *label) for label in labels))  # all connections of the pools
+            assert {answer.status_code for answer in opened} == {200}
             wire.fault, wire.code = "fatal, and no end yet", code
             await wire.break_all(onlooker)
             assert (await send(client, first, "noticed")).status_code == (200 if first == "read" else 503)
+            assert (await send(client, first, f"{first} again")).status_code == 200
             for label in range(4):
                 assert (await send(client, second, f"{first} {label}")).status_code == 200
                 assert (await send(client, first, f"{first} {label} too")).status_code == 200
                 assert (await client.get("/probe")).status_code == 200
+            for end in wire.mute:
+                end.transport.abort()
+
+
+def test_a_loss_that_is_noticed_many_times_is_one() -> None:
+    """Or connections that were made since the first would be replaced with each of the others."""
+    generation = Generation()
+    for _ in range(3):
+        generation.lost(0)
+    assert generation.number == 1
 
 
 @pytest.mark.parametrize("code", CODES)

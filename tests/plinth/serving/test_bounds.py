@@ -152,6 +152,18 @@ async def test_requests_of_one_segment_each_are_bounded_too() -> None:
         assert len(await connection.answers()) == 501
 
 
+@pytest.mark.parametrize("request_", [GET, b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n\r\n\r\n"])
+@pytest.mark.parametrize("count", [MAX_PIPELINED, MAX_PIPELINED + 2, 100, 700])
+async def test_many_requests_in_one_small_segment_are_bounded_too(request_: bytes, count: int) -> None:
+    gate = Gate(listens=False)
+    async with wire(gate) as connection:
+        connection.feed([request_ * count])
+        assert len(connection.protocol.pipeline) <= MAX_PIPELINED
+        gate.opened.set()
+        connection.feed([LAST])
+        assert len(await connection.answers()) == count + 1
+
+
 # The time a client has. `now` is given, so that nothing waits.
 
 
