@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
 # What Pydantic writes into the document for a bound that it checks after a function, and what JSON Schema calls it.
 _BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
@@ -52,13 +52,15 @@ class ByValue:
     """Annotates an enum: JSON has the value of a member."""
 
     def __get_pydantic_core_schema__(self, source: type[Enum], handler: GetCoreSchemaHandler) -> CoreSchema:
-        expected = " or ".join(repr(member.value) for member in source)
+        # As the OpenAPI document shows them: a decimal is a string there.
+        members = [(whole(to_jsonable_python(member.value)), member) for member in source]
+        expected = " or ".join(repr(shown) for shown, _ in members)
 
         def parse(value: Any) -> Enum:
             if isinstance(value, source):
                 return value
             value = whole(value)
-            member = next((each for each in source if type(each.value) is type(value) and each.value == value), None)
+            member = next((each for shown, each in members if type(shown) is type(value) and shown == value), None)
             if member is None:
                 raise ValueError(f"This should be {expected}")
             return member

@@ -1,5 +1,6 @@
 """The head of a request, its request line and header block: its limits, and the protocol that it may ask for."""
 
+import re
 from typing import NamedTuple
 
 from plinth.serving.refusals import Refusal
@@ -7,6 +8,9 @@ from plinth.serving.refusals import Refusal
 MAX_REQUEST_LINE = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADER_FIELDS = 100
+PIECE_BYTES = 32 * 1024  # parsed at once
+MAX_OTHER_BYTES = 2 * PIECE_BYTES
+"""Of empty lines before a request, extensions of chunks or a trailer, in succession; with the end of what is before."""
 HEAD_END = b"\r\n\r\n"
 _FRAMING = {b"content-length", b"transfer-encoding"}
 
@@ -28,6 +32,11 @@ class Head(NamedTuple):
             detail = f"The header is larger than {MAX_HEADER_BYTES} bytes or has more than {MAX_HEADER_FIELDS} fields."
             raise Refusal(431, detail)
 
+    @staticmethod
+    def check_other_bytes(count: int) -> None:
+        if count > MAX_OTHER_BYTES:
+            raise Refusal(400, "Too much was sent that is neither the header nor the body of a request.")
+
     def check_method(self) -> None:
         if self.method == b"CONNECT":  # what follows is not HTTP
             raise Refusal(501, "This server is not a proxy.")
@@ -37,15 +46,28 @@ class Head(NamedTuple):
         if any(name in _FRAMING for name, _ in self.fields):
             raise Refusal(400, "A request with a body cannot ask for another protocol and for the connection's end.")
 
-    def check_host(self, version: str) -> None:
-        """RFC 9112 §3.2: one Host, which HTTP/1.0 may lack. Of `GET http://a/` and `Host: b`, one is wrong."""
+    def checked_target(self, version: str) -> bytes:
+        """Check what few requests have, and return the target, with a path.
+
+        RFC 9112 §3.2: one Host, which HTTP/1.0 may lack. Of `GET http://a/` and `Host: b`, one is wrong. §6.1: a body
+        in another coding than `chunked` cannot be read.
+        """
+        if version not in {"1.0", "1.1"}:
+            raise Refusal(400, "The version of HTTP is not supported.")
+        codings = b",".join([value for name, value in self.fields if name == b"transfer-encoding"]).lower().split(b",")
+        if len(codings) > 1 and codings[-1].strip() == b"chunked":
+            raise Refusal(501, "This server supports no Transfer-Encoding but chunked.")
         hosts = [value for name, value in self.fields if name == b"host"]
         if len(hosts) > 1 or (not hosts and version != "1.0"):
             raise Refusal(400, "The request must have one Host header.")
-        if not self.target.startswith((b"/", b"*")):
-            authority = self.target.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
-            if any(host.lower() != authority.lower() for host in hosts):
-                raise Refusal(400, "The Host header and the request target name different hosts.")
+        if self.target.startswith((b"/", b"*")):
+            return self.target
+        scheme, _, rest = self.target.partition(b"://")
+        authority = re.split(rb"[/?#]", rest, maxsplit=1)[0]
+        if any(host.lower() != authority.lower() for host in hosts):
+            raise Refusal(400, "The Host header and the request target name different hosts.")
+        after = rest[len(authority) :]
+        return self.target if after.startswith(b"/") else b"%s://%s/%s" % (scheme, authority, after)
 
     @property
     def upgrades_to_websocket(self) -> bool:
@@ -65,3 +87,12 @@ class Head(NamedTuple):
         line = b"%s %s HTTP/%s" % (self.method, self.target, version.encode())
         fields = [b"%s: %s" % field for field in self.fields if field[0] != b"upgrade"]
         return b"\r\n".join([line, *fields]) + HEAD_END
+
+
+def end_of_heads(data: bytes, start: int, stop: int, count: int) -> int:
+    """The end of so many heads from `start` on, or else `stop`."""
+    end = start
+    for _ in range(count):
+        found = data.find(HEAD_END, end, stop)
+        end = stop if found < 0 else found + len(HEAD_END)
+    return end

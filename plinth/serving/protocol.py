@@ -5,22 +5,18 @@ follows is then parsed as another request, although it is the body (RFC 9110 §7
 does what Uvicorn's does, in pieces of a bounded size; everything else extends Uvicorn's methods.
 """
 
-import logging
 from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from plinth.serving.heads import HEAD_END, MAX_HEADER_FIELDS, MAX_REQUEST_LINE, Head
+from plinth.serving.heads import HEAD_END, MAX_HEADER_FIELDS, MAX_REQUEST_LINE, PIECE_BYTES, Head, end_of_heads
 from plinth.serving.pace import Pace
 from plinth.serving.refusals import Refusal
 from plinth.serving.settings import ServerSettings
 
-log = logging.getLogger(__name__)
-
 MAX_PIPELINED = 8
 """Requests that wait for the response to another one. As long as there are as many, nothing is read."""
-PIECE_BYTES = 32 * 1024
 LINGER_SECONDS = 2.0
 SLASH = ord("/")
 
@@ -35,7 +31,7 @@ class Protocol(HttpToolsProtocol):
         self._scope_with_head: Any = None
         self._scope_with_body: Any = None
         self._scope_in_pieces: Any = None
-        self._head_bytes = 0
+        self._head_bytes = self._other_bytes = 0
         self._held, self._position = b"", 0  # received, but not parsed yet
         self._refusal: Refusal | None = None
         self.bytes_received = self.writing_resumed = 0
@@ -88,13 +84,9 @@ class Protocol(HttpToolsProtocol):
     def _parse_held(self) -> None:
         held, stop = self._held, len(self._held)
         while self._position < stop and len(self.pipeline) < MAX_PIPELINED and not self._refusal:
-            start = end = self._position
-            limit = min(start + PIECE_BYTES, stop)
-            for _ in range(MAX_PIPELINED - len(self.pipeline)):
-                found = held.find(HEAD_END, end, limit)
-                end = limit if found < 0 else found + len(HEAD_END)
-            self._position = end
-            self._parse(held[start:end])
+            start, heads = self._position, MAX_PIPELINED - len(self.pipeline)
+            self._position = end_of_heads(held, start, min(start + PIECE_BYTES, stop), heads)
+            self._parse(held[start : self._position])
         if self._position == stop or self._refusal:
             self._held, self._position = b"", 0
             if not self.flow.read_paused:
@@ -107,6 +99,7 @@ class Protocol(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
+        scope = self.scope
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -119,18 +112,22 @@ class Protocol(HttpToolsProtocol):
             cause = error.__context__
             self.refuse(cause if isinstance(cause, Refusal) else Refusal(400, "The request could not be parsed."))
         else:
-            if self.scope is not self._scope_with_head:
-                self._check_part_of_head(data)
+            if self.in_head or self.scope is scope:
+                self._check_part(data)
 
-    def _check_part_of_head(self, data: bytes) -> None:
-        if self._scope_in_pieces is self.scope:
-            self._head_bytes += len(data)
-        else:  # of this piece, other requests may have taken most
-            self._scope_in_pieces, self._head_bytes = self.scope, 0
+    def _check_part(self, data: bytes) -> None:
         try:
-            self._head().check_size(self._head_bytes - MAX_REQUEST_LINE)
-            if data.endswith(b"\n") and self.url and self.parser.get_http_version() == "0.0":
-                raise Refusal(400, "HTTP/0.9 is not supported.")
+            if not self.in_head:
+                self._other_bytes += len(data)
+                Head.check_other_bytes(self._other_bytes)
+            elif self._scope_in_pieces is self.scope:
+                self._head_bytes += len(data)
+            else:  # of this piece, other requests may have taken most
+                self._scope_in_pieces, self._head_bytes = self.scope, 0
+            if self.in_head:
+                self._head().check_size(self._head_bytes - MAX_REQUEST_LINE)
+                if data.endswith(b"\n") and self.url and self.parser.get_http_version() == "0.0":
+                    raise Refusal(400, "HTTP/0.9 is not supported.")
         except Refusal as refusal:
             self.refuse(refusal)
 
@@ -139,9 +136,6 @@ class Protocol(HttpToolsProtocol):
         if in_pieces or len(self.headers) > MAX_HEADER_FIELDS or len(self.url) > MAX_REQUEST_LINE // 2:
             head = self._head()
             head.check_size(head.field_bytes if in_pieces else 0)
-        version = self.parser.get_http_version()
-        if version != "1.1" and version != "1.0":  # noqa: PLR1714 - a set of two costs more
-            raise Refusal(400, "The version of HTTP is not supported.")
         if self.parser.should_upgrade():
             head = self._head()
             head.check_method()
@@ -149,12 +143,20 @@ class Protocol(HttpToolsProtocol):
                 if self.parser.should_keep_alive():
                     return  # parsed again, as of a client that does not ask for another protocol
                 head.check_no_body()
-        if sum(name == b"host" for name, _ in self.headers) != 1 or self.url[0] != SLASH:
-            self._head().check_host(version)
-        self._scope_with_head = self.scope
+        version, names = self.parser.get_http_version(), [name for name, _ in self.headers]
+        if version != "1.1" or self.url[0] != SLASH or names.count(b"host") != 1 or b"transfer-encoding" in names:
+            self.url = self._head().checked_target(version)
+            self.expect_100_continue &= version == "1.1"  # RFC 9110 §10.1.1
         super().on_headers_complete()
+        self._scope_with_head, self._other_bytes = self.scope, 0
+        if not self.parser.should_upgrade():
+            self.headers = []  # of the trailer, which must not be merged into the header (RFC 9110 §6.5.1)
         if self.stopping:
             self.announce_close()
+
+    def on_body(self, body: bytes) -> None:
+        self._other_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.scope is not self._scope_with_head:
@@ -166,8 +168,7 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._held and not self.transport.is_closing():
             self._parse_held()
-        if self._refusal:
-            self._send_refusal()
+        self._send_refusal()
 
     def _head(self) -> Head:
         return Head(self.parser.get_method(), self.url, self.headers)
@@ -189,8 +190,7 @@ class Protocol(HttpToolsProtocol):
         if self.in_body and self.cycle.response_started:
             self.transport.close()
             return
-        details = {"status": self._refusal.status, "detail": self._refusal.detail, "id": self._refusal.request_id}
-        log.info("Refused a request with %(status)d: %(detail)s", details)
+        self._refusal.log()
         self.transport.write(self._refusal.response(self.server_state.default_headers))
         if self.in_body:
             self.transport.close()  # the endpoint, which has begun, is disconnected

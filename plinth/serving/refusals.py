@@ -1,10 +1,13 @@
 """What the server answers by itself to a request that it does not pass to the app, as problem details (RFC 9457)."""
 
+import logging
 import re
 from http import HTTPStatus
 from random import getrandbits
 
 import orjson
+
+_log = logging.getLogger(__name__)
 
 # The titles in plinth/http/problems.py, with which a test compares these.
 _TITLES = {414: "URI too long"}
@@ -18,6 +21,10 @@ class Refusal(Exception):  # noqa: N818 - the request is at fault
         self.status = status
         self.detail = detail
         self.request_id = f"{getrandbits(64):016x}"
+
+    def log(self) -> None:
+        details = {"status": self.status, "detail": self.detail, "id": self.request_id}
+        _log.info("Refused a request with %(status)d: %(detail)s", details)
 
     def response(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return the whole response, which ends the connection."""

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
-from httpx import AsyncClient
+from httpx import AsyncClient, Response
 
 COUNT = 3
 _OF_AN_ITEM = frozenset({"PUT", "PATCH", "DELETE"})
@@ -22,8 +23,8 @@ class Resource:
     """A collection at `path`. `create` is the body of POST, PUT and PATCH; `change` of a PATCH that takes less.
 
     `{n}` in a text stands for another number each time, for what must be unique; what is no text is a function of that
-    number: `lambda n: n`. A reference names the id 1 of what it
-    refers to: `create_all` makes three of each in an empty database, so that the others can be deleted.
+    number: `lambda n: n`. A reference names the id 1 of what it refers to: `create_all` makes three of each in an empty database, so that the others can be deleted. One to what has
+    other ids than numbers is the path of that collection in braces: `{"supplier_id": "{/api/suppliers}"}`.
     """
 
     path: str
@@ -47,25 +48,56 @@ class Resources:
         self._resources = resources
         self._bodies = bodies or {}
         self._urls = urls or {}
+        self._ids: dict[str, list[Any]] = {}
+        """Of what `create_all` has made at each path."""
 
     async def create_all(self, client: AsyncClient, before: str | None = None) -> None:
         """`before` is the path of a resource: only those that it may refer to are created."""
+        self._ids = {resource.path: [] for resource in self._resources}
         for resource in self._resources:
             if resource.path == before:
                 break
             for number in range(1, COUNT + 1):
-                answer = await client.post(resource.path, json=_numbered(resource.create, number))
-                assert answer.status_code == 201, f"POST {resource.path} of the resources: {answer.text}"
+                path, body = self._filled(resource.path, 1), self._numbered(resource.create, number)
+                answer = await client.post(path, json=body)
+                assert answer.status_code == 201, f"POST {path} of the resources: {answer.text}"
+                self._ids[resource.path].append(_id_in(answer, number))
 
     def request(self, method: str, path: str, number: int) -> tuple[str, Any]:
         """The URL and the body of a write. A DELETE is of the newest, which nothing refers to: `number` counts back."""
-        numbers = _Ids(COUNT + 1 - number if method == "DELETE" else 1)
-        return path.format_map(numbers), _numbered(self._body(method, path), COUNT + number)
+        place = COUNT + 1 - number if method == "DELETE" else 1
+        return self._filled(path, place), self._numbered(self._body(method, path), COUNT + number)
 
     def urls(self, path: str) -> Sequence[str]:
         """The URLs of a GET: of the first, of the last, and of one that does not exist."""
-        ids = (1, COUNT, COUNT + 1) if "{" in path else (1,)
-        return self._urls.get(path) or [path.format_map(_Ids(id)) for id in ids]
+        places = (1, COUNT, COUNT + 1) if "{" in path else (1,)
+        return self._urls.get(path) or [self._filled(path, place) for place in places]
+
+    def _filled(self, path: str, place: int) -> str:
+        """The path with the id of the resource at this place for its last parameter, and of the first for the others.
+
+        Which resource that is, the path before the parameter says. A place after the last is of one that is not there.
+        """
+        last = path.rfind("{")
+
+        def id(parameter: re.Match[str]) -> str:
+            at, ids = place if parameter.start() == last else 1, self._ids.get(path[: parameter.start() - 1], [])
+            numbered = not ids or isinstance(ids[0], int)
+            return str(at if numbered else ids[at - 1] if at <= len(ids) else UUID(int=at))
+
+        return re.sub(r"\{[^}]*\}", id, path)
+
+    def _numbered(self, value: Any, number: int) -> Any:
+        match value:
+            case str():
+                ids = self._ids.get(value.strip("{}"))
+                return ids[0] if ids and value.startswith("{") else value.replace("{n}", str(number))
+            case Mapping():
+                return {key: self._numbered(each, number) for key, each in value.items()}
+            case list() | tuple():
+                return [self._numbered(each, number) for each in value]
+            case _:
+                return value(number) if callable(value) else value
 
     def _body(self, method: str, path: str) -> Mapping[str, Any] | None:
         if (method, path) in self._bodies:
@@ -97,23 +129,7 @@ def _routes(app: FastAPI) -> Iterator[tuple[str, str]]:
             yield from ((method, route.path_format) for method in sorted(route.methods or ()))
 
 
-class _Ids(dict[str, int]):
-    """The same id for every parameter of a path."""
-
-    def __init__(self, id: int) -> None:
-        self._id = id
-
-    def __missing__(self, _: str) -> int:
-        return self._id
-
-
-def _numbered(value: Any, number: int) -> Any:
-    match value:
-        case str():
-            return value.replace("{n}", str(number))
-        case Mapping():
-            return {key: _numbered(each, number) for key, each in value.items()}
-        case list() | tuple():
-            return [_numbered(each, number) for each in value]
-        case _:
-            return value(number) if callable(value) else value
+def _id_in(answer: Response, number: int) -> Any:
+    """The id of what was created: a member of the answer, or else its number."""
+    body = answer.json() if answer.headers.get("Content-Type", "").endswith("json") else None
+    return body.get("id", number) if isinstance(body, dict) else number

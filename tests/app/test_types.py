@@ -46,6 +46,16 @@ class Mixed(Enum):
     TEN = "10"
 
 
+class Rate(Enum):
+    ONE = 1.0
+    HALF_MORE = 1.5
+
+
+class Special(Enum):
+    AMOUNT = Decimal("5.5")
+    DAY = date(2026, 11, 28)
+
+
 TYPES: dict[str, Any] = {
     "Text": Text,
     "VisibleText": VisibleText,
@@ -62,6 +72,8 @@ TYPES: dict[str, Any] = {
     "Choice of text": Choice[Status],
     "Choice of numbers": Choice[Level],
     "Choice of both": Choice[Mixed],
+    "Choice of fractions": Choice[Rate],
+    "Choice of what JSON has as text": Choice[Special],
     # As a field narrows them.
     "a short text": Annotated[Text, Field(min_length=1, max_length=5)],
     "a text with a pattern": Annotated[Text, Field(pattern="^[A-Z]{2}")],

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
 
 from tests.plinth.serving.wire import wire
 
@@ -214,3 +215,109 @@ async def test_the_response_to_a_refused_request_is_not_lost_while_the_client_is
         connection.feed([b"nonsense\r\n\r\n"])
         assert not connection.protocol.transport.is_closing()
         assert [answer.status for answer in await connection.answers()] == [400]
+
+
+async def echo_header(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the header once the whole request was received, of which the trailer is the end."""
+    while (await receive()).get("more_body"):
+        pass
+    content = b"".join(b"%s: %s\n" % field for field in scope["headers"])
+    length = (b"content-length", str(len(content)).encode())
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": content})
+
+
+@pytest.mark.parametrize("step", [1, 7, 100, 1000])
+async def test_a_trailer_is_no_part_of_the_header(step: int) -> None:
+    """RFC 9110 §6.5.1: a client could add what a proxy removes from the header, such as X-Forwarded-For."""
+    head = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    trailer = b"X-Forwarded-For: 1.2.3.4\r\nHost: other\r\nAuthorization: Bearer x\r\nContent-Type: text/html\r\n"
+    data = head + b"3\r\nabc\r\n0\r\n" + trailer + b"\r\n" + LAST
+    async with wire(echo_header) as connection:
+        connection.feed(split(data, [*range(step, len(data), step)]))
+        bodies = [answer.body for answer in await connection.answers()]
+    assert bodies == [b"host: test\ntransfer-encoding: chunked\n", b"host: test\nconnection: close\n"]
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1000, 65_536, 10_000_000])
+@pytest.mark.parametrize(
+    ("start", "filler", "end"),
+    [
+        (b"", b"\r\n", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"),
+        (b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", b"\r\n", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"),
+        (CHUNKED + b"3\r\nabc\r\n0\r\nX: ", b"x", b"\r\n\r\n"),
+        (CHUNKED + b"3\r\nabc\r\n0\r\n", b"X: y\r\n", b"\r\n"),
+        (CHUNKED + b"3;", b"x", b"\r\nabc\r\n0\r\n\r\n"),
+        (CHUNKED + b"3\r\nabc\r\n0;", b"x", b"\r\n\r\n"),
+        (CHUNKED, b"0" * 16, b"3\r\nabc\r\n0\r\n\r\n"),
+    ],
+)
+@pytest.mark.parametrize("size", [10_000, 500_000])
+async def test_what_is_neither_header_nor_body_is_bounded(
+    start: bytes, filler: bytes, end: bytes, step: int, size: int
+) -> None:
+    data = start + filler * (size // len(filler)) + end + LAST
+    async with wire() as connection:
+        connection.feed(split(data, [*range(step, len(data), step)]))
+        answers = await connection.answers()
+    is_served = size == 10_000
+    assert (answers[-1].status, answers[-1].headers["connection"]) == (200 if is_served else 400, "close")
+    assert (answers[-1].body == b"GET /last ") == is_served
+
+
+@pytest.mark.parametrize("size", [0, 1, 500_000])
+async def test_framing_that_is_spread_over_a_body_is_not_counted_together(size: int) -> None:
+    """Tiny chunks, and requests in two pieces on one connection, have as much of it, but never much in succession."""
+    body, chunks = b"x" * size, b"1\r\nx\r\n" * size
+    async with wire() as connection:
+        for number in range(2000 if not size else 2):
+            connection.feed(
+                [b"POST /%d HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nX: " % number, b"y" * 50]
+            )
+            connection.feed([b"\r\n\r\n", *split(chunks + b"0\r\n\r\n", [*range(9999, len(chunks), 9999)])])
+            answer = await connection.answer()
+            assert answer is not None
+            assert (answer.status, answer.body) == (200, b"POST /%d " % number + body)
+
+
+@pytest.mark.parametrize("codings", [b"gzip, chunked", b"identity,chunked", b"identity\r\nTransfer-Encoding: chunked"])
+async def test_a_coding_that_is_not_supported_is_refused(codings: bytes) -> None:
+    async with wire() as connection:
+        connection.feed(
+            [b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: " + codings + b"\r\n\r\n0\r\n\r\n" + HIDDEN]
+        )
+        assert [answer.status for answer in await connection.answers()] == [501]
+
+
+@pytest.mark.parametrize("scheme", [b"http", b"HTTPS"])
+@pytest.mark.parametrize("authority", [b"test", b"test:80", b"[::1]:80"])
+@pytest.mark.parametrize("rest", [b"", b"/", b"?a=b", b"/x?a=b", b"/x", b"#x"])
+async def test_a_target_in_absolute_form_may_lack_a_path(scheme: bytes, authority: bytes, rest: bytes) -> None:
+    """RFC 9110 §4.2.3: an empty path is `/`."""
+    async with wire() as connection:
+        for number in range(2):
+            close = b"Connection: close\r\n" * number
+            connection.feed(
+                [b"GET %s://%s%s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (scheme, authority, rest, authority, close)]
+            )
+        answers = await connection.answers()
+    path = b"/x" if rest.startswith(b"/x") else b"/"
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"GET %s " % path)] * 2 or (
+        rest == b"#x" and [answer.status for answer in answers] == [400]
+    )
+
+
+@pytest.mark.parametrize(("version", "is_continued"), [(b"1.1", True), (b"1.0", False)])
+async def test_an_expectation_of_http_1_0_is_ignored(version: bytes, is_continued: bool) -> None:
+    """RFC 9110 §10.1.1: such a client takes the 100 for the response."""
+    async with wire() as connection:
+        connection.feed([b"POST / HTTP/%s\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n" % version])
+        if is_continued:
+            assert await connection.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.feed([b"ab"])
+        answer = await connection.answer()
+    assert answer is not None
+    assert (answer.status, answer.body) == (200, b"POST / ab")

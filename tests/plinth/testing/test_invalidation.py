@@ -1,9 +1,11 @@
 """`stale_answers` finds each invalidation that was forgotten, whatever cached the answer, and nothing else."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from itertools import product
+from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi import Body, FastAPI, HTTPException, Response
@@ -167,3 +169,58 @@ async def test_a_read_or_a_write_that_is_refused_is_named() -> None:
         AssertionError, match=r"^DELETE /shelves/1 is refused \(.*It has books.*\), so it tests nothing"
     ):
         await found(None, ("DELETE", "/shelves/{id}"), refused)
+
+
+def rooms_and_guests(new_id: Callable[[int], Any], forgets: bool) -> FastAPI:
+    """Rooms, and the guests in each, which a room shows. With `forgets`, a room is shown as it was first."""
+    app, rooms, shown = FastAPI(), dict[str, dict[str, Any]](), dict[str, object]()
+
+    @app.post("/rooms", status_code=201)
+    async def open_room(data: dict[str, str] = Body()) -> dict[str, Any]:
+        id = new_id(len(rooms) + 1)
+        rooms[str(id)] = {**data, "id": id, "guests": {}}
+        return rooms[str(id)]
+
+    @app.post("/rooms/{room}/guests", status_code=201)
+    async def come(room: str, data: dict[str, Any] = Body()) -> dict[str, Any]:
+        assert str(data["knows"]) in rooms
+        id = new_id(len(rooms[room]["guests"]) + 1)
+        rooms[room]["guests"][str(id)] = data
+        return {"id": id}
+
+    @app.get("/rooms/{room}")
+    async def look(room: str) -> object:
+        if room not in rooms:
+            raise HTTPException(404)
+        return shown.setdefault(room, deepcopy(rooms[room])) if forgets else rooms[room]
+
+    @app.delete("/rooms/{room}/guests/{guest}", status_code=204)
+    async def leave(room: str, guest: str) -> None:
+        del rooms[room]["guests"][guest]
+
+    app.state.rooms = rooms
+    return app
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+@pytest.mark.parametrize(
+    "new_id", [int, lambda number: UUID(int=number + 99), lambda number: f"the-{number}th"], ids=["int", "UUID", "text"]
+)
+async def test_ids_may_be_of_any_type_and_resources_below_another(new_id: Callable[[int], Any], forgets: bool) -> None:
+    reference = "{/rooms}" if new_id is not int else 1
+    resources = Resources(
+        Resource("/rooms", create={"name": "Room {n}"}),
+        Resource("/rooms/{room}/guests", create={"name": "Guest {n}", "knows": reference}),
+    )
+    for write in [("POST", "/rooms/{room}/guests"), ("DELETE", "/rooms/{room}/guests/{guest}"), ("POST", "/rooms")]:
+        app, fresh = (rooms_and_guests(new_id, forgets and is_cached) for is_cached in (True, False))
+
+        @asynccontextmanager
+        async def without_cache(app: FastAPI = app, fresh: FastAPI = fresh) -> AsyncIterator[AsyncClient]:
+            fresh.state.rooms.update(app.state.rooms)
+            async with AsyncClient(transport=ASGITransport(fresh), base_url="http://other") as client:
+                yield client
+
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+            sentences = await stale_answers(client, without_cache, resources, read_routes(app), write)
+        assert len(sentences) == (forgets and write[1] != "/rooms"), sentences
