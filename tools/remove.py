@@ -77,7 +77,8 @@ def _committed(root: Path) -> list[str]:
         raise SetupError(f"Commit the project with git first, which can undo the removal. {error}") from None
     if changes:
         raise SetupError("There are changes that are not committed. Commit them first: then git can undo the removal.")
-    return _run(root, "git", "ls-files", "-z").split("\0")[:-1]
+    listed = _run(root, "git", "ls-files", "-z").split("\0")
+    return [path for path in listed if (root / path).is_file()]  # not submodules, nor links to folders
 
 
 def taken_out(removal: Removal, project: Path) -> dict[str, str]:
