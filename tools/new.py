@@ -85,8 +85,8 @@ def write(changes: Mapping[str, str], resource: Resource, root: Path) -> str:
                 (root / path).unlink(missing_ok=True)
             else:
                 (root / path).write_bytes(content)
-        for path in {*versions.glob("*.py")} - migrations:
-            path.unlink()
+        for unfinished in {*versions.glob("*.py")} - migrations:
+            unfinished.unlink()
         raise
     return str(migration.relative_to(root))
 

@@ -80,9 +80,10 @@ class Keyset(Generic[RowT]):
                 raise TypeError(f"{name} cannot be sorted by {field}: it may be NULL, and NULL is not after any value.")
             if types[field] not in CURSOR_TYPES:
                 raise TypeError(f"{name} cannot be sorted by {field}: a cursor cannot hold a {types[field]}.")
+        values = {field: _cursor_type(types[field], column) for field, column in sorts.items()}
         self._cursors: dict[str, TypeAdapter[tuple[str, str, Any, Any]]] = {
             sort: TypeAdapter(
-                tuple[Literal[name], Literal[sort], _cursor_type(types[field], sorts[field]), CURSOR_TYPES[types["id"]]]  # type: ignore[valid-type]
+                tuple[Literal[name], Literal[sort], values[field], values["id"]]  # type: ignore[valid-type]
             )
             for field in sorts
             for sort in (field, f"-{field}")

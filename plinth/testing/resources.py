@@ -23,8 +23,9 @@ class Resource:
     """A collection at `path`. `create` is the body of POST, PUT and PATCH; `change` of a PATCH that takes less.
 
     `{n}` in a text stands for another number each time, for what must be unique; what is no text is a function of that
-    number: `lambda n: n`. A reference names the id 1 of what it refers to: `create_all` makes three of each in an empty database, so that the others can be deleted. One to what has
-    other ids than numbers is the path of that collection in braces: `{"supplier_id": "{/api/suppliers}"}`.
+    number: `lambda n: n`. A reference names the id 1 of what it refers to: `create_all` makes three of each in an empty
+    database, so that the others can be deleted. One to what has other ids than numbers is the path of that collection
+    in braces: `{"supplier_id": "{/api/suppliers}"}`.
     """
 
     path: str

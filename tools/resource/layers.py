@@ -59,5 +59,5 @@ def renamed(text: str, resource: Resource) -> str:
     parts = PROSE.split(text)
     for index, part in enumerate(parts):
         names = in_prose if index % 2 else in_code
-        parts[index] = re.sub("|".join(map(re.escape, names)), lambda found, names=names: names[found[0]], part)  # type: ignore[misc]
+        parts[index] = re.sub("|".join(map(re.escape, names)), lambda found, names=names: names[found[0]], part)
     return "".join(parts)

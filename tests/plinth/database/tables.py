@@ -60,6 +60,8 @@ class Event(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     day: Mapped[date]
     note: Mapped[str | None]
+    rank: Mapped[int] = mapped_column(default=0)
+    rate: Mapped[Decimal] = mapped_column(Numeric(6, 4), default=Decimal(0))
 
 
 class Colour(StrEnum):

@@ -230,6 +230,46 @@ async def test_dates_and_uuids_are_keys(database: Database, sort: str) -> None:
     assert rows == sorted(rows, key=lambda row: (getattr(row, field), row.id), reverse=sort.startswith("-"))
 
 
+class RatedRow(NamedTuple):
+    id: UUID
+    rank: int
+    rate: Decimal
+
+
+RATED = Keyset(
+    "rated",
+    RatedRow,
+    select(Event.id, Event.rank, Event.rate),
+    sorts={"id": Event.id, "rank": Event.rank, "rate": Event.rate},
+    filters={},
+)
+
+
+@pytest.mark.parametrize("sort", ["rank", "-rank", "rate", "-rate"])
+async def test_integers_of_32_bits_and_decimals_with_more_places_are_keys(database: Database, sort: str) -> None:
+    async with database.sessions.begin() as session:
+        session.add_all(
+            Event(day=date(2026, 1, 1), rank=(number - 5) * 400_000_000, rate=Decimal(number).scaleb(-4))
+            for number in range(10)
+        )
+    rows: list[RatedRow] = []
+    cursor: str | None = None
+    while not rows or cursor:
+        found = await RATED.page(database.reads, sort=sort, limit=3, cursor=cursor, total=False)
+        rows, cursor = rows + found.rows, found.next_cursor
+    assert len(rows) == 10
+    assert rows == sorted(rows, key=lambda row: row[1:], reverse=sort.startswith("-"))
+
+
+@pytest.mark.parametrize(
+    ("sort", "value"), [("rank", 2**31), ("rank", -(2**31) - 1), ("rate", "0.00001"), ("rate", "100")]
+)
+async def test_a_cursor_that_its_column_cannot_hold_is_refused(database: Database, sort: str, value: object) -> None:
+    made = urlsafe_b64encode(json.dumps(["rated", sort, value, str(UUID(int=0))]).encode()).rstrip(b"=").decode()
+    with pytest.raises(InvalidError, match="not a cursor of this list"):
+        await RATED.page(database.reads, sort=sort, limit=3, cursor=made, total=False)
+
+
 def test_a_sort_that_would_lose_rows_is_refused() -> None:
     columns = select(Event.id, Event.day, Event.note)
     with pytest.raises(TypeError, match="events cannot be sorted by note: it may be NULL"):
