@@ -1,8 +1,9 @@
 """`make init NAME="Billing API"`: turns the template into a project, or renames the project.
 
-Sets the names (see tools/project.py), writes fresh secrets into `.env`, and removes what is the template's own: its
-benchmarks, its tests and its README. Either all files are changed or none. Run again, it changes what the last run
-set. The version of the template is recorded for `make update`. Needs nothing but the standard library, because it runs before anything is installed.
+Sets the names (see tools/project.py), writes fresh secrets into `.env`, records the template's version for `make
+update`, and removes what is the template's own: its benchmarks, its tests and its README. Either all files are changed
+or none. Run again, it changes what the last run set. Needs nothing but the standard library, because it runs before
+anything is installed.
 """
 
 import argparse

@@ -68,10 +68,15 @@ def _share(update: Update, path: str, before: File | None, after: File | None, m
         update.changes[path] = after
     elif mine is None:
         update.kept_away.append(path)
-    elif reason := _unmergeable(before, after, mine):
-        update.conflicts[path] = [reason]
+    elif mine.kind == "obstacle":
+        update.conflicts[path] = ["a folder or a link stands where the new version has a file; it is left as it is"]
+    elif before is None:
+        update.conflicts[path] = ["the new version adds a file of this name; yours is left as it is"]
+    elif after is None:
+        update.conflicts[path] = ["the new version has no such file, and you changed it; yours is left as it is"]
+    elif not all(map(_is_text, (before, after, mine))):
+        update.conflicts[path] = ["you and the new version changed it, and it is no text; yours is left as it is"]
     else:
-        assert before and after
         data = merge_file(mine.data, before.data, after.data)
         kind = after.kind if mine.kind == before.kind else mine.kind
         update.changes[path] = File(data, kind)
@@ -81,16 +86,8 @@ def _share(update: Update, path: str, before: File | None, after: File | None, m
             update.merged.append(path)
 
 
-def _unmergeable(before: File | None, after: File | None, mine: File) -> str:
-    if mine.kind == "obstacle":
-        return "a folder or a link stands where the new version has a file; it is left as it is"
-    if after is None:
-        return "the new version has no such file, and you changed it; yours is left as it is"
-    if before is None:
-        return "the new version adds a file of this name; yours is left as it is"
-    if "link" in (mine.kind, before.kind, after.kind) or any(b"\0" in each.data for each in (mine, before, after)):
-        return "you and the new version changed it, and it is no text; yours is left as it is"
-    return ""
+def _is_text(file: File) -> bool:
+    return file.kind != "link" and b"\0" not in file.data
 
 
 def merge_file(mine: bytes, before: bytes, after: bytes) -> bytes:

@@ -70,8 +70,8 @@ def _set(env: Path) -> Iterator[str]:
 def _lines(offered: Iterable[str], recorded: Tree, new: Tree) -> Iterator[str]:
     for path in SHOWN:
         if path in offered:
-            sides = [_text(tree, path).splitlines() for tree in (recorded, new)]
-            yield from unified_diff(*sides, fromfile=path, tofile=path, n=1, lineterm="")
+            before, after = (_text(tree, path).splitlines() for tree in (recorded, new))
+            yield from unified_diff(before, after, fromfile=path, tofile=path, n=1, lineterm="")
 
 
 def _next(update: Update) -> Iterator[str]:

@@ -63,7 +63,9 @@ def update(options: argparse.Namespace) -> int:
     project = read(root, recorded.keys() | coming.keys())
     planned = plan(_ownership(coming), recorded, coming, project)
     if planned.edited and not options.overwrite and not options.dry_run:
-        raise SetupError("\n".join([*_edited(planned), "Nothing was changed. `make update OVERWRITE=1` replaces them."]))
+        raise SetupError(
+            "\n".join([*_edited(planned), "Nothing was changed. `make update OVERWRITE=1` replaces them."])
+        )
     if not options.dry_run:
         print("Writing ...", flush=True)
         write(root, planned.changes)
