@@ -170,7 +170,7 @@ def test_conflicts_are_marked_and_finished_once_they_are_resolved(
     assert (answers["_commit"], "_update_to" in answers) == (template.new, False)
     assert "-n 7" in text
     assert update(project, "--finish") == 1
-    assert capsys.readouterr().err == "There is no update to finish.\n"
+    assert capsys.readouterr().err.endswith("\nThere is no update to finish.\n")
 
 
 def test_a_dry_run_shows_it_all_and_changes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
