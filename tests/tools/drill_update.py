@@ -1,8 +1,9 @@
 """`make drill-update`: Copier gives what `make init` gives, and a project with a user's edits survives updates to HEAD.
 
-The project begins as the oldest version of tools/releases.toml, with the edits of edits.patch: another name in README, a
-resource, a middleware, settings, a dependency, Compose's variables, a target of make, a page. It is updated to HEAD,
-which must pass all checks and its own tests; and a second one by way of the version between, which must end the same.
+The project begins as the oldest version of tools/releases.toml, with the edits of edits.patch: a title in README, a
+resource, a middleware, settings, a dependency, Compose's variables, a target of make, a page, and a test corrected that
+failed in that version as it was. It is updated to HEAD, which must pass all checks and its own tests; and a second one
+by way of the version between, which must end the same.
 """
 
 import filecmp
