@@ -15,7 +15,7 @@ from plinth.testing.locks import SetupError
 from tools.answers import COMMIT, FILE, PENDING, SOURCE, read_answers, write_answers
 from tools.merge import MARKS, Ownership, Update, plan
 from tools.project import current
-from tools.report import print_report
+from tools.report import CHANGELOG, print_report
 from tools.trees import Template, Tree, git, read, template, write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,15 +49,16 @@ def update(options: argparse.Namespace) -> int:
     with template(source) as origin:
         releases = _releases(origin)
         old, new = origin.commit(version, releases), origin.commit(options.to, releases)
+        now, then = (_title(origin, commit, releases) for commit in (old, new))
         if old == new:
-            print(f"This project has {_title(origin, new)} already.")
+            print(f"This project has {now} already.")
             return 0
         if not origin.is_older(old, than=new):
-            raise SetupError(f"{_title(origin, new)} is not newer than {_title(origin, old)}, which this project has.")
+            raise SetupError(f"{then} is not newer than {now}, which this project has.")
         names = {name: value for name, value in answers.items() if not name.startswith("_")} or vars(current(root))
-        print(f"Rendering {_title(origin, old)} ...", flush=True)
+        print(f"Rendering {now} ...", flush=True)
         recorded = origin.render(old, names)
-        print(f"Rendering {_title(origin, new)} ...", flush=True)
+        print(f"Rendering {then} ...", flush=True)
         coming = origin.render(new, names)
     print("Merging ...", flush=True)
     project = read(root, recorded.keys() | coming.keys())
@@ -112,10 +113,11 @@ def _ownership(coming: Tree) -> Ownership:
     return Ownership(file.data.decode() if file else (ROOT / OWNERSHIP).read_text())
 
 
-def _title(origin: Template, commit: str) -> str:
-    """A version with its number, by the headings of the changelog: `0.2.0 (1a2b3c4)`."""
-    headings = [line[3:] for line in origin.text(commit, "plinth/CHANGELOG.md").splitlines() if line.startswith("## ")]
-    return f"{headings[0] if headings else 'a version without changelog'} ({commit[:7]})"
+def _title(origin: Template, commit: str, releases: Mapping[str, str]) -> str:
+    """A version with its number, such as `0.2.0 (1a2b3c4)`: of a release, or what the changelog begins with."""
+    headings = [line[3:] for line in origin.text(commit, CHANGELOG).splitlines() if line.startswith("## ")]
+    numbers = [number for number, released in releases.items() if released == commit]
+    return f"{[*numbers, *headings, 'an unnumbered version'][0]} ({commit[:7]})"
 
 
 def _edited(planned: Update) -> list[str]:

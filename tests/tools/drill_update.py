@@ -40,7 +40,7 @@ def main() -> int:
         mine = start(template, once)
         update(template, once, "HEAD", CONFLICTS, f"FROM={OLDEST}")
         assert_kept(once, mine)
-        start(template, twice)
+        mine = start(template, twice)
         update(template, twice, BETWEEN, CONFLICTS, f"FROM={OLDEST}")
         update(template, twice, "HEAD", {})
         assert_kept(twice, mine)
