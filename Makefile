@@ -17,7 +17,7 @@ init: ## Make the project yours (NAME="Billing API", DESCRIPTION=, AUTHOR=, LICE
 		$(call option,AUTHOR,author) $(call option,LICENCE_HOLDER,licence-holder) $(call option,IMAGE,image) \
 		$(if $(KEEP),--keep)
 
-update: ## Update plinth and merge what is shared (TO=, FROM=, SOURCE=, PROJECT=, DRY_RUN=1, OVERWRITE=1, FINISH=1)
+update: ## Update plinth, merge what is shared (TO= FROM= SOURCE= PROJECT= DRY_RUN=1 OVERWRITE=1 FINISH=1)
 	@sh tools/bootstrap.sh update $(call option,TO,to) $(call option,FROM,from) $(call option,SOURCE,source) \
 		$(call option,PROJECT,project) $(if $(DRY_RUN),--dry-run) $(if $(OVERWRITE),--overwrite) $(if $(FINISH),--finish)
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from plinth.testing.locks import SetupError
+
 FILE = ".copier-answers.yml"
 COMMIT, SOURCE = "_commit", "_src_path"  # Copier's names
 PENDING = "_update_to"  # a version whose conflicts are not resolved yet
@@ -15,10 +17,13 @@ HEAD = "# Written by `make init` and `make update`; the latter needs it.\n"
 
 
 def read_answers(root: Path) -> dict[str, str]:
-    """Empty if there is no file."""
+    """Empty if there is no file. Raises SetupError if a line cannot be read."""
     file = root / FILE
-    lines = re.findall(r"(?m)^(\w+): *(.*?) *$", file.read_text() if file.exists() else "")
-    return {name: json.loads(value) if value.startswith('"') else value.strip("'") for name, value in lines}
+    lines = re.findall(r"(?m)^(\w+):[ \t]*(.*)$", file.read_text() if file.exists() else "")
+    try:
+        return {name: str(json.loads(value)) for name, value in lines}
+    except ValueError as error:
+        raise SetupError(f'{FILE} cannot be read: write each line as NAME: "value", as git has it.') from error
 
 
 def write_answers(root: Path, answers: Mapping[str, str]) -> None:

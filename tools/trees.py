@@ -1,6 +1,7 @@
 """Files as `make update` compares them: their bytes and kind by path, of a project and of versions of the template."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from plinth.testing.locks import SetupError
 
+SHORTCUTS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}  # Copier's
 NOT_RENDERED = {".git", ".env", ".copier-answers.yml"}
 
 
@@ -44,7 +46,8 @@ class Template:
 
     def __init__(self, source: str, folder: Path) -> None:
         self.source, self.clone, self._folder = source, folder / "template", folder
-        git(Path.cwd(), "clone", "--quiet", "--no-checkout", "--", source, str(self.clone))
+        address = re.sub("^g[hl]:", lambda found: SHORTCUTS[found[0]], source)
+        git(Path.cwd(), "clone", "--quiet", "--no-checkout", "--", address, str(self.clone))
 
     def commit(self, version: str, releases: Mapping[str, str]) -> str:
         """The commit of a release, commit, tag or branch. Raises SetupError if the template has none of that name."""

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ import yaml
 from tests.tools.support import ROOT, outcome, plain_environment
 from tools.answers import read_answers
 from tools.init import LABELS
+from tools.init import main as init
 from tools.update import main
 
 GIT = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"]
-NOT_NEEDED = re.compile(r"benchmarks/|tests/(?!app/conftest|conftest)|docs/benchmarks")
+NOT_NEEDED = re.compile(
+    r"benchmarks/|tests/|docs/benchmarks|app/(?!main|settings)|plinth/(?!__init__|testing/|errors|http/target|CHANGELOG)"
+)
 GONE = "plinth/http/target.py"
 
 
@@ -254,6 +258,41 @@ def test_make_passes_on_its_variables(project: Path, template: Template) -> None
     assert printed.endswith("Nothing was changed: this was a dry run.\n")
     code, _, error = outcome(["make", "update", "FINISH=1", f"PYTHON={sys.executable}"], project, plain_environment())
     assert (code, error.splitlines()[0]) == (2, "There is no update to finish.")
+
+
+def test_a_renamed_project_keeps_its_version(project: Path, template: Template) -> None:
+    ownership = tomllib.loads((project / "ownership.toml").read_text())
+    assert ownership.keys() == {"ours", "shared", "yours"}
+    assert not (project / ".ci").exists()
+    assert init(["--name=Cash `Desk`"], project) == 0
+    answers = read_answers(project)
+    assert (answers["name"], answers["image"]) == ("Cash `Desk`", "ghcr.io/owner/cash-desk")
+    assert (answers["_commit"], answers["_src_path"]) == (template.old, str(template.folder))
+    assert yaml.safe_load((project / ".copier-answers.yml").read_text()) == answers
+
+
+def test_without_git_there_is_no_record_unless_it_is_given(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    (project / ".copier-answers.yml").unlink()
+    assert init(["--name=Cash"], project) == 0
+    assert not (project / ".copier-answers.yml").exists()
+    assert init(["--name=Cash", "--commit=abc", "--source=gh:owner/plinth"], project) == 0
+    answers = read_answers(project)
+    assert (answers["_commit"], answers["_src_path"]) == ("abc", "gh:owner/plinth")
+
+
+def test_a_record_that_cannot_be_read_is_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / ".copier-answers.yml").write_text("_commit: abc\n")
+    assert update(project) == 1
+    assert capsys.readouterr().err.startswith(".copier-answers.yml cannot be read: ")
+    assert init(["--name=Cash"], project) == 1
+
+
+def test_every_release_has_its_entry_in_the_changelog() -> None:
+    releases = tomllib.loads((ROOT / "tools/releases.toml").read_text())
+    headings = re.findall(r"(?m)^## (\S+)$", (ROOT / "plinth/CHANGELOG.md").read_text())
+    assert [*releases] == headings[::-1][: len(releases)]
+    assert [each for each in releases.values() if not re.fullmatch("[0-9a-f]{40}", each)] == []
 
 
 def test_copier_puts_the_questions_of_make_init() -> None:
