@@ -67,7 +67,7 @@ def prepare(root: Path, copy: Path, name: str) -> list[str]:
 
 def _committed(root: Path) -> list[str]:
     """The files of the project. Raises SetupError unless git can undo what happens to them."""
-    if (root / TEMPLATE_PATHS[-1]).exists():
+    if TEMPLATE_PATHS and (root / TEMPLATE_PATHS[-1]).exists():
         raise SetupError(
             'This is the template, whose own tests need it. Make it your project first: make init NAME="…"'
         )
