@@ -68,3 +68,9 @@ def test_the_settings_of_a_machine_change_nothing() -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "The API is that of openapi.json.\n", "")
     assert (ROOT / "openapi.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("given", "passed_on"), [([], []), (["ACCEPT=1"], ["--record"])])
+def test_make_passes_on_whether_to_accept_it(given: list[str], passed_on: list[str]) -> None:
+    shown = subprocess.check_output(["make", "--dry-run", "openapi-check", *given], cwd=ROOT, text=True)
+    assert shown.splitlines()[-1].split() == ["exec", ".venv/bin/python", "-m", "tools.openapi", *passed_on]
