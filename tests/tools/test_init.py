@@ -52,13 +52,13 @@ def test_no_file_names_the_template_afterwards(project: Path) -> None:
 
 
 def test_a_second_name_replaces_the_first_everywhere(project: Path) -> None:
-    options = ["--description=It sends invoices.", "--author=Ada Lovelace", "--image=example.com/shop/quokka"]
+    options = ["--description=It sends parcels.", "--author=Ada Lovelace", "--image=example.com/shop/quokka"]
     assert main([*NAME, *options], project) == 0
     assert current(project).holder == "Ada Lovelace"
     assert [*lines_with(project, "example.com/shop/quokka")]
     again = ["--name=Größe 2", "--description=It measures.", "--author=Grace Hopper", "--image=example.com/sizes"]
     assert main(again, project) == 0
-    assert [*lines_with(project, "(?i)quokka|invoices|Lovelace")] == []
+    assert [*lines_with(project, "(?i)quokka|parcels|Lovelace")] == []
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     assert (metadata["name"], metadata["description"]) == ("grosse-2", "It measures.")
     assert metadata["authors"] == [{"name": "Grace Hopper"}]
@@ -134,7 +134,7 @@ def test_on_a_terminal_it_prompts_for_what_is_not_given(project: Path) -> None:
 
     def answer(question: str) -> str:
         questions.append(question)
-        return "It sends invoices." if question.startswith("Description") else ""
+        return "It sends parcels." if question.startswith("Description") else ""
 
     assert main([*NAME, "--author=Ada"], project, answer) == 0
     assert questions == [
@@ -143,7 +143,7 @@ def test_on_a_terminal_it_prompts_for_what_is_not_given(project: Path) -> None:
         f"{LABELS['image']} [ghcr.io/owner/quokka-desk]: ",
     ]
     found = current(project)
-    assert (found.name, found.description, found.holder) == ("Quokka Desk", "It sends invoices.", "Ada")
+    assert (found.name, found.description, found.holder) == ("Quokka Desk", "It sends parcels.", "Ada")
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,13 @@ class Template:
             if (ROOT / name).is_file() and not NOT_NEEDED.match(name):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
+        (folder / "docs/old.md").write_text("# Old\n")
         git(folder, "init", "--quiet", "--initial-branch=main")
         self.old = commit(folder)
         (folder / "plinth/new.py").write_text("NEW = 1\n")
         (folder / GONE).unlink()
         (folder / "docs/new.md").write_text("New\n")
-        (folder / "docs/scaling.md").unlink()
+        (folder / "docs/old.md").unlink()
         change(folder / "plinth/CHANGELOG.md", "\n## ", "\n## 9.9.0\n\n- Everything is faster,\n  and smaller.\n\n## ")
         change(folder / "Makefile", "-n 3", "-n 4")
         change(folder / ".env.example", "#REDIS_URL=\n", "#BRAND_NEW=1\n")
@@ -114,9 +115,9 @@ def test_it_replaces_plinth_merges_what_is_shared_and_changes_nothing_else(
     after = files(project)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     plinth = {"plinth/new.py", "plinth/CHANGELOG.md", GONE, "tools/releases.toml"}
-    shared = {"Makefile", ".env.example", "docs/new.md", "docs/scaling.md", "docker/nginx/nginx.conf", "docker/roll.sh"}
+    shared = {"Makefile", ".env.example", "docs/new.md", "docs/old.md", "docker/nginx/nginx.conf", "docker/roll.sh"}
     assert changed == {*plinth, *shared, ".copier-answers.yml"}
-    assert not {GONE, "docs/scaling.md"} & after.keys()
+    assert not {GONE, "docs/old.md"} & after.keys()
     assert {"-n 4", "mine: ## Mine"} <= {*re.findall("-n 4|mine: ## Mine", (project / "Makefile").read_text())}
     assert [after[f"docker/{name}"][1] & 0o111 for name in ("nginx/nginx.conf", "roll.sh")] == [0o111, 0]
     assert read_answers(project) == {
@@ -145,7 +146,7 @@ def test_conflicts_are_marked_and_finished_once_they_are_resolved(
     project: Path, template: Template, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(project / "Makefile", "-n 3", "-n 7")
-    change(project / "docs/scaling.md", "#", "# Mine")
+    change(project / "docs/old.md", "#", "# Mine")
     (project / "docs/new.md").write_text("Mine\n")
     shutil.rmtree(project / "docker")
     commit(project)
@@ -153,7 +154,7 @@ def test_conflicts_are_marked_and_finished_once_they_are_resolved(
     printed = capsys.readouterr().out
     line = (project / "Makefile").read_text().splitlines().index("<<<<<<< yours") + 1
     assert f"\nConflicts:\n  Makefile: lines {line} to {line + 6}\n  docs/new.md: the new version adds" in printed
-    assert "docs/scaling.md: the new version has no such file" in printed
+    assert "docs/old.md: the new version has no such file" in printed
     assert "They stay deleted:\n  docker/nginx/nginx.conf\n  docker/roll.sh\n" in printed
     assert "make update FINISH=1" in printed
     assert (project / "docs/new.md").read_text() == "Mine\n"

@@ -72,7 +72,10 @@ def seed(
     context: typer.Context,
     products: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many products to make.")] = 10_000,
 ) -> None:
-    """Load example data into an empty catalogue."""
+    """Load example data into an empty catalogue.
+
+    Example: app seed --products 1000000
+    """
     settings: Settings = context.obj
     if not settings.app.example_data:
         fail("Example data is off; set APP_EXAMPLE_DATA=true to load it.")
@@ -92,7 +95,7 @@ async def _seed(settings: Settings, products: int) -> int:
         open_database(patient, settings.app.name) as database,
         database.sessions.begin() as session,
     ):
-        return await load_example_data(session, products)
+        return await load_example_data(session, products, partial(progress, length=products, label="Loading products"))
 ''',
         ),
         *lines(
@@ -136,7 +139,7 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
         *blocks(
             "tests/app/resources.py",
             """
-    Resource("/api/categories", create={"name": "Category {n}", "description": "Number {n}."}),
+    Resource("/api/categories", create={"name": "Name {n}", "description": "Description {n}"}),
 
 
     Resource(
