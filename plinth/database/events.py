@@ -40,7 +40,8 @@ def listen(engine: Engine, slow_seconds: float, generation: Generation) -> None:
         error = context.original_exception
         if context.connection is not None and not context.is_disconnect:
             context.connection.info[_FAILED] = True
-        if not isinstance(error, Exception) or not is_connection_lost(error):
+        cause = _cause(context.dialect, error)
+        if not isinstance(cause, Exception) or not is_connection_lost(cause):
             return
         # SQLAlchemy recognises only a connection that is closed already. The others are replaced at checkout.
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
@@ -72,10 +73,15 @@ def _connect(dialect: Dialect, _record: Any, arguments: Any, options: Any) -> An
     try:
         return dialect.connect(*arguments, **options)
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, dialect.loaded_dbapi.Error) else error
+        cause = _cause(dialect, error)
         if isinstance(cause, Exception) and is_connection_lost(cause):
             raise UnavailableError(DATABASE_AWAY) from cause
         raise
+
+
+def _cause(dialect: Dialect, error: BaseException) -> BaseException | None:
+    """asyncpg's error, which the dialect wraps."""
+    return error.__cause__ if isinstance(error, dialect.loaded_dbapi.Error) else error
 
 
 def _forget_failure(connection: Connection, *_: Any) -> None:

@@ -316,6 +316,23 @@ async def test_what_a_middleware_answers_by_itself_is_not_shared(status: int) ->
         assert (await client.get("/items/7", user))[1] == '"cached 7"'
 
 
+async def test_a_refusal_by_a_middleware_does_not_end_the_caching() -> None:
+    refuses = True
+
+    class MaintenanceMiddleware(RewritingMiddleware):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            refused = refuses and scope["type"] == "http"
+            await (PlainTextResponse("Later.", 503) if refused else self.app)(scope, receive, send)
+
+    app = FastAPI()
+    app.add_middleware(MaintenanceMiddleware)
+    cached(app)
+    client = Client(app)
+    assert (await client.get("/items/7"))[0] == 503
+    refuses = False
+    assert [(await client.get("/items/7"))[2] for _ in range(2)] == ["miss", "hit"]
+
+
 async def test_one_path_below_two_prefixes_is_two_entries() -> None:
     app = FastAPI()
     cached(app)

@@ -187,6 +187,16 @@ async def test_a_slow_header_is_refused_even_if_it_trickles(sent: bytes) -> None
         assert [answer.status for answer in await connection.answers()] == [408]
 
 
+async def test_the_time_of_a_header_begins_with_its_own_request() -> None:
+    async with wire() as connection:
+        connection.feed([GET[:5]])
+        assert await checked(connection, 100)
+        connection.feed([GET[5:] + GET[:5]])
+        assert await connection.answer()
+        assert await checked(connection, 109, 118.9)
+        assert not await checked(connection, 119)
+
+
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("per_second", [0, 1, 200, 300, 10_000])
 async def test_a_body_must_make_progress(framing: bytes, per_second: int) -> None:
@@ -300,6 +310,26 @@ async def test_a_client_that_does_not_read_is_disconnected(app: Callable[..., ob
         while connection.protocol.connections:  # noqa: ASYNC110
             await asyncio.sleep(0)
         while connection.protocol.tasks:  # noqa: ASYNC110 - the app ends as for any client that disconnects
+            await asyncio.sleep(0)
+
+
+async def test_a_client_that_does_not_read_the_end_of_a_response_is_disconnected() -> None:
+    """Of which so little is left that Uvicorn's flow control does not wait for it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not connection.protocol.transport.get_write_buffer_size():
+            await send({"type": "http.response.body", "body": MEGABYTE[:10_000], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with wire(app) as connection, asyncio.timeout(10):
+        connection.feed([GET])
+        await until_full(connection.protocol)
+        assert not connection.protocol.responding
+        await checked(connection, 100, 159.9)
+        assert connection.protocol in connection.protocol.connections
+        await checked(connection, 160)
+        while connection.protocol.connections:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
