@@ -1,5 +1,6 @@
 """Settings of Redis and of the cache: `REDIS_URL` is `settings.redis.url`, and so on."""
 
+import os
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -9,6 +10,8 @@ FORM = "must look like redis://:password@host:6379/0; rediss:// asks for TLS"
 # Of redis-py's from_url: what does not change how this service uses its connections.
 OPTIONS = {"db", "username", "password", "client_name", "ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 OPTIONS |= {"ssl_check_hostname", "ssl_ca_path", "ssl_password"}
+CHOICES = {"ssl_cert_reqs": ("none", "optional", "required"), "ssl_check_hostname": ("true", "false", "True", "False")}
+FILES = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -21,12 +24,16 @@ def _redis_url(url: SecretStr) -> SecretStr:
     database = path.strip("/") if parts.scheme != "unix" else ""
     if parts.scheme not in {"redis", "rediss", "unix"} or port == 0 or (parts.scheme == "unix" and not path):
         raise ValueError(FORM)
-    if (database and not database.isdecimal()) or parts.fragment or not text.isprintable():
+    if (database and not (database.isdecimal() and database.isascii())) or parts.fragment or not text.isprintable():
         raise ValueError(f"{FORM}, and other characters in the password must be percent-encoded")
     allowed = {name for name in OPTIONS if parts.scheme == "rediss" or not name.startswith("ssl")}
     for name, value in options:
-        if name not in allowed or (name == "db" and not value.isdecimal()):
+        if name not in allowed or (name == "db" and not (value.isdecimal() and value.isascii())):
             raise ValueError(f"takes only these options after ?: {', '.join(sorted(allowed))}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"`{name}` must be {' or '.join(CHOICES[name])}")
+        if name in FILES and not os.access(value, os.R_OK):
+            raise ValueError(f"`{name}` names a file that cannot be read")
     return url
 
 

@@ -83,10 +83,14 @@ def parse_trusted(trusted: str) -> tuple[int, list[IPv4Network | IPv6Network]]:
     if parts == ["*"]:
         return 1, []
     if len(parts) == 1 and parts[0].isdecimal():
+        if len(parts[0]) > 2:
+            raise ValueError(f"{parts[0]} is more proxies than any request passes; the first address would be trusted")
         return int(parts[0]), []
     networks = []
     for part in parts:
         try:
+            if "%" in part:  # a header has no zones, which are of one host
+                raise ValueError("it has a zone")
             networks.append(ip_network(part))
         except ValueError as error:
             raise ValueError(

@@ -42,14 +42,15 @@ class HttpSettings(BaseModel):
     def _check_allowed_hosts(cls, value: str) -> str:
         for host in filter(None, map(str.strip, value.split(","))):
             name = host.removeprefix("*.")
-            if host != "*" and (not name.isascii() or host_name(name.encode()) != name.lower()):
+            known = name.isascii() and host_name(name.encode()) == name.lower()
+            if host != "*" and not (known and re.fullmatch(r"[\w\[](.*[\w\]])?\.?", name) and ".." not in name):
                 raise ValueError(f"{host!r} is not the name of a host; write it without scheme, port and path")
         return value
 
     @field_validator("root_path")
     @classmethod
     def _check_root_path(cls, value: str) -> str:
-        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+        if value and not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+", value):  # clients resolve dot segments
             raise ValueError("must begin with a slash and not end with one, such as /shop")
         return value
 

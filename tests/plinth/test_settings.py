@@ -91,6 +91,21 @@ def test_any_spelling_of_a_postgresql_url_is_taken(environment: pytest.MonkeyPat
         ("LOG_LEVEL", "LOUD"),
         ("HTTP_GZIP_LEVEL", "10"),
         *(("HTTP_TRUSTED_PROXIES", value) for value in ("proxy", "10.0.0.0/33", "10.0.0.1/8", "*, 10.0.0.1", "-1")),
+        *(("HTTP_TRUSTED_PROXIES", value) for value in ("fe80::1%eth0", "10.0.0.0/8, fe80::1%1", "100", "9" * 5000)),
+        *(
+            ("HTTP_ALLOWED_HOSTS", value)
+            for value in (".a.example", "a..example", "-", "*..a", "a.example, -a", "*.-a")
+        ),
+        *(("HTTP_ROOT_PATH", value) for value in ("/.", "/..", "/a/../b", "/a/.", "/./a")),
+        *(
+            ("REDIS_URL", f"rediss://cache/0?{wrong}")
+            for wrong in ("ssl_cert_reqs=maybe", "ssl_check_hostname=perhaps")
+        ),
+        *(
+            ("REDIS_URL", f"rediss://cache/0?{name}=/missing")
+            for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+        ),
+        *(("REDIS_URL", f"redis://cache{database}") for database in ("/٣", "?db=٣")),
         *(("HTTP_ALLOWED_HOSTS", value) for value in ("https://a.example", "a.example:80", "a/b", "*.*", "a*", "ä")),
         *(("HTTP_ROOT_PATH", value) for value in ("shop", "/", "/shop/", "/a b", "//a", "https://a/b")),
     ],
