@@ -89,15 +89,24 @@ def test_nothing_names_the_example_afterwards(initialised: Path, capsys: pytest.
     assert "app/models/categories.py does not exist." in capsys.readouterr().err.splitlines()
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place.file}: {place.text.strip().partition(chr(10))[0]}")
-def test_a_missing_text_is_named(project: Path, place: tuple[str, str]) -> None:
-    file, text = place
-    (project / file).write_text((project / file).read_text().replace(text, "something_else"))
-    with pytest.raises(SetupError) as raised:
+def test_a_missing_text_is_named(project: Path) -> None:
+    for name, text in PLACES:
+        file = project / name
+        whole = file.read_text()
+        file.write_text(whole.replace(text, "something_else"))
+        with pytest.raises(SetupError) as raised:
+            taken_out(EXAMPLE, project)
+        first, *_, last = str(raised.value).splitlines()
+        assert first == f"{name} does not contain this once: {text.strip().partition(chr(10))[0]}"
+        assert last == "Restore that first; nothing was changed."
+        file.write_text(whole)
+    assert taken_out(EXAMPLE, project)
+
+
+def test_the_line_that_was_edited_is_named(project: Path) -> None:
+    change(project / "app/cli.py", ("database.sessions.begin() as session,", "database.sessions.begin() as own,"))
+    with pytest.raises(SetupError, match=r"app/cli\.py does not contain this once: database\.sessions\.begin\(\) as s"):
         taken_out(EXAMPLE, project)
-    first, *_, last = str(raised.value).splitlines()
-    assert first == f"{file} does not contain this once: {text.strip().partition(chr(10))[0]}"
-    assert last == "Restore that first; nothing was changed."
 
 
 def test_all_that_is_missing_is_named_at_once_and_nothing_is_changed(
