@@ -65,9 +65,9 @@ def test_what_it_carries_is_the_example(layer: str) -> None:
 def test_of_the_fields_of_the_categories_it_makes_the_categories() -> None:
     made = requested("categories", None, ["name:str:unique", "description:text="])
     assert made == CATEGORIES
-    for path, text in files(made).items():
+    for path, text in new.formatted(files(made), ROOT).items():
         expected = ROOT / path if path.startswith("app/") else ROOT / "tools/resource/tests.txt"
-        assert new.formatted(text, path, ROOT) == expected.read_text()
+        assert text == expected.read_text()
 
 
 @pytest.mark.parametrize(
@@ -284,13 +284,12 @@ def test_whatever_the_fields_the_code_is_clean(specifications: list[str], tmp_pa
     except SetupError as error:
         assert "a word of" in str(error) or "two fields" in str(error) or "filter" in str(error)  # noqa: PT017
         return
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for path, text in new.planned(made, ROOT).items():
         ast.parse(text)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    for tool in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *tool, "."], cwd=tmp_path, check=False, capture_output=True, text=True
-        )
+    config = [f"--config={ROOT / 'pyproject.toml'}", f"--config=lint.isort.{new.OURS}"]
+    for tool in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *tool, "--no-cache", *config, str(tmp_path)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
