@@ -7,6 +7,7 @@ import argparse
 import difflib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tools.resource.checks import check_clashes, requested
 from tools.resource.layers import files
 from tools.resource.registered import registered
 
+OURS = "known-first-party = ['app', 'plinth', 'tests', 'tools']"  # what ruff sees by itself in the project's folder
 TYPES = """\
 types:
   str, str(64)     text with a visible character, of at most 100 or 64 characters
@@ -66,12 +68,13 @@ def planned(resource: Resource, root: Path) -> dict[str, str]:
             raise SetupError(f"{path} exists already. Choose another name, or remove that file first.")
     check_clashes(resource, root)
     shared = registered(resource, lambda path: (root / path).read_text() if (root / path).exists() else "")
-    return {path: formatted(text, path, root) for path, text in (new | shared).items()}
+    return formatted(new | shared, root)
 
 
 def write(changes: Mapping[str, str], resource: Resource, root: Path) -> str:
     """Write the files, and a migration for them. Either all are written or none. Returns the migration's path."""
-    before = {path: (root / path).read_bytes() if (root / path).exists() else None for path in changes}
+    touched = [*changes, "openapi.json"]
+    before = {path: (root / path).read_bytes() if (root / path).exists() else None for path in touched}
     versions = root / "migrations/versions"
     migrations = {*versions.glob("*.py")}
     try:
@@ -79,6 +82,7 @@ def write(changes: Mapping[str, str], resource: Resource, root: Path) -> str:
             (root / path).write_text(text)
         _run([sys.executable, "-m", "tools.migration", f"create {resource.plural.replace('_', ' ')}"], root)
         (migration,) = {*versions.glob("*.py")} - migrations
+        _run([sys.executable, "-m", "tools.openapi"], root)
     except BaseException:
         for path, content in before.items():
             if content is None:
@@ -91,11 +95,23 @@ def write(changes: Mapping[str, str], resource: Resource, root: Path) -> str:
     return str(migration.relative_to(root))
 
 
-def formatted(text: str, path: str, root: Path) -> str:
+def formatted(texts: Mapping[str, str], root: Path) -> dict[str, str]:
     """By ruff: imports sorted and joined, those that are not used left out, lines wrapped."""
-    ruff, name = [sys.executable, "-m", "ruff"], f"--stdin-filename={path}"
-    text = _run([*ruff, "check", "--select=I,F401,RUF022", "--fix", "--exit-zero", "--quiet", name, "-"], root, text)
-    return _run([*ruff, "format", "--quiet", name, "-"], root, text)
+    with tempfile.TemporaryDirectory(prefix="new-") as directory:
+        for path, text in texts.items():
+            (Path(directory) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(directory) / path).write_text(text)
+        ruff = [sys.executable, "-m", "ruff"]
+        options = [
+            "--quiet",
+            "--no-cache",
+            f"--config={root / 'pyproject.toml'}",
+            f"--config=lint.isort.{OURS}",
+            directory,
+        ]
+        _run([*ruff, "check", "--select=I,F401,RUF022", "--fix", "--exit-zero", *options], root)
+        _run([*ruff, "format", *options], root)
+        return {path: (Path(directory) / path).read_text() for path in texts}
 
 
 def difference(changes: Mapping[str, str], root: Path) -> str:
@@ -107,11 +123,10 @@ def difference(changes: Mapping[str, str], root: Path) -> str:
     return "".join(lines)
 
 
-def _run(argv: Sequence[str], root: Path, text: str = "") -> str:
-    done = subprocess.run(argv, cwd=root, input=text, capture_output=True, text=True, check=False)
+def _run(argv: Sequence[str], root: Path) -> None:
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SetupError(f"Nothing was written: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
 
 
 def _parser() -> argparse.ArgumentParser:

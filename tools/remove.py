@@ -62,7 +62,8 @@ def prepare(root: Path, copy: Path, name: str) -> list[str]:
     _tidy(copy, [path for path in changed if path.endswith(".py")])
     _run(copy, sys.executable, "-c", "import app.main, app.cli")
     _run(copy, sys.executable, "-m", "tools.migration", "remove", name)
-    return [*sorted(changed), *sorted(_revisions(copy) - before)]
+    _run(copy, sys.executable, "-m", "tools.openapi", "--record")
+    return [*sorted(changed), *sorted(_revisions(copy) - before), "openapi.json"]
 
 
 def _committed(root: Path) -> list[str]:

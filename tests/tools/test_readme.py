@@ -94,9 +94,13 @@ def test_it_lists_every_app_command() -> None:
 
 
 def test_every_command_that_the_readme_shows_is_run_by_a_test() -> None:
-    """The curl below, `make run` by test_run.py and `make test` by the drill."""
+    """The curl below, `make run` by test_run.py, `make test` and `app new` by the drill."""
     shown = re.findall(r"(?m)^\$ (\S+ \S+)", README)
-    assert [each for each in shown if not each.startswith("curl ")] == ["make run", "make test"]
+    assert [each for each in shown if not each.startswith("curl ")] == [
+        "make run",
+        "make test",
+        *[".venv/bin/app new"] * 2,
+    ]
     assert len([each for each in shown if each.startswith("curl ")]) == 1
 
 
