@@ -7,7 +7,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-v
 # NAME="Billing API" on make's command line becomes --name="Billing API"; a variable of the environment is ignored.
 option = $(if $(filter command,$(origin $(1))),--$(2)="$$$(1)")
 
-.PHONY: help init run test test-app test-faults check fix migration check-deploy backup-drill lock clean environment
+.PHONY: help init update run test test-app test-faults check fix migration check-deploy backup-drill lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ init: ## Make the project yours (NAME="Billing API", DESCRIPTION=, AUTHOR=, LICE
 	@sh tools/bootstrap.sh init $(call option,NAME,name) $(call option,DESCRIPTION,description) \
 		$(call option,AUTHOR,author) $(call option,LICENCE_HOLDER,licence-holder) $(call option,IMAGE,image) \
 		$(if $(KEEP),--keep)
+
+update: ## Update plinth, merge what is shared (TO= FROM= SOURCE= PROJECT= DRY_RUN=1 OVERWRITE=1 FINISH=1)
+	@sh tools/bootstrap.sh update $(call option,TO,to) $(call option,FROM,from) $(call option,SOURCE,source) \
+		$(call option,PROJECT,project) $(if $(DRY_RUN),--dry-run) $(if $(OVERWRITE),--overwrite) $(if $(FINISH),--finish)
 
 run: environment ## Serve with reload, on its own PostgreSQL and Valkey (PORT=8000 HOST=127.0.0.1 PG=18)
 	@exec .venv/bin/python -m tools.run

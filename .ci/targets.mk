@@ -1,6 +1,6 @@
 # The template's own targets. `make init` removes this file with all that they need.
 
-.PHONY: test-containers test-deploy drill bench bench-quick bench-cache bench-check bench-soak loadtest lock-template
+.PHONY: test-containers test-deploy drill drill-update bench bench-quick bench-cache bench-check bench-soak loadtest lock-template
 
 test-containers: environment ## Build the images, run them with Compose, and break them (needs Docker)
 	@.venv/bin/uv venv --quiet --allow-existing .data/containers
@@ -12,6 +12,9 @@ test-deploy: environment ## Test the Kubernetes manifests against the app's sett
 
 drill: environment ## Clone, `make init`, check, test, add a resource, check and test again (minutes)
 	@exec .venv/bin/python -m tests.tools.drill
+
+drill-update: environment ## Start by Copier, update a project with edits of a user, and update one twice (minutes)
+	@exec .venv/bin/python -m tests.tools.drill_update
 
 bench: environment ## Measure everything; write docs/benchmarks.md and README's table (twelve minutes)
 	@exec .venv/bin/python -m benchmarks report
@@ -32,6 +35,7 @@ loadtest: environment ## Simulate users with locust and fail if a service object
 	@exec .venv/bin/python -m benchmarks loadtest --users=$(or $(USERS),100) --seconds=$(or $(SECONDS),60)
 
 lock: lock-template
-lock-template: environment ## Update the lock files of the benchmarks and the container tests (part of `make lock`)
+lock-template: environment ## Update the lock files of the template's own environments (part of `make lock`)
 	$(COMPILE) --group=bench --output-file=requirements/bench.txt
 	$(COMPILE) --group=containers --output-file=requirements/containers.txt
+	$(COMPILE) --group=copier --output-file=requirements/copier.txt

@@ -1,19 +1,22 @@
 """`make init NAME="Billing API"`: turns the template into a project, or renames the project.
 
-Sets the names (see tools/project.py), writes fresh secrets into `.env`, and removes what is the template's own: its
-benchmarks, its tests and its README. Either all files are changed or none. Run again, it changes what the last run
-set. Needs nothing but the standard library, because it runs before anything is installed.
+Sets the names (see tools/project.py), writes fresh secrets into `.env`, records the template's version for `make
+update`, and removes what is the template's own: its benchmarks, its tests and its README. Either all files are changed
+or none. Run again, it changes what the last run set. Needs nothing but the standard library, because it runs before
+anything is installed.
 """
 
 import argparse
 import re
 import secrets
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from plinth.testing.locks import SetupError
+from tools.answers import COMMIT, SOURCE, read_answers, write_answers
 from tools.project import PLACES, TEMPLATE_PATHS, TEMPLATE_TEXTS, Place, Project, current, missing, usual
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +38,7 @@ def main(arguments: Sequence[str], root: Path = ROOT, ask: Callable[[str], str] 
         before = current(root)
         after = choose(before, vars(options), ask)
         initialise(root, before, after, keep=options.keep)
+        record(root, after, options.commit, options.source)
         written = write_secrets(root / ".env")
     except (SetupError, OSError) as error:
         print(error, file=sys.stderr)
@@ -59,7 +63,7 @@ def choose(before: Project, given: dict[str, str | None], ask: Callable[[str], s
 
 def initialise(root: Path, before: Project, after: Project, keep: bool) -> None:
     """Write the project's values wherever the old ones stand. Raises SetupError before anything is changed."""
-    is_template = (root / TEMPLATE_PATHS[-1]).exists() and not keep
+    is_template = bool(TEMPLATE_PATHS) and (root / TEMPLATE_PATHS[-1]).exists() and not keep
     texts: dict[str, str] = {}
     lost: list[Place] = []
 
@@ -78,10 +82,23 @@ def initialise(root: Path, before: Project, after: Project, keep: bool) -> None:
         raise missing(lost)
     if is_template:
         texts["README.md"] = after.fill(README.read_text())
+        ownership = (root / "ownership.toml").read_text()
+        texts["ownership.toml"] = ownership.partition("\n# The template's own")[0]
     for file, text in texts.items():
         (root / file).write_text(text)
     for path in TEMPLATE_PATHS if is_template else ():
         _remove(root / path)
+
+
+def record(root: Path, project: Project, commit: str | None, source: str | None) -> None:
+    """Write the names, and at first the version of the template, which a plain clone has from git, if there is one."""
+    version = {name: value for name, value in read_answers(root).items() if name.startswith("_")}
+    version = version or {
+        COMMIT: commit or _git(root, "rev-parse", "--verify", "HEAD"),
+        SOURCE: source or _git(root, "remote", "get-url", "origin"),
+    }
+    if version[COMMIT]:
+        write_answers(root, version | vars(project))
 
 
 def write_secrets(env: Path) -> list[str]:
@@ -101,8 +118,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for field, label in LABELS.items():
         flag = "--licence-holder" if field == "holder" else f"--{field}"
         parser.add_argument(flag, dest=field, metavar=field.upper(), help=label)
+    parser.add_argument("--commit", help="the version of the template; without it, git's HEAD")
+    parser.add_argument("--source", help="where the template is; without it, git's remote `origin`")
     parser.add_argument("--keep", action="store_true", help="keep the template's own README, benchmarks and tests")
     return parser.parse_args(arguments)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints; empty where `root` is no clone."""
+    if not (root / ".git").exists():  # otherwise git goes on to the folders above
+        return ""
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _remove(path: Path) -> None:

@@ -5,6 +5,7 @@ but the standard library, because it runs before anything is installed.
 """
 
 import re
+import tomllib
 import unicodedata
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from plinth.testing.locks import SetupError
 
+OWNERSHIP = Path(__file__).resolve().parent.parent / "ownership.toml"
 IMAGE = r"[a-z0-9]+(?:[._/:-]+[a-z0-9]+)*"
 
 
@@ -85,22 +87,8 @@ PLACES = [
     *(Place(file, "newName: <image>\n") for file in RELEASES),
 ]
 
-# The last one is removed last: without it, the others are gone too.
-TEMPLATE_PATHS = [
-    ".github/workflows/newest.yml",
-    ".github/workflows/template.yml",
-    "benchmarks",
-    "docs/benchmarks.md",
-    "docs/benchmarks.svg",
-    "requirements/bench.txt",
-    "requirements/containers.txt",
-    "tests/benchmarks",
-    "tests/containers",
-    "tests/deploy",
-    "tests/plinth",
-    "tests/tools",
-    ".ci",
-]
+# Empty in a project, whose ownership.toml has no such list. The last one is removed last: without it, all are gone.
+TEMPLATE_PATHS: list[str] = tomllib.loads(OWNERSHIP.read_text()).get("template", [])
 
 EXCLUDE = 'exclude = ["benchmarks/frameworks/", "benchmarks/locustfile.py"] # they need the libraries they measure\n'
 
@@ -114,9 +102,10 @@ TEMPLATE_TEXTS = [
         ),
         "",
     ),
+    (Place("pyproject.toml", '# `make drill-update`\ncopier = ["copier>=9.19,<10"]\n'), ""),
     (Place("pyproject.toml", '".*", "containers", "deploy", "faults"'), '".*", "faults"'),
     (Place("pyproject.toml", '"benchmarks/**" = ["E402", "S", "T20"]\n'), ""),
-    (Place("pyproject.toml", '"tests/tools/drill.py" = ["S", "T20"]\n'), ""),
+    (Place("pyproject.toml", '"tests/tools/drill*.py" = ["S", "T20"]\n'), ""),
     (Place("pyproject.toml", '"tools", "benchmarks", "tests", "migrations"'), '"tools", "tests", "migrations"'),
     (Place("pyproject.toml", EXCLUDE), ""),
     (Place("pyproject.toml", '"plinth", "tools", "benchmarks"]'), '"plinth", "tools"]'),

@@ -1,0 +1,99 @@
+"""What `make update` prints at its end."""
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import unified_diff
+from pathlib import Path
+
+from tools.merge import Update
+from tools.trees import Tree
+
+CHANGELOG, SETTINGS = "plinth/CHANGELOG.md", ".env.example"
+SHOWN = ("app/main.py", "app/dependencies.py", "app/settings.py")  # where a new capability has lines
+SETTING = re.compile(r"(?m)^#?\s*(?:export\s+)?([A-Z][A-Z0-9_]*)=")
+NEXT = ["make environment", "make check", "make test", "git diff", "git commit"]
+
+
+def print_report(root: Path, update: Update, recorded: Tree, new: Tree) -> None:
+    sections = {
+        "Changes in plinth": changelog(_text(recorded, CHANGELOG), _text(new, CHANGELOG)),
+        "Settings": settings(root, update, recorded, new),
+        "Merged": update.merged,
+        "You deleted these, and the new version changed them. They stay deleted": update.kept_away,
+        "These are yours and stay as they are; the new version has changed its own": update.offered,
+        "Lines that you may want from it": _lines(update.offered, recorded, new),
+        "Conflicts": [f"{path}: {each}" for path, hunks in update.conflicts.items() for each in hunks],
+        "What to run": _next(update),
+    }
+    for heading, lines in sections.items():
+        if shown := [*lines]:
+            print(f"\n{heading}:", *(f"  {line}" for line in shown), sep="\n")
+    print()
+
+
+def changelog(before: str, after: str) -> Iterator[str]:
+    """The entries of the new changelog that the recorded one lacks, below their versions."""
+    known = {_joined(entry) for entry in _entries(before)}
+    heading = ""
+    for entry in _entries(after):
+        if entry.startswith("## "):
+            heading = entry[3:].strip()
+        elif _joined(entry) not in known:
+            if heading:
+                yield heading
+            heading = ""
+            yield from entry.rstrip().splitlines()
+
+
+def settings(root: Path, update: Update, recorded: Tree, new: Tree) -> Iterator[str]:
+    """Variables that are new or gone, and those of `.env` that neither .env.example nor Compose has."""
+    before, after = (set(SETTING.findall(_text(tree, SETTINGS))) for tree in (recorded, new))
+    for name in sorted(after - before):
+        yield f"{name} is new"
+    for name in sorted(before - after):
+        yield f"{name} is gone"
+    env = root / ".env"
+    given = set(SETTING.findall("\n".join(_set(env)))) if env.is_file() else set()
+    merged = update.changes.get(SETTINGS)
+    mine = merged.data.decode(errors="replace") if merged else _file(root / SETTINGS)
+    known = set(SETTING.findall(mine)) - (before - after)
+    for file in sorted(root.glob("docker-compose*.yml")):
+        known |= set(re.findall(r"\$\{([A-Z][A-Z0-9_]*)", _file(file)))
+    for name in sorted(given - known):
+        yield f"{name} is in .env, and neither {SETTINGS} nor the Compose files have it"
+
+
+def _set(env: Path) -> Iterator[str]:
+    return (line.strip() for line in _file(env).splitlines() if not line.lstrip().startswith("#"))
+
+
+def _lines(offered: Iterable[str], recorded: Tree, new: Tree) -> Iterator[str]:
+    for path in SHOWN:
+        if path in offered:
+            before, after = (_text(tree, path).splitlines() for tree in (recorded, new))
+            yield from unified_diff(before, after, fromfile=path, tofile=path, n=1, lineterm="")
+
+
+def _next(update: Update) -> Iterator[str]:
+    if update.conflicts:
+        yield "resolve the conflicts above, then `make update FINISH=1`"
+    if any(path.startswith("requirements/") for path in [*update.merged, *update.conflicts]):
+        yield "`make lock`, for packages are locked that you added (git checkout HEAD -- requirements/ ends conflicts)"
+    yield ", ".join(f"`{command}`" for command in NEXT)
+
+
+def _entries(text: str) -> list[str]:
+    """Headings, and items with the lines that belong to them."""
+    return re.findall(r"(?m)^(?:## .*|- .*(?:\n {2,}.*)*)", text)
+
+
+def _joined(entry: str) -> str:
+    return " ".join(entry.split())
+
+
+def _text(tree: Tree, path: str) -> str:
+    return tree[path].data.decode(errors="replace") if path in tree else ""
+
+
+def _file(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""
