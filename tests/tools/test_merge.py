@@ -121,6 +121,7 @@ def test_plinth_is_replaced_and_what_was_edited_in_it_is_named() -> None:
     update = plan(OWNERSHIP, before, after, mine)
     assert update.changes == dict.fromkeys(after, B) | {"plinth/gone.py": None}
     assert update.edited == ["plinth/b.py", "plinth/gone.py", "plinth/new.py", "plinth/taken.py"]
+    assert plan(OWNERSHIP, {"plinth/a.py": A}, {"plinth/a.py": B}, {"plinth/a.py": B}) == Update()
     with pytest.raises(SetupError, match=r"plinth/a\.py is plinth's, but a folder or a link stands in its place"):
         plan(OWNERSHIP, before, after, {"plinth/a.py": File(b"", "obstacle")})
 
