@@ -6,8 +6,8 @@ have been deprecated in an earlier version: `typing_extensions.deprecated` marks
 
 import ast
 import inspect
+import re
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from importlib import import_module
@@ -21,7 +21,7 @@ from typing_extensions import is_protocol
 from plinth.testing.environment import ROOT
 
 RECORD = Path(__file__).with_name("public_names.txt")
-VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION = re.findall(r"(?m)^## (\S+)", (ROOT / "plinth/CHANGELOG.md").read_text())[0]
 
 
 class Name(NamedTuple):
