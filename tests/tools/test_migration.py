@@ -16,7 +16,7 @@ from alembic.operations.ops import (
 )
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, Table
 
-from tools.migration import drop_referring_tables_first, main
+from tools.migration import drop_referring_tables_first, in_order, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,3 +85,11 @@ def test_an_empty_migration_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_a_migration_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("") == 1
     assert "NAME=" in capsys.readouterr().err
+
+
+def test_a_migration_of_the_same_minute_comes_after_the_one_before(tmp_path: Path) -> None:
+    for name in ("2026_12_31_2358-create_a.py", "2026_12_31_2359-create_z.py", "2026_12_31_2359-create_b.py"):
+        (tmp_path / name).touch()
+    renamed = in_order(tmp_path / "2026_12_31_2359-create_b.py")
+    assert renamed.name == "2027_01_01_0000-create_b.py"
+    assert in_order(renamed) == renamed

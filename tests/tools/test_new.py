@@ -301,8 +301,8 @@ def test_whatever_the_fields_the_code_is_clean(resources: list[list[str]], tmp_p
         ast.parse(text)
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    config = [f"--config={ROOT / 'pyproject.toml'}", f"--config=lint.isort.{new.OURS}"]
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for tool in (["check"], ["format", "--check"]):
-        command = [sys.executable, "-m", "ruff", *tool, "--no-cache", *config, str(tmp_path)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        command = [sys.executable, "-m", "ruff", *tool, "--no-cache", f"--config=lint.isort.{new.OURS}", "."]
+        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
