@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plinth.serving.heads import Head
 from tests.plinth.serving.wire import wire
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -214,3 +215,24 @@ async def test_the_response_to_a_refused_request_is_not_lost_while_the_client_is
         connection.feed([b"nonsense\r\n\r\n"])
         assert not connection.protocol.transport.is_closing()
         assert [answer.status for answer in await connection.answers()] == [400]
+
+
+WEBSOCKET = [(b"host", b"t"), (b"connection", b"Upgrade"), (b"upgrade", b"WebSocket")]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "upgrades"),
+    [
+        (b"GET", WEBSOCKET, True),
+        (b"POST", WEBSOCKET, False),
+        (b"GET", [*WEBSOCKET, (b"content-length", b"4")], False),
+        (b"GET", [*WEBSOCKET, (b"transfer-encoding", b"chunked")], False),
+        (b"GET", [*WEBSOCKET, (b"connection", b"close")], False),
+        (b"GET", [*WEBSOCKET, (b"upgrade", b"h2c")], False),
+        (b"GET", [*WEBSOCKET[:2], (b"upgrade", b"h2c, websocket")], False),
+    ],
+)
+def test_only_a_get_without_a_body_becomes_a_websocket(
+    method: bytes, fields: list[tuple[bytes, bytes]], upgrades: bool
+) -> None:
+    assert Head(method, b"/", fields).upgrades_to_websocket == upgrades
