@@ -75,8 +75,9 @@ def test_a_value_is_used_or_named(name: str, value: str) -> None:
         assert set(refused(settings)) <= {name}
 
 
-@given(name=st.sampled_from(sorted(SECRETS)), value=st.text(st.characters(categories=["L", "N"]), min_size=8))
-def test_no_message_shows_a_secret(name: str, value: str) -> None:
+@given(name=st.sampled_from(sorted(SECRETS)), more=st.text(st.characters(categories=["L", "N"])))
+def test_no_message_shows_a_secret(name: str, more: str) -> None:
+    value = f"hunter2{more}"  # and not just any word, which a message may hold
     texts = (
         value,
         f"postgresql://me:{value}/@h/d",
@@ -90,7 +91,7 @@ def test_no_message_shows_a_secret(name: str, value: str) -> None:
                 shown = repr(load_settings(settings))
             except ConfigurationError as error:
                 shown = str(error)
-            assert value not in shown
+            assert "hunter2" not in shown
 
 
 ENCODINGS = {

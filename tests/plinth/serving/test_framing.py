@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
+from plinth.serving.heads import Head
 from tests.plinth.serving.wire import wire
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -321,3 +322,24 @@ async def test_an_expectation_of_http_1_0_is_ignored(version: bytes, is_continue
         answer = await connection.answer()
     assert answer is not None
     assert (answer.status, answer.body) == (200, b"POST / ab")
+
+
+WEBSOCKET = [(b"host", b"t"), (b"connection", b"Upgrade"), (b"upgrade", b"WebSocket")]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "upgrades"),
+    [
+        (b"GET", WEBSOCKET, True),
+        (b"POST", WEBSOCKET, False),
+        (b"GET", [*WEBSOCKET, (b"content-length", b"4")], False),
+        (b"GET", [*WEBSOCKET, (b"transfer-encoding", b"chunked")], False),
+        (b"GET", [*WEBSOCKET, (b"connection", b"close")], False),
+        (b"GET", [*WEBSOCKET, (b"upgrade", b"h2c")], False),
+        (b"GET", [*WEBSOCKET[:2], (b"upgrade", b"h2c, websocket")], False),
+    ],
+)
+def test_only_a_get_without_a_body_becomes_a_websocket(
+    method: bytes, fields: list[tuple[bytes, bytes]], upgrades: bool
+) -> None:
+    assert Head(method, b"/", fields).upgrades_to_websocket == upgrades
