@@ -45,7 +45,7 @@ class Problem(BaseModel):
     type: str = Field(description="Identifies the kind of problem.", examples=["urn:problem-type:not-found"])
     title: str = Field(description="The kind of problem in words.", examples=["Not found"])
     status: int = Field(description="The HTTP status.", examples=[404])
-    detail: str = Field(description="What went wrong with this request.", examples=["Product 42 does not exist."])
+    detail: str = Field(description="What went wrong with this request.", examples=["Invoice 42 does not exist."])
     request_id: str = Field(description="Identifies this request in our log. Quote it when you report the problem.")
     errors: list[Fault] | None = Field(default=None, description="Every fault of an invalid request.")
 
