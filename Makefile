@@ -11,8 +11,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-v
 # NAME="Billing API" on make's command line becomes --name="Billing API"; a variable of the environment is ignored.
 option = $(if $(filter command,$(origin $(1))),--$(2)="$$$(1)")
 
-.PHONY: help init update run test test-app test-faults check fix migration openapi-check check-deploy backup-drill \
-	lock clean environment
+.PHONY: help init update run test test-app test-faults check fix migration openapi-check check-deploy backup-drill lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -130,7 +130,8 @@ def _run(argv: Sequence[str], root: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="app new", description="Add to the service.")
+    example = "Example: app new resource customers name:str:unique note:text="
+    parser = argparse.ArgumentParser(prog="app new", description="Add to the service.", epilog=example)
     what = parser.add_subparsers(required=True, metavar="resource")
     resource = what.add_parser(
         "resource",

@@ -173,7 +173,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="app remove",
         description=f"Take a part out of this project, all or nothing.\n\n{about}",
-        epilog="For instance:\n  app remove example --dry-run\n  app remove example",
+        epilog="Example: app remove example --dry-run",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=[*REMOVALS], help="what to take out")

@@ -66,7 +66,7 @@ def clean(checkout: Path) -> tuple[int, str, str]:
 def test_clean_removes_what_make_created_and_nothing_else(used_checkout: Path) -> None:
     assert clean(used_checkout) == (0, "", "")
     left = {path.relative_to(used_checkout).as_posix() for path in used_checkout.rglob("*") if path.is_dir()}
-    assert left == {"plinth", "plinth/http", "plinth/testing", "tools"}
+    assert left == {"plinth", "plinth/http", "plinth/testing", "tools", "tools/removals", "tools/resource"}
     assert (used_checkout / ".env").exists()
     assert clean(used_checkout)[0] == 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.support import ROOT
+from tests.tools.support import ROOT, plain_environment
 from tools import openapi
 
 
@@ -72,5 +72,6 @@ def test_the_settings_of_a_machine_change_nothing() -> None:
 
 @pytest.mark.parametrize(("given", "passed_on"), [([], []), (["ACCEPT=1"], ["--record"])])
 def test_make_passes_on_whether_to_accept_it(given: list[str], passed_on: list[str]) -> None:
-    shown = subprocess.check_output(["make", "--dry-run", "openapi-check", *given], cwd=ROOT, text=True)
+    command = ["make", "--dry-run", "openapi-check", *given]
+    shown = subprocess.check_output(command, cwd=ROOT, env=plain_environment(), text=True)
     assert shown.splitlines()[-1].split() == ["exec", ".venv/bin/python", "-m", "tools.openapi", *passed_on]
