@@ -127,7 +127,7 @@ Date = Annotated[date, InJSON(_date)]
 Instant = Annotated[datetime, InJSON(_instant)]
 Uuid = Annotated[UUID, InJSON(_uuid)]
 
-# An object with whatever a client keeps in it. PostgreSQL's jsonb takes neither NUL characters nor NaN.
+# An object with anything that a client keeps in it. PostgreSQL's jsonb takes neither NUL characters nor NaN.
 JsonValue = TypeAliasType(
     "JsonValue", "Json | list[JsonValue] | Text | bool | int | Annotated[float, Field(allow_inf_nan=False)] | None"
 )

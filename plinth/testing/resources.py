@@ -1,6 +1,6 @@
 """One of each resource: what the tests of a service create, send and read, declared once.
 
-Whatever runs over all endpoints takes its requests from here, so a new endpoint needs no test of its own for that.
+What runs over all endpoints takes its requests from here, so a new endpoint needs no test of its own for that.
 """
 
 import re

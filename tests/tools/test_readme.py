@@ -26,7 +26,7 @@ GLOBS = ["*.md", "docs/**/*.md", "deploy/**/*.md", "plinth/*.md", "tools/*.md", 
 PAGES = [page for pattern in GLOBS for page in sorted(ROOT.glob(pattern))]
 # In prose, a folder of this repository and what is below it; not what a page makes up: a name in <>, or a new resource.
 PATH = re.compile(rf"`((?:{'|'.join(re.escape(each.name) for each in ROOT.iterdir() if each.is_dir())})/[^`\s<>]*)`")
-MADE_UP = re.compile(r"\b(test_)?suppliers\.py$")
+MADE_UP = re.compile(r"\b(test_)?(suppliers|invoices)\.py$")
 FENCE = re.compile(r"(?ms)^```.*?^```")
 MAKEFILES = (ROOT / "Makefile").read_text() + (ROOT / ".ci/targets.mk").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILES, re.MULTILINE))
