@@ -3,7 +3,7 @@
 The project begins as the oldest version of tools/releases.toml, with the edits of edits.patch: a title in README, a
 resource, a middleware, settings, a dependency, Compose's variables, a target of make, a page, and a test corrected that
 failed in that version as it was. It is updated to HEAD, which must pass all checks and its own tests; and a second one
-by way of the version between, which must end the same.
+by way of the version between, which must end the same. A third one, which has lost the example, does not get it back.
 """
 
 import filecmp
@@ -47,6 +47,7 @@ def main() -> int:
         assert_same(once, twice)
         make(once, "check")
         make(once, "test-app")
+        update_without_example(template, Path(directory, "without"))
     return 0
 
 
@@ -85,12 +86,39 @@ def start(template: Path, project: Path) -> dict[str, bytes]:
     run(["git", "checkout", "--quiet", RELEASES[OLDEST]], project)
     make(project, "init", *(f"{name.upper()}={value}" for name, value in NAMES.items()))
     run(["git", "apply", str(HERE / "edits.patch")], project)
+    mine = edited(project)
+    assert {"app/middleware.py", "app/models/suppliers.py", "README.md", ".env"} <= {*mine}
+    return mine | {"docs/on-call.md": (project / "docs/on-call.md").read_bytes()}
+
+
+def edited(project: Path) -> dict[str, bytes]:
+    """Add settings to `.env` and commit. Returns the files that are the user's."""
     with (project / ".env").open("a") as file:
         file.write("BILLING_CURRENCY=USD\nLEGACY_MODE=1\n")
     committed(project)
     mine = [path for path in files(project) if OWNERSHIP.owner(path) == "yours" and path != FILE]
-    assert {"app/middleware.py", "app/models/suppliers.py", "README.md", ".env"} <= {*mine}
-    return {path: (project / path).read_bytes() for path in [*mine, "docs/on-call.md"]}
+    return {path: (project / path).read_bytes() for path in mine}
+
+
+def update_without_example(template: Path, project: Path) -> None:
+    """Update to a version that changes the example, and what showed it in a shared file."""
+    run(["git", "clone", "--quiet", str(template), str(project)], template)
+    make(project, "init", *(f"{name.upper()}={value}" for name, value in NAMES.items()))
+    (project / ".env.example").write_text((project / ".env.example").read_text() + "#BILLING_CURRENCY=EUR\n")
+    committed(project)
+    run([sys.executable, "-m", "tools.remove", "example"], project)
+    mine = edited(project)
+    before = files(project)
+    changed = ["app/routers/products.py", "app/example_data.py", "tests/app/test_example_data.py", "plinth/errors.py"]
+    for path in changed:
+        (template / path).write_text((template / path).read_text() + "\n# Of the next version.\n")
+    committed(template)
+    update(template, project, "HEAD", {})
+    assert files(project) == before
+    assert {path for path in mine if (project / path).read_bytes() != mine[path]} == set()
+    assert [path for path in changed if (project / path).exists()] == ["plinth/errors.py"]
+    assert (project / "plinth/errors.py").read_text().endswith("# Of the next version.\n")
+    assert "EXAMPLE_DATA" not in (project / ".env.example").read_text()
 
 
 def update(template: Path, project: Path, to: str, conflicts: dict[str, int], *options: str) -> None:
