@@ -15,6 +15,14 @@ from plinth.http.responses import ORJSONResponse
 
 # A body of a megabyte can contain a hundred thousand faults.
 _MAX_FAULTS = 100
+_LENGTHS = {"too_long": "Text should have at most {max_length} characters"}
+_LENGTHS |= {"too_short": "Text should have at least {min_length} characters"}
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"}
+# How Python writes a bound, and how JSON does.
+_PYTHON = re.compile(
+    r"Decimal\('(?P<decimal>[^']*)'\)"
+    r"|datetime\.date(?:time)?\((?P<numbers>[\d, ]+)(?P<zone>, tzinfo=datetime\.timezone\.utc)?\)"
+)
 # Pydantic's messages for these quote the input.
 _REWORDED = {
     "union_tag_invalid": "Input should have {discriminator} set to one of {expected_tags}",
@@ -92,9 +100,25 @@ def _describe(fault: Mapping[str, Any], body: Any) -> dict[str, str]:
         detail = "A request body is required"
     elif fault["type"] in _REWORDED:
         detail = _REWORDED[fault["type"]].format_map(fault["ctx"])
+    elif fault["type"] in _LENGTHS and isinstance(fault["input"], str):
+        detail = _LENGTHS[fault["type"]].format_map(fault["ctx"])
+    elif fault["type"] in _BOUNDS:
+        detail = _PYTHON.sub(_in_json, fault["msg"])
     else:
         detail = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return {"location": location, "pointer": pointer(tokens), "detail": detail}
+
+
+def _in_json(bound: re.Match[str]) -> str:
+    """A bound that Pydantic checks after a function, which it then shows as Python code."""
+    if bound["decimal"]:
+        return bound["decimal"]
+    year, month, day, *time = [int(number) for number in bound["numbers"].split(",")]
+    shown = f"{year:04}-{month:02}-{day:02}"
+    if time:
+        hour, minute, second, fraction, *_ = [*time, 0, 0]
+        shown += f"T{hour:02}:{minute:02}:{second:02}" + (f".{fraction:06}" if fraction else "")
+    return f"{shown}Z" if bound["zone"] else shown
 
 
 def _in_document(tokens: list[int | str], body: Any, missing: bool) -> Iterator[int | str]:

@@ -1,6 +1,7 @@
 """The types of requests take what the document says of them and nothing else: each type × each kind of JSON value."""
 
 import json
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
@@ -163,8 +164,35 @@ async def test_a_type_takes_what_the_document_says(name: str) -> None:
             elif not valid:
                 [*faults] = answer.json()["errors"]
                 assert all(fault["pointer"].startswith("#/value") and fault["detail"] for fault in faults)
+                python = r"datetime\.|Decimal|\(|<" + r"|items" * isinstance(value, str)
+                assert [fault["detail"] for fault in faults if re.search(python, fault["detail"])] == []
     assert not wrong
     assert taken, "no value is taken: add one"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "detail"),
+    [
+        (Annotated[Date, Field(ge=date(2020, 1, 2))], "2019-01-01", "greater than or equal to 2020-01-02"),
+        (
+            Annotated[Instant, Field(lt=datetime(2020, 1, 2, tzinfo=UTC))],
+            "2021-01-01T00:00:00Z",
+            "2020-01-02T00:00:00Z",
+        ),
+        (
+            Annotated[Instant, Field(lt=datetime(2020, 1, 2, 3, 4, 5, 6, UTC))],
+            "2021-01-01T00:00:00Z",
+            "less than 2020-01-02T03:04:05.000006Z",
+        ),
+        (Annotated[Amount, Field(le=Decimal("5.00"))], "6.00", "less than or equal to 5.00"),
+        (Annotated[Text, Field(max_length=3)], "abcd", "Text should have at most 3 characters"),
+        (Annotated[VisibleText, Field(min_length=3)], "ab", "Text should have at least 3 characters"),
+    ],
+)
+async def test_a_bound_is_named_as_json_has_it(kind: Any, value: str, detail: str) -> None:
+    async with AsyncClient(transport=ASGITransport(service(model(kind))), base_url="http://test") as client:
+        [fault] = (await client.post("/", json={"value": value})).json()["errors"]
+    assert fault["detail"].endswith(detail)
 
 
 def test_a_bound_that_json_schema_does_not_have_is_shown_in_its_own_words() -> None:
