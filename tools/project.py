@@ -59,7 +59,7 @@ def slug(name: str) -> str:
 
 
 class Place(NamedTuple):
-    """A text that stands once in a file, with a project's values in it. A value is read where it first stands alone."""
+    """A text that stands once in a file, with a project's values in it."""
 
     file: str
     text: str
@@ -128,9 +128,10 @@ def current(root: Path) -> Project:
 
 
 def _value(root: Path, field: str) -> str:
-    place = next(place for place in PLACES if f"<{field}>" in place.text)
-    pattern = re.escape(place.text).replace(f"<{field}>", "(.+?)")
-    found = re.findall(pattern, (root / place.file).read_text())
-    if len(found) != 1:
-        raise missing([place])
-    return str(found[0])
+    """Where it stands alone; a project that was updated may lack a place that a newer version has in `app/`."""
+    places = [place for place in PLACES if f"<{field}>" in place.text]
+    for place in places:
+        pattern = re.escape(place.text).replace(f"<{field}>", "(.+?)")
+        if len(found := re.findall(pattern, (root / place.file).read_text())) == 1 and isinstance(found[0], str):
+            return found[0]
+    raise missing(places[:1])
