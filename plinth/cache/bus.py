@@ -177,11 +177,12 @@ class InvalidationBus:
             sent_at = monotonic()
             async with asyncio.timeout(TRUST_SECONDS):
                 epoch = await self._commands.execute(*(keep if self._listens else ("GET", *epoch_key)))
+                # At once: a read that is sent meanwhile creates the epoch where there was none.
+                self.generations.observe_epoch(epoch.decode() if epoch else None)
                 await self._messages.execute("PING")
             if self._lost.is_set():
                 break
             self.caches |= epoch is not None
-            self.generations.observe_epoch(epoch.decode() if epoch else None)
             if self._warned:
                 self._warned = False
                 log.info("Redis is back, and the cache uses it again")

@@ -1,6 +1,7 @@
 """Redis killed, paused, cut off or full of foreign data: requests succeed, and no invalidated value is served."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +224,27 @@ async def test_the_time_of_trust_begins_when_a_heartbeat_was_sent(
         client.transport.write(reply)
         await wait_until(lambda: bool(wire.held))  # of the next heartbeat
         assert bus_of(cache)._trusted_until <= sent_before + TRUST_SECONDS
+
+
+async def test_a_heartbeat_from_before_the_first_read_does_not_discard_what_was_cached(
+    server: RestartableServer,
+) -> None:
+    """There was no epoch when its command was answered, and there is one when its messages are."""
+    async with FaultyWire(LOOPBACK, server.port) as wire, trusting_cache(wire.through(server.url)) as cache:
+        wire.holds_messages = True
+        await wait_until(lambda: bool(wire.held))
+        loads = itertools.count(1)
+
+        async def load() -> int:
+            return next(loads)
+
+        assert await cache.remember("first", 600, load, schema=int) == 1
+        changes = bus_of(cache).generations.change_count
+        wire.restore()
+        wire.holds_messages = True
+        await wait_until(lambda: bool(wire.held))  # of the next heartbeat
+        assert await cache.remember("first", 600, load, schema=int) == 1
+        assert bus_of(cache).generations.change_count == changes
 
 
 @pytest.mark.parametrize("began", ["before the loss", "after the loss"])
