@@ -12,7 +12,7 @@ from plinth.errors import UnavailableError
 
 SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement
 
-app = create_cli(get_settings, application="app.main:app")
+app = create_cli(get_settings, application="app.main:app", worker="app.main:create_worker")
 
 
 @app.command()

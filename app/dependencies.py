@@ -12,10 +12,12 @@ from app.repositories.products import ProductQueries, ProductRepository
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
+from app.services.jobs import JobReader
 from app.services.products import FacetReader, ProductReader, ProductService
 from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
+from plinth.jobs import JobQueries, Jobs
 from plinth.serving import is_draining
 
 
@@ -80,6 +82,14 @@ async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:
 InvalidateDep = Annotated[Invalidate, Depends(get_invalidate)]
 
 
+async def get_jobs(session: SessionDep) -> Jobs:
+    return Jobs(session)
+
+
+# Jobs are enqueued in the transaction of the request: they run if it commits.
+JobsDep = Annotated[Jobs, Depends(get_jobs)]
+
+
 # For each resource a reader, so that a GET opens no transaction, and a service, which can do the same and change it.
 async def get_category_reader(reads: ReadsDep) -> CategoryReader:
     return CategoryReader(CategoryQueries(reads))
@@ -101,6 +111,10 @@ async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
     return FacetReader(ProductQueries(reads), cache)
 
 
+async def get_job_reader(reads: ReadsDep) -> JobReader:
+    return JobReader(JobQueries(reads))
+
+
 async def get_health_service(request: Request) -> HealthService:
     state = _state(request)
     return HealthService(state["database"], state["redis"], draining=is_draining())
@@ -111,4 +125,5 @@ CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
+JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]
 HealthServiceDep = Annotated[HealthService, Depends(get_health_service)]

@@ -12,6 +12,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from app.dependencies import State
 from app.routers import ROUTERS
 from app.settings import Settings, get_settings
+from app.tasks import SCHEDULES, TASKS
 from plinth.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open_redis
 from plinth.database import open_database
 from plinth.http import (
@@ -30,6 +31,7 @@ from plinth.http import (
     cors,
     exception_handlers,
 )
+from plinth.jobs import Worker
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -39,8 +41,8 @@ PROBES = frozenset({"/health/live", "/health/ready"})
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
-    """Open everything before the first request, close it after the last, in the opposite order."""
+async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[State]:
+    """Open everything before the first request or job, close it after the last, in the opposite order."""
     async with (
         open_database(settings.database, settings.app.name) as database,
         open_redis(settings.redis) as redis,
@@ -50,7 +52,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
-        await database.warn_of_too_many_connections(settings.workers)
+        await database.warn_of_too_many_connections(settings.workers if app else settings.job.processes)
         yield {"database": database, "redis": redis, "cache": cache}
 
 
@@ -120,6 +122,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         add_docs(app)
     cached_routes.add_all_of(app)
     return app
+
+
+def create_worker(settings: Settings) -> Worker[State]:
+    """Build what `app worker` runs: a process beside those of the application, or several."""
+    configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(lifespan, None, settings))
 
 
 app = create_app()

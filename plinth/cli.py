@@ -34,9 +34,10 @@ TOOLS = {
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.Typer:
+def create_cli(get_settings: Callable[[], Settings], application: str, worker: str | None = None) -> typer.Typer:
     """Build the command-line interface of the service whose ASGI application is at `application` ("app.main:app").
 
+    `worker` is where the function is that makes its worker of the settings ("app.main:create_worker"), if it has jobs.
     Every command gets the settings as `context.obj`; faults in them end the command with exit code 1.
     """
     cli = typer.Typer(help="Run and maintain the service.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -70,7 +71,10 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
         Example: PORT=8001 app dev
         """
         _check_start(context.obj)
-        _serve_with_reload(context.obj, application)
+        from plinth.serving.reload import serve_with_reload
+
+        folders = [ROOT / application.partition(".")[0], ROOT / "plinth"]
+        serve_with_reload(application, context.obj.host, context.obj.port, folders)
 
     @cli.command()
     def openapi() -> None:
@@ -84,6 +88,10 @@ def create_cli(get_settings: Callable[[], Settings], application: str) -> typer.
         document = document_of(getattr(import_module(module), name))
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
 
+    if worker is not None:
+        from plinth.jobs.cli import add_commands
+
+        add_commands(cli, worker, _check_start)
     for name, sentence in TOOLS.items():
         cli.command(name, help=sentence, context_settings=PASSED_ON)(_tool)
     cli.command()(serve)
@@ -100,12 +108,19 @@ def _tool(context: typer.Context) -> None:
     raise SystemExit(done.returncode)
 
 
-def serve() -> NoReturn:
+def serve(
+    with_worker: Annotated[bool, typer.Option(help="Run jobs too, where there can be one container only.")] = False,
+) -> NoReturn:
     """Serve with Gunicorn and Uvicorn workers, as in production.
 
     Example: WEB_CONCURRENCY=2 app serve
     """
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")])
+    command = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
+    if with_worker:
+        from plinth.jobs.processes import Supervisor, app
+
+        raise SystemExit(asyncio.run(Supervisor([app("worker")], command).run()))
+    os.execv(sys.executable, command)
 
 
 def drain(context: typer.Context) -> None:
@@ -175,22 +190,3 @@ def _check_start(settings: Settings) -> None:
         asyncio.run(check(settings.database))
     except StartupError as error:
         fail(str(error))
-
-
-def _serve_with_reload(settings: Settings, application: str) -> None:
-    import uvicorn
-
-    uvicorn.run(
-        application,
-        host=settings.host,
-        port=settings.port,
-        reload=True,
-        reload_dirs=[str(ROOT / application.partition(".")[0]), str(ROOT / "plinth")],
-        loop="uvloop",
-        http="plinth.serving.protocol:Protocol",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=2,
-    )

@@ -19,6 +19,7 @@ from plinth.cache.settings import CacheSettings, RedisSettings
 from plinth.database.settings import LOCAL_URL, DatabaseSettings
 from plinth.errors import ConfigurationError
 from plinth.http.settings import CorsSettings, HttpSettings
+from plinth.jobs.settings import JobSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
 from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
@@ -111,6 +112,7 @@ class Settings(BaseSettings):
     cors: CorsSettings = Field(default_factory=CorsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    job: JobSettings = Field(default_factory=JobSettings)
 
     @classmethod
     def settings_customise_sources(

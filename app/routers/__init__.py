@@ -1,5 +1,5 @@
 """HTTP requests. Each router is included directly in the app, with its full prefix, the busiest first."""
 
-from app.routers import categories, health, products
+from app.routers import categories, health, jobs, products
 
-ROUTERS = (products.router, categories.router, health.router)
+ROUTERS = (products.router, categories.router, jobs.router, health.router)

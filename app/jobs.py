@@ -1,0 +1,17 @@
+"""Which jobs there are: each is declared once, with its payload. Services enqueue them, and app/tasks does them.
+
+A name and the fields of a payload are stored: while jobs of an older version may be waiting, only add fields that have
+a default.
+"""
+
+from pydantic import BaseModel
+
+from plinth.jobs import Job
+
+
+class PruneJobs(BaseModel):
+    finished_days: int = 7
+    dead_days: int = 90
+
+
+PRUNE_JOBS = Job("prune_jobs", PruneJobs)

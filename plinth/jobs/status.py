@@ -1,0 +1,54 @@
+"""Files by which an orchestrator sees how a worker is, since it has no port.
+
+`alive-N` is touched while the event loop of process N turns, and `ready-N` exists while it can reach the queue.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+TOUCH_SECONDS = 5.0
+
+
+class StatusFiles:
+    """The files of one process; none without a folder."""
+
+    def __init__(self, folder: Path | None, number: int) -> None:
+        self._folder = folder
+        self._number = number
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        with self._file("alive") as file:
+            task = asyncio.create_task(_touch(file)) if file else None
+            try:
+                yield
+            finally:
+                if task is not None:
+                    task.cancel()
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        with self._file("ready"):
+            yield
+
+    @contextmanager
+    def _file(self, kind: str) -> Iterator[Path | None]:
+        if self._folder is None:
+            yield None
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / f"{kind}-{self._number}"
+        file.touch()
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)
+
+
+async def _touch(file: Path) -> None:
+    while True:
+        await asyncio.sleep(TOUCH_SECONDS)
+        os.utime(file)
