@@ -15,9 +15,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute("CREATE SCHEMA IF NOT EXISTS plinth")
     op.execute("""
-        CREATE TABLE plinth.jobs (
+        CREATE TABLE plinth_jobs (
             id uuid PRIMARY KEY,
             name text NOT NULL,
             queue text NOT NULL,
@@ -38,19 +37,19 @@ def upgrade() -> None:
             finished_at timestamptz
         ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)
     """)
-    op.execute("CREATE INDEX jobs_queued ON plinth.jobs (queue, priority, run_at) WHERE state = 'queued'")
-    op.execute("CREATE INDEX jobs_running ON plinth.jobs (leased_until) WHERE state = 'running'")
-    op.execute("CREATE INDEX jobs_finished ON plinth.jobs (state, finished_at) WHERE finished_at IS NOT NULL")
-    op.execute("CREATE UNIQUE INDEX jobs_key ON plinth.jobs (name, key) WHERE state IN ('queued', 'running')")
+    op.execute("CREATE INDEX plinth_jobs_queued ON plinth_jobs (queue, priority, run_at) WHERE state = 'queued'")
+    op.execute("CREATE INDEX plinth_jobs_running ON plinth_jobs (leased_until) WHERE state = 'running'")
+    op.execute("CREATE INDEX plinth_jobs_finished ON plinth_jobs (state, finished_at) WHERE finished_at IS NOT NULL")
+    op.execute("CREATE UNIQUE INDEX plinth_jobs_key ON plinth_jobs (name, key) WHERE state IN ('queued', 'running')")
     op.execute("""
-        CREATE TABLE plinth.job_effects (
-            job_id uuid NOT NULL REFERENCES plinth.jobs ON DELETE CASCADE,
+        CREATE TABLE plinth_job_effects (
+            job_id uuid NOT NULL REFERENCES plinth_jobs ON DELETE CASCADE,
             name text NOT NULL,
             PRIMARY KEY (job_id, name)
         )
     """)
     op.execute("""
-        CREATE TABLE plinth.schedules (
+        CREATE TABLE plinth_schedules (
             name text PRIMARY KEY,
             definition text NOT NULL,
             next_at timestamptz NOT NULL
@@ -59,5 +58,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE plinth.schedules, plinth.job_effects, plinth.jobs")
-    op.execute("DROP SCHEMA plinth")
+    op.execute("DROP TABLE plinth_schedules, plinth_job_effects, plinth_jobs")

@@ -19,6 +19,11 @@ MIGRATION_LOCK = 0x6D696772617465  # "migrate"
 WAIT_SECONDS, PAUSE_SECONDS = 600.0, 0.2
 
 
+def include_name(name: str | None, kind: str, parents: object) -> bool:
+    """For autogenerate: tables that begin with `plinth_` come with revisions of plinth's, and are no models."""
+    return kind != "table" or not (name or "").startswith("plinth_")
+
+
 @asynccontextmanager
 async def migrating(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     """A connection that holds the lock of migrations. Raises UnavailableError where another holds it for too long."""

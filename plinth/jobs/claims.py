@@ -24,29 +24,29 @@ CLAIM = """
         FROM unnest($1::text[]) AS queues (queue)
         CROSS JOIN (VALUES (1::smallint), (0::smallint), (-1::smallint)) AS priorities (priority)
         CROSS JOIN LATERAL (
-            SELECT id, run_at FROM plinth.jobs
+            SELECT id, run_at FROM plinth_jobs
             WHERE state = 'queued' AND queue = queues.queue AND priority = priorities.priority AND run_at <= now()
                 AND name = ANY ($2::text[])
             ORDER BY run_at LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
         ) AS found
         ORDER BY priorities.priority DESC, found.run_at LIMIT $3
     )
-    UPDATE plinth.jobs
+    UPDATE plinth_jobs AS jobs
     SET state = 'running', attempts = attempts + 1, lease = gen_random_uuid(), leased_until = now() + $4::interval,
         percent = 0
     FROM picked WHERE jobs.id = picked.id
     RETURNING jobs.id, name, attempts AS attempt, lease, payload, context
 """
 EXTEND = """
-    UPDATE plinth.jobs SET leased_until = now() + $3::interval
+    UPDATE plinth_jobs AS jobs SET leased_until = now() + $3::interval
     FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease)
     WHERE jobs.id = held.id AND jobs.lease = held.lease
     RETURNING jobs.lease, cancel_requested_at IS NOT NULL AS is_cancelled
 """
-REPORT = "UPDATE plinth.jobs SET percent = $3 WHERE id = $1 AND lease = $2"
+REPORT = "UPDATE plinth_jobs AS jobs SET percent = $3 WHERE id = $1 AND lease = $2"
 # What was cancelled meanwhile is not tried again.
 SETTLE = """
-    UPDATE plinth.jobs
+    UPDATE plinth_jobs AS jobs
     SET state = CASE WHEN held.state = 'queued' AND cancel_requested_at IS NOT NULL THEN 'cancelled'
             ELSE held.state END,
         finished_at = CASE WHEN held.state = 'queued' AND cancel_requested_at IS NULL THEN NULL ELSE now() END,
@@ -58,20 +58,20 @@ SETTLE = """
     WHERE jobs.id = held.id AND jobs.lease = held.lease
 """
 TAKE_BACK = """
-    UPDATE plinth.jobs
+    UPDATE plinth_jobs AS jobs
     SET state = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
         finished_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
         reason = 'Its worker stopped extending the lease.', lease = NULL, leased_until = NULL
     WHERE id IN (
-        SELECT id FROM plinth.jobs WHERE state = 'running' AND leased_until < now()
+        SELECT id FROM plinth_jobs WHERE state = 'running' AND leased_until < now()
         ORDER BY leased_until LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED
     )
 """
 GIVE_UP_UNKNOWN = """
-    UPDATE plinth.jobs
+    UPDATE plinth_jobs AS jobs
     SET state = 'dead', finished_at = now(), reason = 'No worker of its queue has a task for it.'
     WHERE id IN (
-        SELECT id FROM plinth.jobs
+        SELECT id FROM plinth_jobs
         WHERE state = 'queued' AND queue = ANY ($1::text[]) AND NOT name = ANY ($2::text[])
             AND run_at < now() - $3::interval
         LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED

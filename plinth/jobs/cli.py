@@ -23,18 +23,18 @@ from plinth.jobs.worker import Worker
 LIST = """
     SELECT id, state, name, queue, attempts, percent, to_char(run_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SSZ'),
         coalesce(reason, '')
-    FROM plinth.jobs
+    FROM plinth_jobs
     WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR name = $3)
     ORDER BY created_at DESC LIMIT $4
 """
 RETRY = """
-    UPDATE plinth.jobs SET state = 'queued', attempts = 0, percent = 0, run_at = now(), reason = NULL,
+    UPDATE plinth_jobs SET state = 'queued', attempts = 0, percent = 0, run_at = now(), reason = NULL,
         finished_at = NULL, cancel_requested_at = NULL
     WHERE id = $1 AND state IN ('dead', 'cancelled')
     RETURNING pg_notify('plinth_jobs', queue)
 """
 CANCEL = """
-    UPDATE plinth.jobs SET cancel_requested_at = now(),
+    UPDATE plinth_jobs SET cancel_requested_at = now(),
         state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END,
         finished_at = CASE WHEN state = 'queued' THEN now() END
     WHERE id = $1 AND state IN ('queued', 'running')
@@ -85,7 +85,7 @@ def show(context: typer.Context, id: Id) -> None:
 
     Example: app jobs show 7f0c6a52-93a5-4d2f-9d0e-2d1a5c6f8b11
     """
-    for name, value in _one(_run(context, "SELECT * FROM plinth.jobs WHERE id = $1", id), f"There is no job {id}."):
+    for name, value in _one(_run(context, "SELECT * FROM plinth_jobs WHERE id = $1", id), f"There is no job {id}."):
         print(f"{name:20}{'' if value is None else value}")
 
 
@@ -130,7 +130,7 @@ def add_commands(cli: typer.Typer, place: str, check_start: Callable[[Any], None
     ) -> None:
         """Run jobs, in as many processes as JOB_PROCESSES says.
 
-        Example: JOB_QUEUES=mail JOB_CONCURRENCY=20 app worker
+        Example: JOB_PROCESSES=2 app worker
         """
         settings: JobSettings = context.obj.job
         if number is None:

@@ -10,8 +10,8 @@ from plinth.jobs.tables import JOBS
 
 PRUNE = text("""
     WITH pruned AS (
-        DELETE FROM plinth.jobs WHERE id IN (
-            SELECT id FROM plinth.jobs
+        DELETE FROM plinth_jobs WHERE id IN (
+            SELECT id FROM plinth_jobs
             WHERE (state IN ('succeeded', 'cancelled') AND finished_at < now() - CAST(:finished AS interval))
                 OR (state = 'dead' AND finished_at < now() - CAST(:dead AS interval))
             LIMIT :most FOR UPDATE SKIP LOCKED

@@ -26,7 +26,7 @@ LONGEST_DELAY = timedelta(days=3660)
 # from aborting the caller's transaction.
 ENQUEUE = text("""
     WITH added AS (
-        INSERT INTO plinth.jobs (id, name, queue, priority, key, payload, context, run_at)
+        INSERT INTO plinth_jobs (id, name, queue, priority, key, payload, context, run_at)
         VALUES (:id, :name, :queue, :priority, :key, CAST(:payload AS json), CAST(:context AS json), now() + :delay)
         ON CONFLICT (name, key) WHERE state IN ('queued', 'running') DO NOTHING
         RETURNING id, queue, run_at
@@ -34,10 +34,10 @@ ENQUEUE = text("""
     SELECT id, CASE WHEN run_at <= now() THEN pg_notify('plinth_jobs', queue) END FROM added
 """)
 UNFINISHED = text("""
-    SELECT id FROM plinth.jobs WHERE name = :name AND key = :key AND state IN ('queued', 'running')
+    SELECT id FROM plinth_jobs WHERE name = :name AND key = :key AND state IN ('queued', 'running')
 """)
 MARK = text("""
-    INSERT INTO plinth.job_effects (job_id, name) VALUES (:id, :name) ON CONFLICT DO NOTHING RETURNING job_id
+    INSERT INTO plinth_job_effects (job_id, name) VALUES (:id, :name) ON CONFLICT DO NOTHING RETURNING job_id
 """)
 
 

@@ -26,18 +26,18 @@ LONGEST_SLEEP_SECONDS = 10.0
 
 # A schedule whose definition has changed begins again from now.
 DECLARE = """
-    INSERT INTO plinth.schedules (name, definition, next_at)
+    INSERT INTO plinth_schedules AS schedules (name, definition, next_at)
     SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])
     ON CONFLICT (name) DO UPDATE SET definition = excluded.definition, next_at = excluded.next_at
     WHERE schedules.definition <> excluded.definition
 """
-NEXT = "SELECT name, next_at, now() FROM plinth.schedules WHERE name = ANY ($1::text[])"
+NEXT = "SELECT name, next_at, now() FROM plinth_schedules WHERE name = ANY ($1::text[])"
 # Of all workers that read the same time, the condition holds for one.
 ADVANCE = """
     WITH advanced AS (
-        UPDATE plinth.schedules SET next_at = $3 WHERE name = $1 AND next_at = $2 RETURNING name
+        UPDATE plinth_schedules SET next_at = $3 WHERE name = $1 AND next_at = $2 RETURNING name
     ), added AS (
-        INSERT INTO plinth.jobs (id, name, queue, payload)
+        INSERT INTO plinth_jobs (id, name, queue, payload)
         SELECT id, $5, $6, $7::json FROM advanced, unnest($4::uuid[]) AS id RETURNING id
     )
     SELECT pg_notify('plinth_jobs', $6) FROM added LIMIT 1
@@ -83,15 +83,13 @@ class Schedule(Generic[PayloadT]):
 
     def due(self, since: datetime, now: datetime) -> tuple[int, datetime]:
         """How many jobs the times from `since`, which is due, to `now` are, and the first time after them."""
-        times = [since]
-        while (following := self.after(times[-1])) <= now and len(times) < MOST_MISSED:
-            times.append(following)
-        if following <= now:
-            following = self.after(now)
-        in_time = [time for time in times if time > now - LATE]
+        count = 1
         if self.missed == "all":
-            return len(times), following
-        return (1 if in_time or self.missed == "once" else 0), following
+            while count < MOST_MISSED and (since := self.after(since)) <= now:
+                count += 1
+        elif self.missed == "skip":
+            count = int(self.after(now - LATE) <= now)
+        return count, self.after(now)
 
 
 class Timetable:

@@ -1,19 +1,13 @@
-"""The tables of the queue, as a migration of the service creates them in the schema `plinth`.
-
-Autogenerate looks at the default schema only, so it leaves them alone.
-"""
+"""The table of the queue, as a migration of the service creates it; autogenerate leaves it alone."""
 
 from sqlalchemy import JSON, Column, DateTime, Integer, MetaData, SmallInteger, Table, Text, Uuid
 
-metadata = MetaData(schema="plinth")
-
 STATES = "queued", "running", "succeeded", "dead", "cancelled"
 """`dead` is given up: `reason` says why."""
-FINISHED = STATES[2:]
 
 JOBS = Table(
-    "jobs",
-    metadata,
+    "plinth_jobs",
+    MetaData(),
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("queue", Text, nullable=False),

@@ -15,7 +15,7 @@ forget_settings(Settings)  # before app.main is imported, which reads them
 
 from app.main import create_app
 from app.models import Base
-from tests.app.resources import RESOURCES
+from tests.app.resources import JOB, RESOURCES
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,16 @@ async def client(service: Service, empty_tables: None) -> AsyncIterator[AsyncCli
 
 
 @pytest.fixture
-async def wired(wire: WirePostgres, settings: Settings, empty_tables: None) -> AsyncIterator[AsyncClient]:
+async def job(onlooker: asyncpg.Connection) -> None:
+    """A job that no worker takes."""
+    insert = (
+        "INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}') ON CONFLICT DO NOTHING"
+    )
+    await onlooker.execute(insert, JOB)
+
+
+@pytest.fixture
+async def wired(wire: WirePostgres, settings: Settings, empty_tables: None, job: None) -> AsyncIterator[AsyncClient]:
     """A client of an app whose every word with PostgreSQL crosses the wire, with one of each resource."""
     one_each = {"url": wire.through(settings.database.url), "pool_size": 1, "read_pool_size": 1}
     changed = {

@@ -3,7 +3,11 @@
 `{n}` is another number each time, for what must be unique. A reference is to the id 1.
 """
 
+from uuid import UUID
+
 from plinth.testing.resources import Resource, Resources
+
+JOB = UUID(int=1)
 
 RESOURCES = Resources(
     Resource("/api/categories", create={"name": "Name {n}", "description": "Description {n}"}),
@@ -12,7 +16,7 @@ RESOURCES = Resources(
         create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},
     ),
     # A GET that needs more than an id.
-    urls={"/api/products/search": ["/api/products/search?q=laptop"]},
+    urls={"/api/products/search": ["/api/products/search?q=laptop"], "/api/jobs/{id}": [f"/api/jobs/{JOB}"]},
     # A write that is none of a resource's five: `("POST", "/api/orders/{id}/pay"): {"amount": "19.90"}`, or None.
     bodies={},
 )

@@ -75,7 +75,7 @@ def test_openapi_prints_the_document() -> None:
 
 def test_help_lists_the_commands() -> None:
     shown = in_process("--help").stdout
-    for command in ("check", "serve", "dev", "migrate", "drain", "openapi"):
+    for command in ("check", "serve", "dev", "worker", "migrate", "drain", "openapi", "jobs"):
         assert f" {command} " in shown
 
 

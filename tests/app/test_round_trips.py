@@ -31,6 +31,7 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("PUT", "/api/categories/{id}"): UPDATE,
     ("PATCH", "/api/categories/{id}"): UPDATE,
     ("DELETE", "/api/categories/{id}"): DELETE,
+    ("GET", "/api/jobs/{id}"): READ,
     ("GET", "/health/live"): 0,
     ("GET", "/health/ready"): READ,
 }

@@ -131,25 +131,27 @@ def test_all_that_is_missing_is_named_at_once_and_nothing_is_changed(
 def test_resources_of_the_users_own_stay(project: Path) -> None:
     change(
         project / "app/routers/__init__.py",
-        ("import categories, health, ", "import (\n    categories,\n    health,\n    invoices,\n    "),
+        ("import categories, health, jobs, ", "import (\n    categories,\n    health,\n    invoices,\n    jobs,\n    "),
         ("products\n\nROUTERS", "products,\n)\n\nROUTERS"),
         ("(products.router, categories", "(\n    products.router,\n    invoices.router,\n    categories"),
-        (" health.router)", "\n    health.router,\n)"),
+        (" jobs.router, health.router)", "\n    jobs.router,\n    health.router,\n)"),
     )
     change(project / "app/models/__init__.py", ('"Category", "Product"]', '"Category", "Invoice", "Product"]'))
     change(project / "app/tags.py", ("PRODUCTS = ", 'INVOICES = Tag("invoices")\nPRODUCTS = '))
     change(
         project / "tests/app/resources.py",
         ("    Resource(\n", '    Resource("/api/invoices", create={}),\n    Resource(\n'),
-        ('=laptop"]}', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"]}'),
+        ('=laptop"], ', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], '),
     )
     texts = taken_out(EXAMPLE, project)
-    assert "import (\n    health,\n    invoices,\n)" in texts["app/routers/__init__.py"]
-    assert "(\n    invoices.router,\n    health.router,\n)" in texts["app/routers/__init__.py"]
+    assert "import (\n    health,\n    invoices,\n    jobs,\n)" in texts["app/routers/__init__.py"]
+    assert "(\n    invoices.router,\n    jobs.router,\n    health.router,\n)" in texts["app/routers/__init__.py"]
     assert '["Base", "Invoice"]' in texts["app/models/__init__.py"]
     assert texts["app/tags.py"].endswith('\nINVOICES = Tag("invoices")\n')
     assert 'Resources(\n    Resource("/api/invoices", create={}),\n    # A GET' in texts["tests/app/resources.py"]
-    assert 'urls={"/api/invoices/due": ["/api/invoices/due?on=2026-11-28"]},' in texts["tests/app/resources.py"]
+    assert (
+        'urls={"/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], "/api/jobs' in texts["tests/app/resources.py"]
+    )
 
 
 def test_a_reference_of_the_users_is_named_and_nothing_is_changed(

@@ -58,7 +58,7 @@ class Queue:
 
     async def jobs(self) -> list[asyncpg.Record]:
         return list(
-            await self.onlooker.fetch("SELECT * FROM plinth.jobs WHERE queue = $1 ORDER BY created_at", self.name)
+            await self.onlooker.fetch("SELECT * FROM plinth_jobs WHERE queue = $1 ORDER BY created_at", self.name)
         )
 
     async def states(self) -> list[str]:
@@ -70,7 +70,7 @@ class Queue:
 
     async def make_due(self) -> None:
         """As if the time had come: of attempts that are to be repeated, and of jobs with a delay."""
-        await self.onlooker.execute("UPDATE plinth.jobs SET run_at = now() WHERE queue = $1", self.name)
+        await self.onlooker.execute("UPDATE plinth_jobs SET run_at = now() WHERE queue = $1", self.name)
         await self.onlooker.execute("SELECT pg_notify('plinth_jobs', $1)", self.name)
 
 

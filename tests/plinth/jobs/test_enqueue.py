@@ -53,7 +53,7 @@ async def test_a_key_is_one_job_until_that_is_finished(queue: Queue) -> None:
     other = await queue.enqueue(key="b")
     assert other != first
     assert await queue.enqueue("another", key="a") not in {first, other}
-    await queue.onlooker.execute("UPDATE plinth.jobs SET state = 'succeeded', finished_at = now() WHERE id = $1", first)
+    await queue.onlooker.execute("UPDATE plinth_jobs SET state = 'succeeded', finished_at = now() WHERE id = $1", first)
     assert await queue.enqueue(key="a") != first
 
 
@@ -127,7 +127,7 @@ class Words(BaseModel):
     text: str
 
 
-@pytest.mark.parametrize("text", ["", "\0", "\\u0000", "é\U0001f600", "x" * 1_000_000, "'; DROP TABLE plinth.jobs; --"])
+@pytest.mark.parametrize("text", ["", "\0", "\\u0000", "é\U0001f600", "x" * 1_000_000, "'; DROP TABLE plinth_jobs; --"])
 async def test_any_text_is_stored_as_it_is(queue: Queue, text: str) -> None:
     async with queue.database.sessions.begin() as session:
         await Jobs(session).enqueue(Job("words", Words, queue.name), Words(text=text))

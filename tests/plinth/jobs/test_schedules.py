@@ -100,7 +100,7 @@ async def test_workers_that_see_the_same_time_enqueue_one_job(queue: Queue, data
         await claims[0].run(DECLARE, [each.name], [each.definition], [now])
         timetable = Timetable([each])
         for times in range(1, 20):
-            due_at = await queue.onlooker.fetchval("SELECT next_at FROM plinth.schedules WHERE name = $1", each.name)
+            due_at = await queue.onlooker.fetchval("SELECT next_at FROM plinth_schedules WHERE name = $1", each.name)
             results = await asyncio.gather(*(timetable._advance(one, each.name, due_at, due_at) for one in claims))
             assert {*results} == {each.after(due_at)}
             assert len(await queue.jobs()) == times
@@ -115,12 +115,12 @@ async def test_a_due_time_is_run(queue: Queue) -> None:
     each = Schedule(uuid4().hex, queue.job(), Number(value=5), cron="0 0 1 1 *")
     where = "WHERE name = $1 AND definition = '0 0 1 1 *'"
     async with queue.working(queue.task(work), schedules=[each]):
-        await wait_until(lambda: _exists(queue, f"SELECT count(*) = 1 FROM plinth.schedules {where}", each.name))
+        await wait_until(lambda: _exists(queue, f"SELECT count(*) = 1 FROM plinth_schedules {where}", each.name))
     assert done == []
-    await queue.onlooker.execute(f"UPDATE plinth.schedules SET next_at = '2020-01-01' {where}", each.name)
+    await queue.onlooker.execute(f"UPDATE plinth_schedules SET next_at = '2020-01-01' {where}", each.name)
     async with queue.working(queue.task(work), schedules=[each]):
         await wait_until(lambda: done == [5])
-        await wait_until(lambda: _exists(queue, f"SELECT next_at > now() FROM plinth.schedules {where}", each.name))
+        await wait_until(lambda: _exists(queue, f"SELECT next_at > now() FROM plinth_schedules {where}", each.name))
 
 
 async def test_a_changed_definition_begins_again_from_now(queue: Queue) -> None:
@@ -131,9 +131,9 @@ async def test_a_changed_definition_begins_again_from_now(queue: Queue) -> None:
         done.append(number.value)
 
     name = uuid4().hex
-    await queue.onlooker.execute("INSERT INTO plinth.schedules VALUES ($1, 'every 5 s', '2020-01-01')", name)
+    await queue.onlooker.execute("INSERT INTO plinth_schedules VALUES ($1, 'every 5 s', '2020-01-01')", name)
     each = Schedule(name, queue.job(), Number(value=5), cron="0 0 1 1 *")
-    changed = "SELECT next_at > now() AND definition = '0 0 1 1 *' FROM plinth.schedules WHERE name = $1"
+    changed = "SELECT next_at > now() AND definition = '0 0 1 1 *' FROM plinth_schedules WHERE name = $1"
     async with queue.working(queue.task(work), schedules=[each]):
         await wait_until(lambda: _exists(queue, changed, name))
     assert done == await queue.jobs() == []

@@ -160,7 +160,7 @@ async def test_a_payload_that_does_not_fit_any_more_is_dead_and_the_queue_goes_o
 
     await queue.enqueue(payload=Number(value=1))
     await queue.onlooker.execute(
-        """UPDATE plinth.jobs SET payload = '{"value": "s3cret"}' WHERE queue = $1""", queue.name
+        """UPDATE plinth_jobs SET payload = '{"value": "s3cret"}' WHERE queue = $1""", queue.name
     )
     await queue.enqueue(payload=Number(value=2))
     async with queue.working(queue.task(work), concurrency=1):
@@ -188,7 +188,7 @@ async def test_a_job_of_a_newer_version_is_left_to_its_workers(queue: Queue) -> 
     for hours in (23, 25):
         id = await queue.enqueue("gone", Number(value=hours))
         age = timedelta(hours=hours)
-        await queue.onlooker.execute("UPDATE plinth.jobs SET run_at = now() - $2::interval WHERE id = $1", id, age)
+        await queue.onlooker.execute("UPDATE plinth_jobs SET run_at = now() - $2::interval WHERE id = $1", id, age)
     async with queue.working(queue.task(work)):
         await wait_until(lambda: _has_state(queue, "dead"))
     reasons = {job["payload"]: (job["state"], job["reason"]) for job in await queue.jobs() if "gone" in job["name"]}
@@ -266,7 +266,7 @@ async def test_a_cancelled_job_is_ended_and_not_tried_again(queue: Queue, monkey
     await queue.enqueue()
     async with queue.working(queue.task(work)):
         await started.wait()
-        await queue.onlooker.execute("UPDATE plinth.jobs SET cancel_requested_at = now() WHERE queue = $1", queue.name)
+        await queue.onlooker.execute("UPDATE plinth_jobs SET cancel_requested_at = now() WHERE queue = $1", queue.name)
         await wait_until(lambda: _has_state(queue, "cancelled"))
 
 
@@ -353,7 +353,7 @@ async def test_an_attempt_that_lost_its_lease_settles_nothing(queue: Queue, monk
     await queue.enqueue()
     async with queue.working(queue.task(work)):
         await started.wait()
-        await queue.onlooker.execute("UPDATE plinth.jobs SET lease = gen_random_uuid() WHERE queue = $1", queue.name)
+        await queue.onlooker.execute("UPDATE plinth_jobs SET lease = gen_random_uuid() WHERE queue = $1", queue.name)
         await ended.wait()
     assert await queue.states() == ["running"]
 
@@ -450,7 +450,7 @@ async def _has_state(queue: Queue, state: str) -> bool:
 
 async def _claimed_by_a_dead_worker(queue: Queue, attempts: int = 1) -> None:
     await queue.onlooker.execute(
-        "UPDATE plinth.jobs SET state = 'running', lease = gen_random_uuid(), attempts = $2, "
+        "UPDATE plinth_jobs SET state = 'running', lease = gen_random_uuid(), attempts = $2, "
         "leased_until = now() - interval '1 ms' WHERE queue = $1",
         queue.name,
         attempts,
