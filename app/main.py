@@ -16,6 +16,7 @@ from plinth.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open
 from plinth.database import open_database
 from plinth.http import (
     ConditionalMiddleware,
+    DeadlineMiddleware,
     ForwardedMiddleware,
     GZipMiddleware,
     HeadMiddleware,
@@ -30,6 +31,7 @@ from plinth.http import (
     cors,
     exception_handlers,
 )
+from plinth.resilience import open_outgoing, open_processes
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -47,11 +49,13 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         open_cache(
             settings.cache, redis, settings.redis.timeout_seconds, listens=database.replica is not None
         ) as cache,
+        open_outgoing(settings.outgoing) as outgoing,
+        open_processes(settings.server.cpu_processes) as processes,
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
         await database.warn_of_too_many_connections(settings.workers)
-        yield {"database": database, "redis": redis, "cache": cache}
+        yield {"database": database, "redis": redis, "cache": cache, "outgoing": outgoing, "processes": processes}
 
 
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:
@@ -87,6 +91,9 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
     # Inside of gzip: the ETag is a hash of the uncompressed body.
     yield Middleware(ValidatorsMiddleware)
     yield Middleware(QueryEncodingMiddleware)
+    if http.deadline_seconds:
+        # Inside of the response cache, whose hits need none: a load has one of its own.
+        yield Middleware(DeadlineMiddleware, seconds=http.deadline_seconds)
     # Its responses pass through all of the above, like any other.
     yield Middleware(UnhandledErrorMiddleware)
     # Routers and routes override it by `max_body_size=`. FastAPI's own argument would act outside of all the above.

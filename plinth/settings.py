@@ -19,6 +19,7 @@ from plinth.cache.settings import CacheSettings, RedisSettings
 from plinth.database.settings import LOCAL_URL, DatabaseSettings
 from plinth.errors import ConfigurationError
 from plinth.http.settings import CorsSettings, HttpSettings
+from plinth.resilience.settings import OutgoingSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
 from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
@@ -109,6 +110,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
+    outgoing: OutgoingSettings = Field(default_factory=OutgoingSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
 
