@@ -10,15 +10,17 @@ from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
 from app.repositories.products import ProductQueries, ProductRepository
+from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
 from app.services.jobs import JobReader
 from app.services.products import FacetReader, ProductReader, ProductService
+from app.services.reports import ReportReader, ReportService
 from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
-from plinth.jobs import JobQueries, Jobs
+from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
 from plinth.serving import is_draining
 
@@ -31,6 +33,13 @@ class State(TypedDict):
     cache: Cache
     outgoing: httpx.AsyncClient
     processes: Processes
+
+
+class WorkerState(State):
+    """What the lifespan of the worker opens. Every task finds it in `run.state`."""
+
+    mailer: Mailer
+    reports_to: str
 
 
 def _state(request: Request) -> State:
@@ -127,6 +136,14 @@ async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
     return FacetReader(ProductQueries(reads), cache)
 
 
+async def get_report_reader(reads: ReadsDep, processes: ProcessesDep) -> ReportReader:
+    return ReportReader(ReportQueries(reads), processes)
+
+
+async def get_report_service(jobs: JobsDep) -> ReportService:
+    return ReportService(jobs)
+
+
 async def get_job_reader(reads: ReadsDep) -> JobReader:
     return JobReader(JobQueries(reads))
 
@@ -141,5 +158,7 @@ CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
+ReportReaderDep = Annotated[ReportReader, Depends(get_report_reader)]
+ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]
 JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]
 HealthServiceDep = Annotated[HealthService, Depends(get_health_service)]

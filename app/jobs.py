@@ -14,4 +14,14 @@ class PruneJobs(BaseModel):
     dead_days: int = 90
 
 
+class PriceReport(BaseModel):
+    pass
+
+
+class LowStockReport(BaseModel):
+    below: int = 5
+
+
 PRUNE_JOBS = Job("prune_jobs", PruneJobs)
+PRICE_REPORT = Job("price_report", PriceReport)
+LOW_STOCK_REPORT = Job("low_stock_report", LowStockReport)

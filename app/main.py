@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from app.dependencies import State
+from app.dependencies import State, WorkerState
 from app.routers import ROUTERS
 from app.settings import Settings, get_settings
 from app.tasks import SCHEDULES, TASKS
@@ -32,7 +33,7 @@ from plinth.http import (
     cors,
     exception_handlers,
 )
-from plinth.jobs import Worker
+from plinth.jobs import Worker, open_mailer
 from plinth.resilience import open_outgoing, open_processes
 from plinth.telemetry import configure_logging
 
@@ -40,6 +41,7 @@ from plinth.telemetry import configure_logging
 OPENTELEMETRY = find_spec("opentelemetry.sdk") is not None
 # Probes are frequent and bypass the proxy: they are neither logged nor redirected.
 PROBES = frozenset({"/health/live", "/health/ready"})
+MAILS = Path(__file__).parent / "mails"
 
 
 @asynccontextmanager
@@ -58,6 +60,12 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             database.replica.heard_at = cache.last_invalidation_at
         await database.warn_of_too_many_connections(settings.workers if app else settings.job.processes)
         yield {"database": database, "redis": redis, "cache": cache, "outgoing": outgoing, "processes": processes}
+
+
+@asynccontextmanager
+async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
+    async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
+        yield {**state, "mailer": mailer, "reports_to": settings.app.reports_to}
 
 
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:
@@ -131,10 +139,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def create_worker(settings: Settings) -> Worker[State]:
+def create_worker(settings: Settings) -> Worker[WorkerState]:
     """Build what `app worker` runs: a process beside those of the application, or several."""
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
-    return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(lifespan, None, settings))
+    return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(worker_lifespan, settings))
 
 
 app = create_app()

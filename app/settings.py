@@ -20,6 +20,7 @@ class AppSettings(plinth.settings.AppSettings):
         description="What the service does, in the same place.",
     )
     example_data: bool = Field(False, description="Let `app seed` load example data. Refused in production.")
+    reports_to: str = Field("reports@localhost", description="Address that reports are mailed to.")
 
     def production_faults(self) -> Iterator[str]:
         yield from super().production_faults()

@@ -1,5 +1,5 @@
 """HTTP requests. Each router is included directly in the app, with its full prefix, the busiest first."""
 
-from app.routers import categories, health, jobs, products
+from app.routers import categories, health, jobs, products, reports
 
-ROUTERS = (products.router, categories.router, jobs.router, health.router)
+ROUTERS = (products.router, categories.router, reports.router, jobs.router, health.router)

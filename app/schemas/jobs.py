@@ -14,3 +14,7 @@ class JobRead(BaseModel):
     attempts: int
     created_at: datetime
     finished_at: datetime | None
+
+
+class JobStarted(BaseModel):
+    id: UUID

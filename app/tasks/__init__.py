@@ -1,8 +1,11 @@
 """What the worker does: the task of each job in app/jobs.py, and the schedules. Times are in UTC."""
 
-from app.jobs import PRUNE_JOBS, PruneJobs
-from app.tasks import jobs
+from app.jobs import LOW_STOCK_REPORT, PRUNE_JOBS, LowStockReport, PruneJobs
+from app.tasks import jobs, reports
 from plinth.jobs import Schedule
 
-TASKS = (jobs.prune,)
-SCHEDULES = (Schedule("prune_jobs", PRUNE_JOBS, PruneJobs(), cron="20 3 * * *"),)
+TASKS = (jobs.prune, reports.mail_prices, reports.mail_low_stock)
+SCHEDULES = (
+    Schedule("prune_jobs", PRUNE_JOBS, PruneJobs(), cron="20 3 * * *"),
+    Schedule("low_stock_report", LOW_STOCK_REPORT, LowStockReport(), cron="0 7 * * 1-5"),
+)

@@ -1,6 +1,6 @@
 from datetime import timedelta
 
-from app.dependencies import State
+from app.dependencies import WorkerState
 from app.jobs import PRUNE_JOBS, PruneJobs
 from plinth.jobs import Run, prune_jobs, task
 
@@ -8,7 +8,7 @@ BATCH = 10_000
 
 
 @task(PRUNE_JOBS, timeout_seconds=3600)
-async def prune(run: Run[State], limits: PruneJobs) -> None:
+async def prune(run: Run[WorkerState], limits: PruneJobs) -> None:
     """Delete old jobs, in transactions that are short."""
     finished, dead = timedelta(days=limits.finished_days), timedelta(days=limits.dead_days)
     deleted = BATCH

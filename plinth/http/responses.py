@@ -55,6 +55,10 @@ class Links:
         """Set `Location` (RFC 9110 §10.2.2) to the resource with this id below the URL of the request."""
         self._headers["Location"] = f"{raw_path(self._scope)}/{quote(str(id), '')}"
 
+    def location(self, path: str) -> None:
+        """Set `Location` to another path of the service, such as that of a job which was started."""
+        self._headers["Location"] = self._scope.get("root_path", "") + path
+
     def _page_url(self, cursor: str | None) -> str:
         pairs = raw_query(self._scope).split("&")
         query = [pair for pair in pairs if pair and unquote_plus(pair.partition("=")[0]) != "cursor"]

@@ -35,11 +35,9 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
 
 
 async def add_job(onlooker: asyncpg.Connection) -> None:
-    """A job that no worker takes."""
-    insert = (
-        "INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}') ON CONFLICT DO NOTHING"
-    )
-    await onlooker.execute(insert, JOB)
+    """One job, which no worker takes."""
+    await onlooker.execute("TRUNCATE plinth_jobs CASCADE")
+    await onlooker.execute("INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}')", JOB)
 
 
 @pytest.fixture

@@ -18,5 +18,5 @@ RESOURCES = Resources(
     # A GET that needs more than an id.
     urls={"/api/products/search": ["/api/products/search?q=laptop"], "/api/jobs/{id}": [f"/api/jobs/{JOB}"]},
     # A write that is none of a resource's five: `("POST", "/api/orders/{id}/pay"): {"amount": "19.90"}`, or None.
-    bodies={},
+    bodies={("POST", "/api/reports/prices"): None},
 )

@@ -31,6 +31,8 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("PUT", "/api/categories/{id}"): UPDATE,
     ("PATCH", "/api/categories/{id}"): UPDATE,
     ("DELETE", "/api/categories/{id}"): DELETE,
+    ("GET", "/api/reports/prices"): READ,
+    ("POST", "/api/reports/prices"): 5,  # BEGIN, INSERT, prepare and SELECT of the job that is queued already, COMMIT
     ("GET", "/api/jobs/{id}"): READ,
     ("GET", "/health/live"): 0,
     ("GET", "/health/ready"): READ,
