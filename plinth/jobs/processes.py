@@ -82,7 +82,7 @@ def run_with_reload(command: Sequence[str]) -> None:
 
 
 def _become(command: Sequence[str], sockets: object) -> None:
-    os.execve(command[0], command, os.environ | GRACE_BEFORE_RELOAD)
+    os.execve(command[0], [*command], os.environ | GRACE_BEFORE_RELOAD)
 
 
 async def parent_ended() -> None:
