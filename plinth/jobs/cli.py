@@ -134,6 +134,10 @@ def add_commands(cli: typer.Typer, place: str, check_start: Callable[[Any], None
         Example: JOB_PROCESSES=2 app worker
         """
         settings: JobSettings = context.obj.job
+        try:
+            status = StatusFiles(settings.status_folder, number or 0)
+        except OSError as error:
+            sys.exit(f"JOB_STATUS_FOLDER cannot be written: {error}")
         if number is None:
             check_start(context.obj)
         if reload:
@@ -144,7 +148,6 @@ def add_commands(cli: typer.Typer, place: str, check_start: Callable[[Any], None
             raise SystemExit(asyncio.run(Supervisor(commands).run()))
         module, _, name = place.partition(":")
         create_worker: Callable[[Any], Worker[Any]] = getattr(import_module(module), name)
-        status = StatusFiles(settings.status_folder, number or 0)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(create_worker(context.obj), status, number is not None))
 
