@@ -31,6 +31,5 @@ def test_a_status_folder_that_cannot_be_written_is_reported(tmp_path: Path, proc
 def test_a_process_removes_the_files_of_one_that_was_killed(tmp_path: Path) -> None:
     for name in ("alive-0", "ready-0", "ready-1"):
         (tmp_path / name).touch()
-    with StatusFiles(tmp_path, 0).ready():
-        assert {file.name for file in tmp_path.iterdir()} == {"ready-0", "ready-1"}
+    StatusFiles(tmp_path, 0)
     assert {file.name for file in tmp_path.iterdir()} == {"ready-1"}
