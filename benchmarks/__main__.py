@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks quick | cache | check | report | soak | loadtest`."""
+"""Command line of the benchmarks: `python -m benchmarks quick | cache | jobs | check | report | soak | loadtest`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import sys
 from benchmarks.caching import caching
 from benchmarks.check import check
 from benchmarks.compare import quick
+from benchmarks.jobs import jobs
 from benchmarks.loadtest import loadtest
 from benchmarks.report import report
 from benchmarks.soak import soak
@@ -18,6 +19,7 @@ def main() -> int:
     add = commands.add_parser("quick", help="print the tables of the floors, the app and the usual template")
     add.add_argument("scenario", nargs="*", help="only these scenarios")
     commands.add_parser("cache", help="print the cost of cached responses")
+    commands.add_parser("jobs", help="print the cost of enqueueing, and how fast a worker is")
     add = commands.add_parser("check", help="compare with the recorded costs")
     add.add_argument("--record", action="store_true", help="record the costs instead")
     add = commands.add_parser("report", help="write docs/benchmarks.md and README's table")
@@ -34,6 +36,8 @@ def main() -> int:
                 quick(arguments.scenario)
             case "cache":
                 caching()
+            case "jobs":
+                jobs()
             case "check":
                 return check(arguments.record)
             case "report":

@@ -19,6 +19,7 @@ from plinth.cache.settings import CacheSettings, RedisSettings
 from plinth.database.settings import LOCAL_URL, DatabaseSettings
 from plinth.errors import ConfigurationError
 from plinth.http.settings import CorsSettings, HttpSettings
+from plinth.jobs.mail_settings import MailSettings
 from plinth.jobs.settings import JobSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
+    mail: MailSettings = Field(default_factory=MailSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     job: JobSettings = Field(default_factory=JobSettings)
@@ -161,12 +163,14 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _derive_from_the_name(self) -> Self:
+    def _derive_what_is_unset(self) -> Self:
         if not self.database.url.get_secret_value():
             url = SecretStr(f"{LOCAL_URL}{self.app.identifier}")
             self.database = self.database.model_copy(update={"url": url})
         if not self.cache.namespace:
             self.cache = self.cache.model_copy(update={"namespace": self.app.identifier})
+        if self.mail.backend is None:
+            self.mail = self.mail.model_copy(update={"backend": "smtp" if self.production else "file"})
         return self
 
     def production_faults(self) -> Iterator[str]:

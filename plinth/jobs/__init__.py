@@ -1,6 +1,8 @@
-"""Work after the response: a queue in PostgreSQL, the worker that empties it, and schedules."""
+"""Work after the response: a queue in PostgreSQL, the worker that empties it, schedules, and mail."""
 
 from plinth.jobs.declarations import GiveUp, Job, Run, Task, task
+from plinth.jobs.mail import Mailer, PermanentMailError, open_mailer
+from plinth.jobs.mail_settings import MailSettings
 from plinth.jobs.maintenance import QueueNumbers, prune_jobs, queue_numbers
 from plinth.jobs.queue import JobQueries, Jobs, JobStatus, once
 from plinth.jobs.schedules import Schedule
@@ -14,12 +16,16 @@ __all__ = [
     "JobSettings",
     "JobStatus",
     "Jobs",
+    "MailSettings",
+    "Mailer",
+    "PermanentMailError",
     "QueueNumbers",
     "Run",
     "Schedule",
     "Task",
     "Worker",
     "once",
+    "open_mailer",
     "prune_jobs",
     "queue_numbers",
     "task",

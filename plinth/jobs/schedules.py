@@ -11,8 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal
 from uuid import uuid4
 
-from cronsim import CronSim, CronSimError
-
 from plinth.jobs.claims import Claims
 from plinth.jobs.declarations import Job, PayloadT
 
@@ -65,10 +63,7 @@ class Schedule(Generic[PayloadT]):
             raise ValueError(f"The schedule {self.name}: every_seconds must be positive.")
         if self.cron is not None and len(self.cron.split()) != 5:
             raise ValueError(f"The schedule {self.name}: {self.cron!r} must have five fields, as in `30 4 * * *`.")
-        try:
-            self.after(datetime.now(UTC))
-        except (CronSimError, StopIteration):
-            raise ValueError(f"The schedule {self.name}: {self.cron!r} is not a cron expression.") from None
+        self.after(datetime.now(UTC))
 
     @property
     def definition(self) -> str:
@@ -77,9 +72,17 @@ class Schedule(Generic[PayloadT]):
     def after(self, instant: datetime) -> datetime:
         """The first time after an instant."""
         if self.cron is not None:
-            return next(CronSim(self.cron, instant.astimezone(UTC)))
+            return self._next(self.cron, instant)
         step = timedelta(seconds=self.every_seconds or 0)
         return EPOCH + ((instant - EPOCH) // step + 1) * step
+
+    def _next(self, cron: str, instant: datetime) -> datetime:
+        from cronsim import CronSim, CronSimError
+
+        try:
+            return next(CronSim(cron, instant.astimezone(UTC)))
+        except (CronSimError, StopIteration):
+            raise ValueError(f"The schedule {self.name}: {cron!r} is not a cron expression.") from None
 
     def due(self, since: datetime, now: datetime) -> tuple[int, datetime]:
         """How many jobs the times from `since`, which is due, to `now` are, and the first time after them."""

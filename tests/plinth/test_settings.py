@@ -194,6 +194,13 @@ def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
         assert secret not in shown
 
 
+def test_mails_go_to_files_in_development_and_to_the_server_in_production(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings(Settings).mail.backend == "file"
+    set_all(environment, SAFE | {"HTTP_DOCS": "no"})
+    assert load_settings(Settings).mail.backend == "smtp"
+    assert faults(environment, MAIL_TLS="none", MAIL_HOST="smtp.example.com") == ["MAIL_SENDER", "MAIL_TLS"]
+
+
 def test_every_setting_is_described() -> None:
     assert [name for name, (_, description) in variables(Settings).items() if not description.endswith(".")] == []
 
