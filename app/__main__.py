@@ -2,4 +2,5 @@
 
 from app.cli import app
 
-app(prog_name="app")
+if __name__ == "__main__":  # processes for CPU-bound work import this module too
+    app(prog_name="app")

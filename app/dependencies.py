@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, TypedDict, cast
 
+import httpx
 from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 
@@ -18,6 +19,7 @@ from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
 from plinth.jobs import JobQueries, Jobs
+from plinth.resilience import Processes
 from plinth.serving import is_draining
 
 
@@ -27,6 +29,8 @@ class State(TypedDict):
     database: Database
     redis: Redis | None
     cache: Cache
+    outgoing: httpx.AsyncClient
+    processes: Processes
 
 
 def _state(request: Request) -> State:
@@ -44,6 +48,14 @@ async def get_session(request: Request) -> AsyncIterator[Session]:
 
 async def get_cache(request: Request) -> Cache:
     return _state(request)["cache"]
+
+
+async def get_outgoing(request: Request) -> httpx.AsyncClient:
+    return _state(request)["outgoing"]
+
+
+async def get_processes(request: Request) -> Processes:
+    return _state(request)["processes"]
 
 
 async def get_links(request: Request, response: Response) -> Links:
@@ -65,6 +77,10 @@ ReadsDep = Annotated[Reads, Depends(get_reads)]
 # response is sent; with the default scope a failed commit would be answered with 201.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 CacheDep = Annotated[Cache, Depends(get_cache)]
+# Calls to other servers.
+OutgoingDep = Annotated[httpx.AsyncClient, Depends(get_outgoing)]
+# CPU-bound work: `await processes.run(function, *args)`.
+ProcessesDep = Annotated[Processes, Depends(get_processes)]
 LinksDep = Annotated[Links, Depends(get_links)]
 ValidatorsDep = Annotated[Validators, Depends(get_validators)]
 # The versions that a change may be made to; None is any. The OpenAPI document shows it as the If-Match header.

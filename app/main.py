@@ -17,6 +17,7 @@ from plinth.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open
 from plinth.database import open_database
 from plinth.http import (
     ConditionalMiddleware,
+    DeadlineMiddleware,
     ForwardedMiddleware,
     GZipMiddleware,
     HeadMiddleware,
@@ -32,6 +33,7 @@ from plinth.http import (
     exception_handlers,
 )
 from plinth.jobs import Worker
+from plinth.resilience import open_outgoing, open_processes
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -49,12 +51,14 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
         open_cache(
             settings.cache, redis, settings.redis.timeout_seconds, listens=database.replica is not None
         ) as cache,
+        open_outgoing(settings.outgoing) as outgoing,
+        open_processes(settings.server.cpu_processes) as processes,
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
         workers, others = (settings.workers, 0) if app else (settings.job.processes, 1)  # the one for the queue
         await database.warn_of_too_many_connections(workers, others)
-        yield {"database": database, "redis": redis, "cache": cache}
+        yield {"database": database, "redis": redis, "cache": cache, "outgoing": outgoing, "processes": processes}
 
 
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:
@@ -90,6 +94,9 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
     # Inside of gzip: the ETag is a hash of the uncompressed body.
     yield Middleware(ValidatorsMiddleware)
     yield Middleware(QueryEncodingMiddleware)
+    if http.deadline_seconds:
+        # Inside of the response cache, whose hits need none: a load has one of its own.
+        yield Middleware(DeadlineMiddleware, seconds=http.deadline_seconds)
     # Its responses pass through all of the above, like any other.
     yield Middleware(UnhandledErrorMiddleware)
     # Routers and routes override it by `max_body_size=`. FastAPI's own argument would act outside of all the above.

@@ -5,17 +5,22 @@ AppError
 ├── NotFoundError       the resource does not exist (404)
 ├── ConflictError       the state of another resource forbids it (409)
 ├── ChangedError        the resource was modified since the client read it (412)
+├── DeadlineError       the time that there was for it has passed (504)
 └── UnavailableError    something that the service depends on cannot be reached; trying again may help (503)
     └── OutcomeUnknownError     a change was sent and not confirmed; repeating it may make it twice (503)
 
 ConfigurationError      the settings cannot be used; the process does not start
 """
 
+import copyreg
+from typing import Any
+
 __all__ = [
     "AppError",
     "ChangedError",
     "ConfigurationError",
     "ConflictError",
+    "DeadlineError",
     "InvalidError",
     "NotFoundError",
     "UnavailableError",
@@ -24,6 +29,10 @@ __all__ = [
 
 class AppError(Exception):
     """Its text is sent to the client: one clear sentence, never a secret."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without its parameters: a process that calculates may raise any of these errors."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InvalidError(AppError):
@@ -48,8 +57,15 @@ class ChangedError(AppError):
         super().__init__(f"{resource.capitalize()} {id} was modified since you read it. Fetch it again and retry.")
 
 
+class DeadlineError(AppError):
+    def __init__(self) -> None:
+        super().__init__("The request took longer than is allowed and was stopped. Try again, or request less at once.")
+
+
 class UnavailableError(AppError):
-    pass
+    """`retry_after_seconds` is how long the client should wait."""
+
+    retry_after_seconds = 1
 
 
 class OutcomeUnknownError(UnavailableError):

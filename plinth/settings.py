@@ -21,6 +21,7 @@ from plinth.errors import ConfigurationError
 from plinth.http.settings import CorsSettings, HttpSettings
 from plinth.jobs.mail_settings import MailSettings
 from plinth.jobs.settings import JobSettings
+from plinth.resilience.settings import OutgoingSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
 from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
+    outgoing: OutgoingSettings = Field(default_factory=OutgoingSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     job: JobSettings = Field(default_factory=JobSettings)

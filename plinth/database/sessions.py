@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from plinth.database.errors import DRIVER_ERRORS, OUTCOME_UNKNOWN, is_outcome_unknown, raise_translated
 from plinth.database.query import Query
 from plinth.errors import ChangedError, OutcomeUnknownError, UnavailableError
+from plinth.resilience.deadline import lift
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Sessions:
                     yield session
                     if session.new or session.dirty or session.deleted:
                         await session.flush()
+                    lift()  # a commit is not interrupted, and after it the answer is that it was made
                 except BaseException:
                     await _roll_back(session)
                     raise

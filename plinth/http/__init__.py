@@ -3,6 +3,7 @@
 from plinth.http.comparing import ConditionalMiddleware
 from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import accepted_versions
+from plinth.http.deadline import DeadlineMiddleware
 from plinth.http.deprecation import deprecated_route
 from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
@@ -16,6 +17,7 @@ from plinth.http.target import RequestTargetMiddleware
 
 __all__ = [
     "ConditionalMiddleware",
+    "DeadlineMiddleware",
     "FastRoute",
     "ForwardedMiddleware",
     "GZipMiddleware",

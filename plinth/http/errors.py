@@ -19,6 +19,7 @@ from plinth.errors import (
     AppError,
     ChangedError,
     ConflictError,
+    DeadlineError,
     InvalidError,
     NotFoundError,
     OutcomeUnknownError,
@@ -36,10 +37,10 @@ _STATUSES = {
     NotFoundError: 404,
     ConflictError: 409,
     ChangedError: 412,
+    DeadlineError: 504,
     UnavailableError: 503,
     AppError: 400,
 }
-_RETRY_AFTER_SECONDS = "1"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SENTENCES = {
     404: "There is no resource at this URL.",
@@ -122,7 +123,7 @@ async def _by_service(request: Request, key: int | type[Exception], error: Excep
     return response
 
 
-async def _app_error(request: Request, error: AppError) -> Response:
+async def app_error(request: Request, error: AppError) -> Response:
     status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     if (response := await _by_service(request, status, HTTPException(status, str(error)))) is not None:
         return response
@@ -132,7 +133,7 @@ async def _app_error(request: Request, error: AppError) -> Response:
         _log.warning("Answering 503: %r", error.__cause__ or error)
         if isinstance(error, OutcomeUnknownError):
             return problem(status, str(error), kind="Outcome unknown")  # not to be retried without looking
-        return problem(status, str(error), headers={"Retry-After": _RETRY_AFTER_SECONDS})
+        return problem(status, str(error), headers={"Retry-After": str(error.retry_after_seconds)})
     return problem(status, str(error))
 
 
@@ -185,7 +186,7 @@ async def _validation_error(_: Request, error: RequestValidationError) -> Respon
 
 exception_handlers: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     Exception: _outside_error,
-    AppError: _app_error,
+    AppError: app_error,
     HTTPException: _http_exception,
     RequestValidationError: _validation_error,
 }

@@ -5,18 +5,23 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from plinth.http.forwarded import parse_trusted
 from plinth.http.target import host_name
 
 
 class HttpSettings(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
     docs: bool | None = Field(None, description="Serve /docs and /openapi.json. Unset: everywhere but in production.")
     max_body_bytes: int = Field(262_144, ge=1, description="Larger request bodies get 413.")
     gzip_level: int = Field(4, ge=0, le=9, description="Compression level of responses; 0 switches gzip off.")
     gzip_minimum_bytes: int = Field(1000, ge=0, description="Smaller responses are not compressed.")
     redirect_https: bool = Field(False, description="Redirect HTTP to HTTPS and send HSTS; behind a TLS proxy.")
+    deadline_seconds: float = Field(
+        30.0, ge=0, le=86_400, description="Time in which a response must have started; then 504. 0 is no deadline."
+    )
     require_if_match: bool = Field(False, description="Answer 428 to a change without If-Match.")
     trusted_proxies: str = Field(
         "127.0.0.1", description="Networks whose X-Forwarded-* headers are trusted, or the number of proxies in front."

@@ -1,7 +1,7 @@
 """Work after the response: a queue in PostgreSQL, the worker that empties it, schedules, and mail."""
 
 from plinth.jobs.declarations import GiveUp, Job, Run, Task, task
-from plinth.jobs.mail import Mailer, PermanentMailError, open_mailer
+from plinth.jobs.mail import Mailer, open_mailer
 from plinth.jobs.mail_settings import MailSettings
 from plinth.jobs.maintenance import QueueNumbers, prune_jobs, queue_numbers
 from plinth.jobs.queue import JobQueries, Jobs, JobStatus, once
@@ -18,7 +18,6 @@ __all__ = [
     "Jobs",
     "MailSettings",
     "Mailer",
-    "PermanentMailError",
     "QueueNumbers",
     "Run",
     "Schedule",

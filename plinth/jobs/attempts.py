@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from plinth.jobs.claims import Claim, Outcome
 from plinth.jobs.declarations import GiveUp, Run, Task
+from plinth.resilience import deadline
 from plinth.telemetry import request_id
 
 log = logging.getLogger(__name__)
@@ -56,14 +57,15 @@ async def _outcome(
 
     run = Run(claim.id, claim.attempt, claim.attempt == task.attempts, state, report_percent)
     try:
-        async with asyncio.timeout(task.timeout_seconds) as timeout:
+        # A commit lifts a deadline, and a job may have several. What it calls sees the deadline.
+        async with asyncio.timeout(task.timeout_seconds) as timeout, deadline(task.timeout_seconds):
             await task.function(run, payload)
     except GiveUp as error:
         return Outcome(claim, "dead", str(error))
     except Exception as error:
         log.exception("Attempt %d of %s failed", claim.attempt, claim.name)
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, TimeoutError) and timeout.expired():
+        if timeout.expired():
             reason = f"It took longer than {task.timeout_seconds:g} s."
         if run.is_last:
             return Outcome(claim, "dead", reason)

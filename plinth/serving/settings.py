@@ -25,6 +25,7 @@ class ServerSettings(BaseModel):
     send_timeout_seconds: float = Field(
         60.0, gt=0, description="Time over which a client must read 240 bytes of a response per second."
     )
+    cpu_processes: int = Field(1, ge=1, le=1024, description="Processes for CPU-bound work, per worker.")
     limit_concurrency: int | None = Field(
         None, ge=2, description="A worker with this many connections or requests answers 503."
     )

@@ -48,6 +48,8 @@ def logging_config(level: str, format: Literal["json", "text"], service: str | N
             "uvicorn.error": {**inherit, "filters": [summarize_cancelled]},
             # It lacks the request id; RequestContextMiddleware writes the access log.
             "uvicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+            # At INFO it logs the whole URL of each call, in which there may be a token.
+            "httpx": {**inherit, "level": "DEBUG" if level == "DEBUG" else "WARNING"},
             # At INFO it logs statements.
             "sqlalchemy": {**inherit, "level": "INFO" if level == "DEBUG" else "WARNING"},
         },

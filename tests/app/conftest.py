@@ -34,9 +34,18 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         yield service
 
 
+async def add_job(onlooker: asyncpg.Connection) -> None:
+    """A job that no worker takes."""
+    insert = (
+        "INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}') ON CONFLICT DO NOTHING"
+    )
+    await onlooker.execute(insert, JOB)
+
+
 @pytest.fixture
 async def empty_tables(onlooker: asyncpg.Connection) -> None:
     await empty(onlooker, Base.metadata)
+    await add_job(onlooker)
 
 
 @pytest.fixture
@@ -47,16 +56,7 @@ async def client(service: Service, empty_tables: None) -> AsyncIterator[AsyncCli
 
 
 @pytest.fixture
-async def job(onlooker: asyncpg.Connection) -> None:
-    """A job that no worker takes."""
-    insert = (
-        "INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}') ON CONFLICT DO NOTHING"
-    )
-    await onlooker.execute(insert, JOB)
-
-
-@pytest.fixture
-async def wired(wire: WirePostgres, settings: Settings, empty_tables: None, job: None) -> AsyncIterator[AsyncClient]:
+async def wired(wire: WirePostgres, settings: Settings, empty_tables: None) -> AsyncIterator[AsyncClient]:
     """A client of an app whose every word with PostgreSQL crosses the wire, with one of each resource."""
     one_each = {"url": wire.through(settings.database.url), "pool_size": 1, "read_pool_size": 1}
     changed = {

@@ -21,7 +21,8 @@ from jinja2 import UndefinedError
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from plinth.errors import ConfigurationError
-from plinth.jobs import GiveUp, Mailer, MailSettings, PermanentMailError, open_mailer
+from plinth.jobs import GiveUp, Mailer, MailSettings, open_mailer
+from plinth.jobs.mail import PermanentMailError
 
 SENDER = "shop@mail.example.com"
 ID = UUID("0198c0de-0000-7000-8000-000000000001")

@@ -9,10 +9,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+from sqlalchemy import text
 
 from plinth.database import Database
 from plinth.jobs import GiveUp, Job, JobQueries, Run, once, task
 from plinth.jobs.claims import storable
+from plinth.resilience import remaining
 from plinth.telemetry import request_id
 from tests.faults.redis_server import wait_until
 from tests.plinth.jobs.support import Number, Queue, running
@@ -424,10 +426,10 @@ async def test_only_the_chosen_queues_are_worked_on(queue: Queue) -> None:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=strategies.text(strategies.characters(categories=None, exclude_categories=()), max_size=1200))
-async def test_any_reason_can_be_stored(onlooker: asyncpg.Connection, text: str) -> None:
-    stored = await onlooker.fetchval("SELECT $1::text", storable(text))
-    assert stored == storable(text)
+@given(reason=strategies.text(strategies.characters(categories=None, exclude_categories=()), max_size=1200))
+async def test_any_reason_can_be_stored(onlooker: asyncpg.Connection, reason: str) -> None:
+    stored = await onlooker.fetchval("SELECT $1::text", storable(reason))
+    assert stored == storable(reason)
     assert len(stored) <= 1000
 
 
@@ -455,3 +457,20 @@ async def _claimed_by_a_dead_worker(queue: Queue, attempts: int = 1) -> None:
         queue.name,
         attempts,
     )
+
+
+async def test_what_a_task_calls_sees_its_deadline(queue: Queue) -> None:
+    seen: list[float | None] = []
+
+    async def work(run: Run[Database], number: Number) -> None:
+        seen.append(remaining())
+        async with run.state.sessions.begin() as session:
+            await session.execute(text("SELECT pg_sleep(number) FROM generate_series(1, 1) AS number"))
+
+    await queue.enqueue()
+    async with queue.working(queue.task(work, timeout_seconds=0.5, attempts=1)):
+        await wait_until(lambda: _has_state(queue, "dead"))
+    [left] = seen
+    assert left is not None
+    assert 0 < left <= 0.5
+    assert (await queue.one())["reason"] == "It took longer than 0.5 s."

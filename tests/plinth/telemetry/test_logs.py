@@ -256,9 +256,12 @@ def test_uvicorns_own_access_log_is_silent(output: Output) -> None:
 
 
 @pytest.mark.parametrize(("level", "logged"), [("DEBUG", True), ("INFO", False)])
-def test_statements_are_logged_at_debug(output: Output, level: str, logged: bool) -> None:
+@pytest.mark.parametrize("logger", ["sqlalchemy.engine.Engine", "httpx"])
+def test_statements_and_outgoing_calls_are_logged_at_debug(
+    output: Output, logger: str, level: str, logged: bool
+) -> None:
     configure_logging(level, "json")
-    logging.getLogger("sqlalchemy.engine.Engine").info("SELECT 1")
+    logging.getLogger(logger).info("SELECT 1")
     assert bool(lines(output)) is logged
 
 
