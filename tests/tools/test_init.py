@@ -45,8 +45,8 @@ def lines_with(project: Path, pattern: str) -> Iterator[str]:
 
 def test_no_file_names_the_template_afterwards(project: Path) -> None:
     assert main(NAME, project) == 0
-    # The library keeps its name: `plinth` alone, as a path or as a module, is the library.
-    service = r"Plinth|plinth[-_@]\w|[-_@:=]plinth|//plinth|(owner|\d)/plinth"
+    # The library keeps its name: `plinth` alone, as a path or as a module, is the library, and so are its tables.
+    service = r"Plinth|plinth(?!_(?:jobs|job_effects|schedules)\b)[-_@]\w|[-_@:=]plinth|//plinth|(owner|\d)/plinth"
     assert [*lines_with(project, service)] == []
     assert current(project).author == "Quokka Desk contributors"
 
