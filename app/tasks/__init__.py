@@ -1,11 +1,14 @@
 """What the worker does: the task of each job in app/jobs.py, and the schedules. Times are in UTC."""
 
+from typing import Any
+
+from app.dependencies import WorkerState
 from app.jobs import LOW_STOCK_REPORT, PRUNE_JOBS, LowStockReport, PruneJobs
 from app.tasks import jobs, reports
-from plinth.jobs import Schedule
+from plinth.jobs import Schedule, Task
 
-TASKS = (jobs.prune, reports.mail_prices, reports.mail_low_stock)
-SCHEDULES = (
+TASKS: list[Task[WorkerState, Any]] = [jobs.prune, reports.mail_prices, reports.mail_low_stock]
+SCHEDULES: list[Schedule[Any]] = [
     Schedule("prune_jobs", PRUNE_JOBS, PruneJobs(), cron="20 3 * * *"),
     Schedule("low_stock_report", LOW_STOCK_REPORT, LowStockReport(), cron="0 7 * * 1-5"),
-)
+]

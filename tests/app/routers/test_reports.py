@@ -1,50 +1,25 @@
 """Reports: the summary at once, or mailed by a job that its client can follow."""
 
-import asyncio
 import email
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
-from typing import Any
 
 import pytest
 from httpx import AsyncClient
 
-from app.jobs import LOW_STOCK_REPORT, PRUNE_JOBS, LowStockReport, PruneJobs
-from app.main import create_worker
+from app.jobs import LOW_STOCK_REPORT, LowStockReport
 from app.settings import Settings
 from plinth.database import Database
 from plinth.jobs import Jobs
-from plinth.jobs.status import StatusFiles
 from plinth.testing.client import Service
 from tests.app.factories import create_category, create_product
+from tests.app.worker import finished, working
 
 
 @pytest.fixture
 def working_settings(settings: Settings, tmp_path: Path) -> Settings:
     return settings.model_copy(update={"mail": settings.mail.model_copy(update={"folder": tmp_path})})
-
-
-@asynccontextmanager
-async def working(settings: Settings) -> AsyncIterator[None]:
-    """The service's worker, until the block ends and what it has begun is done."""
-    worker = create_worker(settings)
-    task = asyncio.create_task(worker.run(StatusFiles(None, 0)))
-    yield
-    worker.stop()
-    await task
-
-
-async def finished(client: AsyncClient, location: str) -> dict[str, Any]:
-    """The job, once it has ended."""
-    async with asyncio.timeout(30):
-        while True:
-            job: dict[str, Any] = (await client.get(location)).json()
-            if job["finished_at"] is not None:
-                return job
-            await asyncio.sleep(0.01)
 
 
 def mails(folder: Path) -> list[EmailMessage]:
@@ -100,15 +75,3 @@ async def test_products_low_in_stock_are_mailed_and_without_any_nothing_is(
     assert mail["Subject"] == "1 products are low in stock"
     assert "4 LOW" in mail.get_content()
     assert "FULL" not in mail.get_content()
-
-
-async def test_old_jobs_are_pruned(client: AsyncClient, service: Service, working_settings: Settings) -> None:
-    database: Database = service.state["database"]
-    async with database.sessions.begin() as session:
-        old = await Jobs(session).enqueue(PRUNE_JOBS, PruneJobs(finished_days=1000))
-    async with working(working_settings):
-        await finished(client, f"/api/jobs/{old}")
-        async with database.sessions.begin() as session:
-            new = await Jobs(session).enqueue(PRUNE_JOBS, PruneJobs(finished_days=0))
-        await finished(client, f"/api/jobs/{new}")
-    assert (await client.get(f"/api/jobs/{old}")).status_code == 404
