@@ -24,6 +24,7 @@ from plinth.database import Database
 from plinth.database.connections import Generation
 from plinth.database.engine import create_engine
 from plinth.errors import ConflictError, NotFoundError, UnavailableError
+from plinth.resilience import OutgoingSettings, open_outgoing
 from plinth.settings import load_settings
 from plinth.testing.client import Service, serve, served
 from tests.app.resources import RESOURCES
@@ -158,12 +159,25 @@ async def database(service: Service, client: AsyncClient) -> Database:
     return found
 
 
-async def test_a_background_task(settings: Settings, database: Database, onlooker: asyncpg.Connection) -> None:
+async def test_a_background_task(settings: Settings, empty_tables: None, onlooker: asyncpg.Connection) -> None:
     page = recipe("A background task")
-    async with using(settings, lambda app: app.include_router(page.router)) as service, service.client() as client:
-        answer = await client.post("/api/stock/1/viewed")
-    assert answer.status_code == 202
-    assert await onlooker.fetchval("SELECT stock FROM products WHERE id = 1") == 6
+    other = FastAPI()
+    committed: list[object] = []
+
+    @other.post("/events")
+    async def event(request: Request) -> None:
+        id = (await request.json())["category"]
+        committed.append(await onlooker.fetchval("SELECT name FROM categories WHERE id = $1", id))
+
+    def add(app: FastAPI) -> None:
+        app.include_router(page.router)
+
+    async with served(other) as port, using(settings, add) as service, service.client() as client:
+        page.count_signup.__globals__["ANALYTICS"] = f"http://127.0.0.1:{port}/events"
+        assert (await client.post("/api/signups", json={"name": "Lamps"})).status_code == 201
+        assert committed == ["Lamps"]
+        page.count_signup.__globals__["ANALYTICS"] = "http://127.0.0.1:1/events"
+        assert (await client.post("/api/signups", json={"name": "Desks"})).status_code == 201
 
 
 async def test_lock_decide_write(database: Database, onlooker: asyncpg.Connection) -> None:
@@ -236,13 +250,13 @@ async def test_a_call_to_another_service() -> None:
             return {"rate": "0.94"}
         raise HTTPException(404 if currency == "XXX" else 500)
 
-    async with served(other) as port, page.open_rates(f"http://127.0.0.1:{port}") as rates:
+    async with served(other) as port, open_outgoing(OutgoingSettings()) as outgoing:
+        rates = page.Rates(outgoing, f"http://127.0.0.1:{port}")
         assert await rates.get("CHF") == Decimal("0.94")
         with pytest.raises(NotFoundError):
             await rates.get("XXX")
         for broken in ("EUR", "../rates/CHF"):
             with pytest.raises((UnavailableError, NotFoundError)):
                 await rates.get(broken)
-    async with page.open_rates("http://127.0.0.1:1") as rates:
         with pytest.raises(UnavailableError):
-            await rates.get("CHF")
+            await page.Rates(outgoing, "http://127.0.0.1:1").get("CHF")
