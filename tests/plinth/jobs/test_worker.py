@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -76,6 +77,25 @@ async def test_priorities_come_first_and_then_the_oldest(queue: Queue) -> None:
     async with queue.working(queue.task(work), concurrency=1):
         await wait_until(lambda: len(order) == 6)
     assert order == [2, 4, 0, 3, 1, 5]
+
+
+async def test_a_job_that_another_transaction_has_locked_delays_no_other(queue: Queue, database_url: str) -> None:
+    done: list[int] = []
+
+    async def work(run: Run[Database], number: Number) -> None:
+        done.append(number.value)
+
+    locked = await queue.enqueue(payload=Number(value=1))
+    await queue.enqueue(payload=Number(value=2))
+    connection = await asyncpg.connect(database_url)
+    worker = queue.worker(queue.task(work), poll_seconds=0.05)
+    async with AsyncExitStack() as stack:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM plinth_jobs WHERE id = $1 FOR UPDATE", locked)
+            await stack.enter_async_context(running(worker))
+            await wait_until(lambda: done == [2])
+        await wait_until(lambda: done == [2, 1])
+    await connection.close()
 
 
 async def test_a_failure_is_tried_again_later_and_given_up_in_the_end(queue: Queue) -> None:
