@@ -1,4 +1,4 @@
-"""The statements of a worker: an attempt without its lease changes nothing, and what is cancelled is not tried again."""
+"""The statements of a worker: an attempt without its lease changes nothing, what is cancelled is not repeated."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4
