@@ -57,6 +57,8 @@ def _run(context: typer.Context, statement: str, *arguments: Any) -> list[asyncp
         return asyncio.run(fetch())
     except asyncpg.UniqueViolationError:
         sys.exit("Another job with its key is queued or running already.")
+    except asyncpg.DataError:
+        sys.exit("No name has these characters; they cannot be stored.")
     except DRIVER_ERRORS as error:
         sys.exit(f"The queue cannot be reached: {error}")
 
@@ -85,7 +87,8 @@ def show(context: typer.Context, id: Id) -> None:
 
     Example: app jobs show 7f0c6a52-93a5-4d2f-9d0e-2d1a5c6f8b11
     """
-    for name, value in _one(_run(context, "SELECT * FROM plinth_jobs WHERE id = $1", id), f"There is no job {id}."):
+    row = _one(_run(context, "SELECT * FROM plinth_jobs WHERE id = $1", id), f"There is no job {id}.")
+    for name, value in row.items():
         print(f"{name:20}{'' if value is None else value}")
 
 
