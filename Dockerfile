@@ -33,7 +33,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     APP_ENV=production \
     HOST=0.0.0.0 \
-    PORT=8000
+    PORT=8000 \
+    JOB_STATUS_FOLDER=/dev/shm/worker
 WORKDIR /srv
 COPY --from=packages /opt/venv /opt/venv
 COPY --chmod=755 docker/entrypoint.sh docker/healthcheck.py /usr/local/bin/

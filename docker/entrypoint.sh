@@ -4,6 +4,6 @@
 set -eu
 
 case "${1:-serve}" in
-    serve | migrate | seed | dev) exec app "$@" ;; # add the command of a new process type (a job worker, say) here
+    serve | migrate | seed | dev | worker | jobs) exec app "$@" ;;
     *) exec "$@" ;;
 esac

@@ -109,6 +109,7 @@ def _tool(context: typer.Context) -> None:
 
 
 def serve(
+    context: typer.Context,
     with_worker: Annotated[bool, typer.Option(help="Run jobs too, where there can be one container only.")] = False,
 ) -> NoReturn:
     """Serve with Gunicorn and Uvicorn workers, as in production.
@@ -117,6 +118,8 @@ def serve(
     """
     command = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
     if with_worker:
+        if "worker" not in getattr(context.find_root().command, "commands", {}):
+            fail("This service has no jobs, so there is no worker: leave out --with-worker.")
         from plinth.jobs.processes import Supervisor, app
 
         raise SystemExit(asyncio.run(Supervisor([app("worker")], command).run()))

@@ -1,6 +1,6 @@
-"""`make run`: starts the servers, migrates, loads example data if there is any, and serves; all stop when one does.
+"""`make run`: starts the servers, migrates, loads example data if there is any, serves, and runs jobs.
 
-Every process that is started here is stopped on exit, however this process ends.
+All stop when one does. Every process that is started here is stopped on exit, however this process ends.
 """
 
 import os
@@ -22,6 +22,7 @@ from plinth.testing.process import STOP_SIGNALS, Process
 from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
 EXAMPLE = "app/example_data.py"  # which `app remove example` takes out
+JOBS = "app/jobs.py"  # and `app remove jobs` this
 PLACES = {"API": "/api/products", "Docs": "/docs", "Health": "/health/ready"}
 
 
@@ -49,6 +50,7 @@ def run(root: Path, app: Sequence[str]) -> None:
     environ = {key: value for key, value in (dotenv_values(root / ".env") | os.environ).items() if value}
     data = root / ".data"
     server = Process("The app", data, "app", signal.SIGTERM)
+    worker = Process("The worker", data, "worker", signal.SIGTERM)
     with held(data), ExitStack() as stack:
         try:
             server.end_leftover()
@@ -56,11 +58,16 @@ def run(root: Path, app: Sequence[str]) -> None:
             port = stack.enter_context(reserved_port(host, _number(environ, "PORT", 8000)))
             echo("Starting the servers; their data and logs are in .data/.")
             servers = stack.enter_context(started(data, _number(environ, "PG", POSTGRES_VERSION), True, environ))
+            stack.callback(worker.stop)
             stack.callback(server.stop)
             example = (root / EXAMPLE).exists()
-            _serve(server, app, _environment(environ, servers, host, port, example))
+            env = _environment(environ, servers, host, port, example)
+            _prepare(app, env)
+            server.start_in_terminal([*app, "dev"], env)
+            if (root / JOBS).exists():
+                worker.start_in_terminal([*app, "worker", "--reload"], env)
             places = {name: path for name, path in PLACES.items() if example or name != "API"}
-            _watch((server, *servers.processes), host, port, places)
+            _watch((server, worker, *servers.processes), host, port, places)
         finally:
             _ignore_signals()
 
@@ -71,7 +78,7 @@ def _environment(environ: Mapping[str, str], servers: Servers, host: str, port: 
     return {name: value for name, value in os.environ.items() if name != "APP_EXAMPLE_DATA"} | given | loads
 
 
-def _serve(server: Process, app: Sequence[str], env: Mapping[str, str]) -> None:
+def _prepare(app: Sequence[str], env: Mapping[str, str]) -> None:
     loads = env.get("APP_EXAMPLE_DATA", "").lower() in {"true", "yes", "on", "1"}
     commands = ["migrate", "seed"] if loads else ["migrate"]
     for command in commands:
@@ -79,7 +86,6 @@ def _serve(server: Process, app: Sequence[str], env: Mapping[str, str]) -> None:
         code = subprocess.run([*app, command], env=env, start_new_session=True, check=False).returncode
         if code:
             raise SetupError(f"`app {command}` failed (exit code {code}): see its output above.")
-    server.start_in_terminal([*app, "dev"], env)
 
 
 def _watch(processes: Sequence[Process], host: str, port: int, places: Mapping[str, str]) -> None:

@@ -52,9 +52,12 @@ class Database:
             self._opened = [self._probes, self.reads, probe]
         self.sessions = Sessions(self._engine, self.replica.wrote if self.replica else None)
 
-    async def warn_of_too_many_connections(self, workers: int) -> None:
-        """Compare what the workers of this host may open with what the server allows ordinary users."""
-        wanted = workers * self.pooled_connections
+    async def warn_of_too_many_connections(self, workers: int, others: int = 0) -> None:
+        """Compare what the workers of this host may open with what the server allows ordinary users.
+
+        `others` is how many connections each of them has beside its pools.
+        """
+        wanted = workers * (self.pooled_connections + others)
         try:
             available = await self.reads.first(AVAILABLE_CONNECTIONS)
         except UnavailableError:
@@ -64,7 +67,7 @@ class Database:
         if available is not None and wanted > available:
             log.warning(
                 "%d workers may open %d connections but PostgreSQL has %d for them: lower WEB_CONCURRENCY, "
-                "DATABASE_POOL_SIZE or DATABASE_READ_POOL_SIZE, or raise max_connections",
+                "JOB_PROCESSES, DATABASE_POOL_SIZE or DATABASE_READ_POOL_SIZE, or raise max_connections",
                 workers,
                 wanted,
                 available,

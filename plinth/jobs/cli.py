@@ -14,7 +14,7 @@ import uvloop
 from plinth.database.connections import driver_arguments
 from plinth.database.errors import DRIVER_ERRORS
 from plinth.jobs.maintenance import NUMBERS, QueueNumbers
-from plinth.jobs.processes import STOP_SIGNALS, Supervisor, app, parent_ended
+from plinth.jobs.processes import STOP_SIGNALS, Supervisor, app, parent_ended, run_with_reload
 from plinth.jobs.settings import JobSettings
 from plinth.jobs.status import StatusFiles
 from plinth.jobs.tables import STATES
@@ -126,6 +126,7 @@ def add_commands(cli: typer.Typer, place: str, check_start: Callable[[Any], None
     @cli.command()
     def worker(
         context: typer.Context,
+        reload: Annotated[bool, typer.Option("--reload", help="Start again when the code changes.")] = False,
         number: Annotated[int | None, typer.Option(min=0, hidden=True, help="Which of several processes.")] = None,
     ) -> None:
         """Run jobs, in as many processes as JOB_PROCESSES says.
@@ -133,14 +134,20 @@ def add_commands(cli: typer.Typer, place: str, check_start: Callable[[Any], None
         Example: JOB_PROCESSES=2 app worker
         """
         settings: JobSettings = context.obj.job
+        try:
+            status = StatusFiles(settings.status_folder, number or 0)
+        except OSError as error:
+            sys.exit(f"JOB_STATUS_FOLDER cannot be written: {error}")
         if number is None:
             check_start(context.obj)
+        if reload:
+            run_with_reload(app("worker"))
+            return
         if number is None and settings.processes > 1:
             commands = [app("worker", "--number", str(number)) for number in range(settings.processes)]
             raise SystemExit(asyncio.run(Supervisor(commands).run()))
         module, _, name = place.partition(":")
         create_worker: Callable[[Any], Worker[Any]] = getattr(import_module(module), name)
-        status = StatusFiles(settings.status_folder, number or 0)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(create_worker(context.obj), status, number is not None))
 

@@ -10,11 +10,15 @@ import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
 STOP_SIGNALS = signal.SIGTERM, signal.SIGINT
+CODE = [str(Path(__file__).resolve().parents[2] / folder) for folder in ("app", "plinth")]
+GRACE_BEFORE_RELOAD = {"JOB_GRACE_SECONDS": "2"}  # as `app dev` has for requests
 
 
 class Supervisor:
@@ -66,6 +70,19 @@ class Supervisor:
         """The server reloads without a gap; a worker finishes its jobs, and another is started."""
         for process, is_server in self._processes.items():
             process.send_signal(signal.SIGHUP if is_server else signal.SIGTERM)
+
+
+def run_with_reload(command: Sequence[str]) -> None:
+    """Run a process of development, which is replaced when the code changes, by the supervisor of `app dev`."""
+    from uvicorn import Config
+    from uvicorn.supervisors import ChangeReload
+
+    config = Config("", reload=True, reload_dirs=CODE, log_config=None)
+    ChangeReload(config, target=partial(_become, command), sockets=[]).run()
+
+
+def _become(command: Sequence[str], sockets: object) -> None:
+    os.execve(command[0], [*command], os.environ | GRACE_BEFORE_RELOAD)
 
 
 async def parent_ended() -> None:

@@ -16,8 +16,14 @@ class StatusFiles:
     """The files of one process; none without a folder."""
 
     def __init__(self, folder: Path | None, number: int) -> None:
+        """Remove the files that a process of this number left when it was killed. Raises OSError."""
         self._folder = folder
         self._number = number
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind in ("alive", "ready"):
+                (folder / f"{kind}-{number}").touch()  # so that a folder that cannot be written is found at the start
+                (folder / f"{kind}-{number}").unlink()
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
@@ -39,7 +45,6 @@ class StatusFiles:
         if self._folder is None:
             yield None
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"{kind}-{self._number}"
         file.touch()
         try:

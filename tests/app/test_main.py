@@ -3,7 +3,7 @@
 import pytest
 from httpx import AsyncClient
 
-from app.main import app, create_app
+from app.main import app, create_app, lifespan
 from app.settings import Settings
 from plinth.testing.client import serve
 from plinth.testing.resources import read_routes
@@ -34,6 +34,13 @@ async def test_too_many_connections_are_warned_of_at_the_start(
         assert "raise max_connections" not in caplog.text
     async with serve(create_app(settings.model_copy(update={"web_concurrency": 10_000}))):
         assert "10000 workers may open" in caplog.text
+
+
+async def test_the_connections_of_the_queue_count_too(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    jobs = settings.job.model_copy(update={"processes": 256})
+    each = settings.database.pool_size + settings.database.read_pool_size + 2
+    async with lifespan(None, settings.model_copy(update={"job": jobs})):
+        assert f"256 workers may open {256 * each} connections" in caplog.text
 
 
 async def test_the_name_is_the_title(settings: Settings) -> None:

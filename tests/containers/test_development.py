@@ -79,6 +79,18 @@ def test_a_change_of_the_code_is_served(development: Compose) -> None:
         file.write_text(before)
 
 
+def test_a_change_of_a_schedule_is_worked_on(development: Compose) -> None:
+    file = development.folder / "app" / "tasks" / "__init__.py"
+    before = file.read_text()
+    logs = ["logs", "--no-log-prefix", "worker"]
+    assert "prune_jobs" not in development(*logs)
+    file.write_text(before.replace('cron="20 3 * * *"', "every_seconds=1"))
+    try:
+        eventually(lambda: "prune_jobs succeeded" in development(*logs), "the new schedule is worked on")
+    finally:
+        file.write_text(before)
+
+
 def test_the_service_runs_behind_pgbouncer(pooled: Compose) -> None:
     assert "There is a catalogue already" in pooled("logs", "--no-log-prefix", "migrate")
     assert len(json.loads(ask(pooled, "/api/products?limit=100")[1])["items"]) == 100

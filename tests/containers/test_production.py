@@ -97,7 +97,7 @@ def test_the_docs_assets_come_from_nginx(production: Compose) -> None:
     assert ask(production, "GET", "/docs")[0] == 404  # off in production by default
 
 
-@pytest.mark.parametrize("service", [*REPLICAS, "nginx", "redis", "postgres"])
+@pytest.mark.parametrize("service", [*REPLICAS, "worker", "nginx", "redis", "postgres"])
 def test_a_service_is_confined(production: Compose, service: str) -> None:
     found = json.loads(docker("inspect", production.id(service)))[0]
     host = found["HostConfig"]

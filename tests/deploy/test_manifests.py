@@ -13,6 +13,7 @@ from app.cli import app as commands
 from app.main import create_app
 from app.settings import Settings
 from plinth.database import open_database
+from plinth.jobs.worker import CLEAN_UP_SECONDS
 from plinth.settings import load_settings
 from plinth.testing.environment import variables
 from tools.manifests import ENVIRONMENTS, PARTS, render
@@ -35,8 +36,9 @@ def of_kind(everything: list[Manifest], *kinds: str) -> list[Manifest]:
     return [each for each in everything if each["kind"] in kinds]
 
 
-def only(everything: list[Manifest], kind: str) -> Manifest:
-    [found] = of_kind(everything, kind)
+def only(everything: list[Manifest], kind: str, name: str = "") -> Manifest:
+    """The one of its kind; or of those whose name begins so, which a hash may follow."""
+    [found] = [each for each in of_kind(everything, kind) if each["metadata"]["name"].startswith(name)]
     return found
 
 
@@ -52,22 +54,42 @@ def containers(everything: list[Manifest]) -> list[Manifest]:
     ]
 
 
-def server(everything: list[Manifest]) -> Manifest:
-    [container] = only(everything, "Deployment")["spec"]["template"]["spec"]["containers"]
+def container_of(everything: list[Manifest], deployment: str) -> Manifest:
+    [container] = only(everything, "Deployment", deployment)["spec"]["template"]["spec"]["containers"]
     return dict(container)
 
 
+def server(everything: list[Manifest]) -> Manifest:
+    return container_of(everything, "api")
+
+
+def settings_of(everything: list[Manifest], deployment: str) -> Settings:
+    """What the container reads: of two sources that have a name, the later one counts."""
+    names = [source["configMapRef"]["name"] for source in container_of(everything, deployment)["envFrom"][:-1]]
+    with pytest.MonkeyPatch.context() as environment:
+        for data in (*(only(everything, "ConfigMap", name)["data"] for name in names), SECRETS):
+            assert data is SECRETS or data.keys() <= variables(Settings).keys() - SECRETS.keys()
+            for name, value in data.items():
+                environment.setenv(name, value)
+        return load_settings(Settings)
+
+
 @pytest.fixture
-def settings(everything: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in (only(everything, "ConfigMap")["data"] | SECRETS).items():
-        monkeypatch.setenv(name, value)
-    return load_settings(Settings)
+def settings(everything: list[Manifest]) -> Settings:
+    return settings_of(everything, "api")
 
 
-def test_the_settings_exist_and_production_starts_with_them(everything: list[Manifest], settings: Settings) -> None:
-    assert only(everything, "ConfigMap")["data"].keys() <= variables(Settings).keys() - SECRETS.keys()
-    assert settings.production
-    assert settings.host == "0.0.0.0"
+@pytest.fixture
+def worker(everything: list[Manifest]) -> Settings:
+    return settings_of(everything, "worker")
+
+
+def test_the_settings_exist_and_production_starts_with_them(settings: Settings, worker: Settings) -> None:
+    for each in (settings, worker):
+        assert each.production
+        assert each.host == "0.0.0.0"
+    assert worker.http == settings.http
+    assert worker.database != settings.database
 
 
 def test_probes_and_commands_exist(everything: list[Manifest]) -> None:
@@ -78,13 +100,18 @@ def test_probes_and_commands_exist(everything: list[Manifest]) -> None:
         assert container[probe]["httpGet"]["path"] in paths
         assert container[probe]["httpGet"]["port"] in ports
     known = {command.name or command.callback.__name__ for command in commands.registered_commands if command.callback}
-    assert {each["args"][0] for each in containers(everything)} == {"serve", "migrate"} <= known
+    assert {each["args"][0] for each in containers(everything)} == {"serve", "migrate", "worker"} <= known
     program, command = container["lifecycle"]["preStop"]["exec"]["command"]
     assert (program, command in known) == ("app", True)
+    of_worker = container_of(everything, "worker")
+    wanted = {"startupProbe": "alive", "livenessProbe": "alive", "readinessProbe": "ready"}
+    assert {probe: of_worker[probe]["exec"]["command"] for probe in wanted} == {
+        probe: ["healthcheck.py", state] for probe, state in wanted.items()
+    }
 
 
 def test_it_stops_before_it_is_killed(everything: list[Manifest], settings: Settings) -> None:
-    pod = only(everything, "Deployment")["spec"]["template"]["spec"]
+    pod = only(everything, "Deployment", "api")["spec"]["template"]["spec"]
     times, grace = settings.server, pod["terminationGracePeriodSeconds"]
     for_requests = times.graceful_timeout_seconds * 3 // 4  # as plinth/serving/worker.py sets it
     assert times.drain_seconds < for_requests < times.graceful_timeout_seconds < grace
@@ -93,6 +120,26 @@ def test_it_stops_before_it_is_killed(everything: list[Manifest], settings: Sett
     mounts = {mount["mountPath"] for mount in server(everything)["volumeMounts"]}
     assert times.drain_file
     assert str(times.drain_file.parent) in mounts
+
+
+def test_a_worker_gives_its_jobs_back_before_it_is_killed(everything: list[Manifest], worker: Settings) -> None:
+    pod = only(everything, "Deployment", "worker")["spec"]["template"]["spec"]
+    assert worker.job.grace_seconds + CLEAN_UP_SECONDS < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_probes_see_the_files_of_a_worker(everything: list[Manifest], worker: Settings) -> None:
+    container = container_of(everything, "worker")
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] > worker.database.wait_seconds
+    in_memory = {
+        volume["name"]
+        for volume in only(everything, "Deployment", "worker")["spec"]["template"]["spec"]["volumes"]
+        if volume["emptyDir"].get("medium") == "Memory"
+    }
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] in in_memory]
+    assert worker.job.status_folder
+    assert worker.job.status_folder.is_relative_to(mount["mountPath"])
+    assert worker.job.processes <= float(container["resources"]["limits"]["cpu"])
 
 
 def test_it_has_time_to_start_and_to_answer(everything: list[Manifest], settings: Settings) -> None:
@@ -105,16 +152,21 @@ def test_it_has_time_to_start_and_to_answer(everything: list[Manifest], settings
 
 
 async def test_the_connections_of_all_pods_fit_a_default_postgresql(
-    everything: list[Manifest], settings: Settings
+    everything: list[Manifest], settings: Settings, worker: Settings
 ) -> None:
-    deployment = only(everything, "Deployment")["spec"]
-    # During a rollout, one additional pod starts while another one stops.
-    most = only(everything, "HorizontalPodAutoscaler")["spec"]["maxReplicas"]
-    most += 2 * deployment["strategy"]["rollingUpdate"]["maxSurge"]
-    async with open_database(settings.database, "test") as database:
-        each = database.pooled_connections
-    migration = 1
-    assert most * settings.workers * each + migration <= POSTGRES_CONNECTIONS
+    total = migration = 1
+    queue = 1
+    for name, each, processes, beside in (
+        ("api", settings, settings.workers, 0),
+        ("worker", worker, worker.job.processes, queue),
+    ):
+        # During a rollout, one additional pod starts while another one stops.
+        rollout = only(everything, "Deployment", name)["spec"]["strategy"]["rollingUpdate"]
+        most = only(everything, "HorizontalPodAutoscaler", name)["spec"]["maxReplicas"]
+        most += 2 * rollout["maxSurge"] + rollout["maxUnavailable"]
+        async with open_database(each.database, "test") as database:
+            total += most * processes * (database.pooled_connections + beside)
+    assert migration < total <= POSTGRES_CONNECTIONS
 
 
 def selectors(everything: list[Manifest]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -131,13 +183,16 @@ def selectors(everything: list[Manifest]) -> Iterator[tuple[str, dict[str, str]]
 
 
 def test_selectors_match_their_pods(everything: list[Manifest]) -> None:
-    service, migration = (
-        only(everything, kind)["spec"]["template"]["metadata"]["labels"] for kind in ("Deployment", "Job")
+    service, worker, migration = (
+        only(everything, kind, name)["spec"]["template"]["metadata"]["labels"]
+        for kind, name in (("Deployment", "api"), ("Deployment", "worker"), ("Job", ""))
     )
-    of_both = {"NetworkPolicy deny-all", "NetworkPolicy to-servers"}
+    of_all = {"NetworkPolicy deny-all", "NetworkPolicy to-servers"}
     for name, selector in selectors(everything):
-        assert selector.items() <= service.items(), name
-        assert (selector.items() <= migration.items()) == (name in of_both), name
+        of_worker = name.partition(" ")[2].startswith("worker")
+        assert (selector.items() <= service.items()) == (not of_worker), name
+        assert (selector.items() <= worker.items()) == (of_worker or name in of_all), name
+        assert (selector.items() <= migration.items()) == (name in of_all), name
 
 
 def test_references_resolve(everything: list[Manifest]) -> None:
@@ -149,8 +204,10 @@ def test_references_resolve(everything: list[Manifest]) -> None:
         sources = [source for each in pod["spec"]["containers"] for source in each["envFrom"]]
         assert {"secretRef": {"name": "api-secrets"}} in sources
         assert all(("ConfigMap", each["configMapRef"]["name"]) in names for each in sources if "configMapRef" in each)
-    target = only(everything, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
-    assert (target["kind"], target["name"]) in names
+    for name in ("api", "worker"):
+        target = only(everything, "HorizontalPodAutoscaler", name)["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) == ("Deployment", name)
+        assert ("PodDisruptionBudget", name) in names
     ports = {port["name"]: port["containerPort"] for port in server(everything)["ports"]}
     [port] = only(everything, "Service")["spec"]["ports"]
     assert port["targetPort"] in ports

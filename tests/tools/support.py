@@ -37,6 +37,10 @@ if command == "dev":
             pass
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("The app has stopped.", flush=True)))
     http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+if command == "worker":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("The worker has stopped.", flush=True)))
+    print("The worker runs.", *sys.argv[2:], flush=True)
+    signal.pause()
 """
 
 READY = "Ctrl-C stops it."

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import yaml
 
@@ -79,6 +80,33 @@ def test_the_connections_in_the_pages_are_the_defaults() -> None:
     each = changes + reads + 1
     assert f" {changes} + {reads} + 1 = {each}." in (ROOT / "docs/plinth/scaling.md").read_text()
     assert f"× {each} must fit" in (ROOT / "docs/plinth/platforms.md").read_text()
+
+
+async def test_the_autoscaler_by_the_queue_counts_the_jobs_that_run_or_wait(database_url: str) -> None:
+    page = (ROOT / "deploy/kubernetes/README.md").read_text()
+    [scaled] = [yaml.safe_load(block) for block in re.findall(r"(?ms)^```yaml\n(.*?)^```", page)]
+    base = ROOT / "deploy/kubernetes/base/worker"
+    deployment = yaml.safe_load((base / "deployment.yaml").read_text())
+    assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    [trigger] = scaled["spec"]["triggers"]
+    jobs_at_a_time = dict(line.split("=") for line in (base / "settings.env").read_text().splitlines() if "=" in line)
+    assert int(trigger["metadata"]["targetQueryValue"]) == 2 * int(jobs_at_a_time["JOB_CONCURRENCY"])
+    connection = await asyncpg.connect(database_url)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        before = await connection.fetchval(trigger["metadata"]["query"])
+        for state, delay in (("queued", -1), ("running", -1), ("queued", 60), ("succeeded", -1), ("dead", -1)):
+            await connection.execute(
+                "INSERT INTO plinth_jobs (id, name, queue, state, payload, run_at)"
+                " VALUES (gen_random_uuid(), 'counted', 'default', $1, '{}', now() + $2::int * interval '1 second')",
+                state,
+                delay,
+            )
+        assert await connection.fetchval(trigger["metadata"]["query"]) == before + 2
+        await transaction.rollback()
+    finally:
+        await connection.close()
 
 
 def test_its_make_targets_exist() -> None:

@@ -113,6 +113,33 @@ def test_without_example_data_none_is_loaded_and_no_page_of_it_is_named(tmp_path
     assert not any("APP_EXAMPLE_DATA" in note for note in notes(tmp_path))  # of which the app would warn
 
 
+def test_a_worker_runs_beside_the_app_where_there_are_jobs(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/jobs.py").touch()
+    with supervised(tmp_path, REDIS_URL="redis://elsewhere/1") as terminal:
+        terminal.read_until("The worker runs. --reload")
+        if READY not in terminal.printed:
+            terminal.read_until(READY)
+        assert running_in(tmp_path / ".data") == {"app", "postgres", "worker"}
+        os.killpg(terminal.pid, signal.SIGINT)
+        code, printed = terminal.end()
+        assert code == 0
+        assert printed.endswith("\nThe app has stopped.\nThe worker has stopped.\nStopped.\n")
+        assert not running_in(tmp_path / ".data")
+    commands = notes(tmp_path)
+    assert [note["command"] for note in commands[:2]] == ["migrate", "seed"]
+    assert {note["command"] for note in commands[2:]} == {"dev", "worker"}
+    assert len({note["DATABASE_URL"] for note in commands}) == 1
+
+
+def test_the_run_ends_with_its_worker(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/jobs.py").touch()
+    code, _, error = failed_run(tmp_path, FAIL="worker", **NO_SERVERS)
+    assert (code, error) == (1, "The worker exited (code 3).\n")
+    assert not running_in(tmp_path / ".data")
+
+
 def test_settings_come_from_the_dotenv_file_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("HOST=127.0.0.2\nAPP_EXAMPLE_DATA=false\nDATABASE_URL=postgresql://elsewhere/two\n")
     with supervised(tmp_path, REDIS_URL="redis://elsewhere/1") as terminal:
@@ -135,13 +162,17 @@ def test_the_real_app_serves_example_data_reloads_and_stops_during_a_request(tmp
             assert json.load(answer)["items"]
         with urlopen(api.replace("/api/products", "/docs")) as answer:
             assert answer.status == 200
-        assert running_in(tmp_path / ".data") == {"app", "postgres", "valkey"}
+        assert running_in(tmp_path / ".data") == {"app", "postgres", "valkey", "worker"}
 
         router = tmp_path / "app" / "routers" / "products.py"
         router.write_text(router.read_text().replace('"/api/products"', '"/api/goods"'))
         terminal.read_until("Application shutdown complete")
         with urlopen(api.replace("/api/products", "/api/goods")) as answer:
             assert answer.status == 200
+        assert "prune_jobs" not in terminal.printed
+        tasks = tmp_path / "app" / "tasks" / "__init__.py"
+        tasks.write_text(tasks.read_text().replace('cron="20 3 * * *"', "every_seconds=1"))
+        terminal.read_until("prune_jobs succeeded")
 
         with begin_request(api.replace("/api/products", "")):
             os.killpg(terminal.pid, signal.SIGINT)

@@ -42,17 +42,17 @@ async def test_a_burst_opens_no_more_connections_than_the_pools_have(settings: S
             assert count.connections == database.pooled_connections == 6  # with the probes' own
 
 
-@pytest.mark.parametrize(("spare", "warned"), [(0, False), (-1, True)])
+@pytest.mark.parametrize(("spare", "others"), [(0, 0), (-1, 0), (1, 1), (0, 1)])
 async def test_more_connections_than_the_server_has_are_warned_of(
-    database: Database, onlooker: asyncpg.Connection, caplog: pytest.LogCaptureFixture, spare: int, warned: bool
+    database: Database, onlooker: asyncpg.Connection, caplog: pytest.LogCaptureFixture, spare: int, others: int
 ) -> None:
     available = await onlooker.fetchval(
         "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
         " - current_setting('reserved_connections')::int"
     )
     database.pooled_connections = available - spare
-    await database.warn_of_too_many_connections(workers=1)
-    assert ("raise max_connections" in caplog.text) == warned
+    await database.warn_of_too_many_connections(1, others)
+    assert ("raise max_connections" in caplog.text) == (spare < others)
 
 
 async def test_closing_closes_every_connection(settings: Settings, things: None, onlooker: asyncpg.Connection) -> None:
