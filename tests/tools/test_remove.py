@@ -13,7 +13,8 @@ from tools import init
 from tools.project import TEMPLATE_PATHS
 from tools.removals import REMOVALS
 from tools.removals.example import EXAMPLE
-from tools.remove import carry_out, main, references, taken_out
+from tools.removals.texts import references, taken_out
+from tools.remove import carry_out, main
 
 __all__ = ["project"]
 
