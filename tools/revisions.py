@@ -69,10 +69,24 @@ def on_top(revision: Revision, others: Iterable[Revision]) -> tuple[str, str]:
     return FOLDER + in_order(revision.path.removeprefix(FOLDER), names), text
 
 
+def missing(wanted: Iterable[Revision], mine: Iterable[Revision]) -> Iterator[tuple[str, str]]:
+    """Path and text of each wanted one that a project lacks, on top of its own and of one another.
+
+    It has those whose id it has, and those whose tables one of its own creates.
+    """
+    known = [*mine]
+    for each in wanted:
+        tables = created(each.text)
+        if not any(each.id == other.id or (tables and tables <= created(other.text)) for other in known):
+            path, text = on_top(each, known)
+            known += revisions({path: text})
+            yield path, text
+
+
 def undoing(id: str, all_of_them: Iterable[Revision], name: str) -> tuple[str, str]:
     """The path and the text of a revision `name` that does what the downgrade of an older one does."""
     known = [*all_of_them]
-    [undone] = [each for each in known if each.id == id] or [None]
+    undone = next((each for each in known if each.id == id), None)
     if undone is None:
         raise SetupError(f"{FOLDER} has no revision {id}, which created the tables; write the migration by hand.")
     head_, up, down = re.split(r"(?m)^(?=def (?:upgrade|downgrade)\b)", undone.text)
@@ -87,7 +101,7 @@ def undoing(id: str, all_of_them: Iterable[Revision], name: str) -> tuple[str, s
 def in_order(name: str, others: Iterable[str]) -> str:
     """A revision's name, with its minute moved behind the newest of the others if that is later: files go by date."""
     newest = max((each for each in others if _minute(each)), default="")
-    if name >= newest:
+    if name > newest:
         return name
     rest = name[STAMP_LENGTH:]
     minute = _minute(newest) or datetime.now(UTC)
