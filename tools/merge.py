@@ -6,11 +6,12 @@ They are the recorded version and the new one, both with the project's names in 
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from plinth.testing.locks import SetupError
+from tools.revisions import FOLDER, missing, revisions
 from tools.trees import File, Tree
 
 MARKS = ("<<<<<<< yours", "||||||| recorded", ">>>>>>> new")  # lines that begin so are left by an update
@@ -41,16 +42,20 @@ class Update:
     conflicts: dict[str, list[str]] = field(default_factory=dict)  # a sentence for each hunk
     kept_away: list[str] = field(default_factory=list)  # shared files that were deleted and changed in the template
     offered: list[str] = field(default_factory=list)  # files of the user's that the template has changed
+    revisions: list[str] = field(default_factory=list)  # new ones, for tables of plinth's
 
 
 def plan(ownership: Ownership, recorded: Tree, new: Tree, project: Tree) -> Update:
     update = Update()
+    wanted: list[str] = []
     for path in sorted(recorded.keys() | new.keys()):
         before, after, mine = recorded.get(path), new.get(path), project.get(path)
         owner = ownership.owner(path)
         if owner == "yours":
             if before != after:
                 update.offered.append(path)
+        elif owner == "revisions":
+            wanted += [path] if before is None else []
         elif owner == "ours":
             if mine and mine.kind == "obstacle":
                 raise SetupError(f"{path} is plinth's, but a folder or a link stands in its place: move that away.")
@@ -60,7 +65,16 @@ def plan(ownership: Ownership, recorded: Tree, new: Tree, project: Tree) -> Upda
                 update.changes[path] = after
         elif after not in (before, mine):  # otherwise the template changed nothing, or both changed the same
             _share(update, path, before, after, mine)
+    if wanted:
+        own = {path for path in project if path.startswith(FOLDER) and path.endswith(".py")}
+        for path, text in missing(revisions(_texts(new, wanted)), revisions(_texts(project, own))):
+            update.changes[path] = File(text.encode())
+            update.revisions.append(path)
     return update
+
+
+def _texts(tree: Tree, paths: Iterable[str]) -> dict[str, str]:
+    return {path: tree[path].data.decode() for path in sorted(paths) if tree[path].kind != "obstacle"}
 
 
 def _share(update: Update, path: str, before: File | None, after: File | None, mine: File | None) -> None:

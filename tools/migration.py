@@ -6,7 +6,6 @@ Models and migrations are compared on an embedded PostgreSQL of its own, so the 
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from sqlalchemy.engine import make_url
 from plinth.database.enums import write_enum_types
 from plinth.testing.locks import SetupError, held
 from plinth.testing.servers import POSTGRES_VERSION, started
-
-STAMP = "%Y_%m_%d_%H%M"  # as in alembic.ini
+from tools import revisions
 
 
 def main(name: str) -> int:
@@ -52,13 +50,8 @@ def write(name: str) -> None:
 
 def in_order(migration: Path) -> Path:
     """Rename a migration that was written in the same minute as the one before: files go by date."""
-    *_, newest = sorted(path.name for path in migration.parent.glob("*.py") if path != migration) or [""]
-    stamp = datetime.strptime(migration.name.partition("-")[0], STAMP).replace(tzinfo=UTC)
-    name = migration.name
-    while name < newest:
-        stamp += timedelta(minutes=1)
-        name = f"{stamp:{STAMP}}-{migration.name.partition('-')[2]}"
-    return migration.rename(migration.with_name(name))
+    others = [path.name for path in migration.parent.glob("*.py") if path != migration]
+    return migration.rename(migration.with_name(revisions.in_order(migration.name, others)))
 
 
 def complete(context: MigrationContext, revision: object, directives: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""`app remove example`: takes a part of the project out that it can do without (see tools/removals/).
+"""`app remove example` or `jobs`: takes a part of the project out that it can do without (see tools/removals/).
 
 The work is done in a copy first: texts, imports that nothing uses any more, and the migration that drops the tables.
 The project is changed only if all of that succeeds. It must have no uncommitted changes, so that git can undo it.
@@ -6,21 +6,20 @@ The project is changed only if all of that succeeds. It must have no uncommitted
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from plinth.testing.locks import SetupError
-from tools.project import TEMPLATE_PATHS, Place
-from tools.removals import REMOVALS, Removal
+from tools.project import TEMPLATE_PATHS
+from tools.removals import REMOVALS
+from tools.removals.texts import references, taken_out
+from tools.revisions import revisions, undoing
 
 ROOT = Path(__file__).resolve().parent.parent
-# Whatever else is Python is the service's.
-NOT_THE_SERVICES = ("plinth/", "tools/", "tests/faults/", "migrations/versions/")
 
 
 def main(arguments: Sequence[str], root: Path = ROOT) -> int:
@@ -40,28 +39,41 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         print("This is what would be done; nothing was changed.")
     else:
         print("Next: `make check`, `make test`, look at `git diff`, and commit. `app migrate` then drops the tables.")
+    if REMOVALS[options.name].stays:
+        print(REMOVALS[options.name].stays)
     return 0
 
 
 def prepare(root: Path, copy: Path, name: str) -> list[str]:
     """Copy the project without the part. Returns the files of the copy that differ, in order; raises SetupError."""
     removal = REMOVALS[name]
-    for path in _committed(root):
+    committed = _committed(root)
+    if needed := [
+        f"{why}: {path} is there. Nothing was changed."
+        for path, why in removal.needed_by.items()
+        if (root / path).exists()
+    ]:
+        raise SetupError("\n".join(needed))
+    for path in committed:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / path, copy / path)
     before = _revisions(copy)
     changed = taken_out(removal, copy)
     for path, text in changed.items():
         (copy / path).write_text(text)
-    for path in removal.paths:
-        (copy / path).unlink()
+    _delete(copy, removal.paths)
     if found := [*references(removal, copy)]:
         raise SetupError(
             "\n".join([*found, f"These lines need {removal.about}. Change them first; nothing was changed."])
         )
     _tidy(copy, [path for path in changed if path.endswith(".py")])
     _run(copy, sys.executable, "-c", "import app.main, app.cli")
-    _run(copy, sys.executable, "-m", "tools.migration", "remove", name)
+    if removal.creates:
+        texts = {path: (copy / path).read_text() for path in before}
+        path, text = undoing(removal.creates, revisions(texts), f"remove {name}")
+        (copy / path).write_text(text)
+    else:
+        _run(copy, sys.executable, "-m", "tools.migration", "remove", name)
     _run(copy, sys.executable, "-m", "tools.openapi", "--record")
     return [*sorted(changed), *sorted(_revisions(copy) - before), "openapi.json"]
 
@@ -82,69 +94,30 @@ def _committed(root: Path) -> list[str]:
     return [path for path in listed if (root / path).is_file()]  # not submodules, nor links to folders
 
 
-def taken_out(removal: Removal, project: Path) -> dict[str, str]:
-    """The files that stay and change, with their new texts. Raises SetupError with each text that is missing."""
-    texts: dict[str, str] = {}
-    lost: list[Place] = []
-
-    def read(file: str) -> str:
-        if file not in texts:
-            texts[file] = (project / file).read_text() if (project / file).is_file() else ""
-        return texts[file]
-
-    for place, rest in removal.texts:
-        if read(place.file).count(place.text) == 1:
-            texts[place.file] = texts[place.file].replace(place.text, rest)
-        else:
-            lost.append(place)
-    for place in removal.elements:
-        name = rf"(?<![\w.]){re.escape(place.text)}(?![\w.])"
-        if len(re.findall(name, read(place.file))) == 1:
-            text = re.sub(rf"{name},\s*|,\s*{name}|{name}", "", texts[place.file])
-            texts[place.file] = re.sub(r"(?m)= \(([\w.]+)\)$", r"= (\1,)", text)  # a tuple of one
-        else:
-            lost.append(place)
-    sentences = [f"{file} does not contain this once: {_line_of(text, texts[file])}" for file, text in lost]
-    sentences += [f"{path} does not exist." for path in removal.paths if not (project / path).is_file()]
-    if sentences:
-        sentences.append("Restore that first; nothing was changed.")
-        raise SetupError("\n".join(sentences))
-    return texts
-
-
-def _line_of(lost: str, text: str) -> str:
-    """Of a text that is not there as a whole, the first line that is missing."""
-    first, *others = lost.strip("\n").splitlines()
-    there = text.splitlines()
-    return next((line for line in (first, *others) if line not in there), first).strip()
-
-
-def references(removal: Removal, project: Path) -> Iterator[str]:
-    """The lines of the service that need what goes."""
-    pattern = re.compile("|".join(removal.references))
-    for path in sorted(project.rglob("*.py")):
-        name = str(path.relative_to(project))
-        if not name.startswith(NOT_THE_SERVICES):
-            for number, line in enumerate(path.read_text().splitlines(), 1):
-                if pattern.search(line):
-                    yield f"{name}:{number}: {line.strip()}"
-
-
 def carry_out(root: Path, copy: Path, written: Sequence[str], gone: Sequence[str]) -> None:
     """Change the project as the copy was changed; if that fails halfway, undo it."""
     before = {path: (root / path).read_bytes() for path in (*written, *gone) if (root / path).exists()}
     try:
         for path in written:
             (root / path).write_bytes((copy / path).read_bytes())
-        for path in gone:
-            (root / path).unlink()
+        _delete(root, gone)
     except BaseException:
         for path, content in before.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(content)
         for path in written:
             if path not in before:
                 (root / path).unlink(missing_ok=True)
         raise
+
+
+def _delete(project: Path, paths: Sequence[str]) -> None:
+    """Delete the files, and the folders that have nothing else but bytecode afterwards."""
+    for path in paths:
+        (project / path).unlink()
+    for folder in {(project / path).parent for path in paths}:
+        if not {each.name for each in folder.iterdir()} - {"__pycache__"}:
+            shutil.rmtree(folder)
 
 
 def _tidy(project: Path, files: Sequence[str]) -> None:

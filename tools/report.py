@@ -9,18 +9,25 @@ from tools.merge import Update
 from tools.trees import Tree
 
 CHANGELOG, SETTINGS = "plinth/CHANGELOG.md", ".env.example"
-SHOWN = ("app/main.py", "app/dependencies.py", "app/settings.py")  # where a new capability has lines
+# Where a new capability has lines.
+SHOWN = ("app/main.py", "app/dependencies.py", "app/settings.py", "app/cli.py", "app/routers/__init__.py")
 SETTING = re.compile(r"(?m)^#?\s*(?:export\s+)?([A-Z][A-Z0-9_]*)=")
 NEXT = ["make environment", "make check", "make test", "git diff", "git commit"]
 
 
-def print_report(root: Path, update: Update, recorded: Tree, new: Tree) -> None:
+def print_report(root: Path, update: Update, recorded: Tree, new: Tree, version: str) -> None:
     sections = {
         "Changes in plinth": changelog(_text(recorded, CHANGELOG), _text(new, CHANGELOG)),
         "Settings": settings(root, update, recorded, new),
         "Merged": update.merged,
         "You deleted these, and the new version changed them. They stay deleted": update.kept_away,
-        "These are yours and stay as they are; the new version has changed its own": update.offered,
+        "Added, for tables of plinth's": update.revisions,
+        "These are yours and stay as they are; the new version has changed its own": [
+            path for path in update.offered if path in recorded
+        ],
+        f"New files of it, which you may copy; they are in {version}": [
+            path for path in update.offered if path not in recorded
+        ],
         "Lines that you may want from it": _lines(update.offered, recorded, new),
         "Conflicts": [f"{path}: {each}" for path, hunks in update.conflicts.items() for each in hunks],
         "What to run": _next(update),
@@ -80,6 +87,8 @@ def _next(update: Update) -> Iterator[str]:
     if any(path.startswith("requirements/") for path in [*update.merged, *update.conflicts]):
         yield "`make lock`, for packages are locked that you added (git checkout HEAD -- requirements/ ends conflicts)"
     yield ", ".join(f"`{command}`" for command in NEXT)
+    if update.revisions:
+        yield "`app migrate`, which creates the tables, where the service runs"
 
 
 def _entries(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """`make update`: replaces what is plinth's by another version of the template, and merges what is shared.
 
-Nothing of the user's is changed (ownership.toml says what is whose), and no conflict is resolved by taking a side. All
+Nothing of the user's is changed (ownership.toml says what is whose); a table of plinth's comes by a revision on top of
+the user's, which is the only file that is added there. No conflict is resolved by taking a side. All
 of it is computed first, from the recorded version, the new one and the project; then all is written, or nothing is.
 Needs nothing but git and the standard library.
 """
@@ -16,6 +17,7 @@ from tools.answers import COMMIT, FILE, PENDING, SOURCE, read_answers, write_ans
 from tools.merge import MARKS, Ownership, Update, plan
 from tools.project import current
 from tools.report import CHANGELOG, print_report
+from tools.revisions import FOLDER
 from tools.trees import Template, Tree, git, read, template, write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +63,8 @@ def update(options: argparse.Namespace) -> int:
         print(f"Rendering {then} ...", flush=True)
         coming = origin.render(new, names)
     print("Merging ...", flush=True)
-    project = read(root, recorded.keys() | coming.keys())
+    revisions = {path.relative_to(root).as_posix() for path in root.glob(f"{FOLDER}*.py")}
+    project = read(root, recorded.keys() | coming.keys() | revisions)
     planned = plan(_ownership(coming), recorded, coming, project)
     if planned.edited and not options.overwrite and not options.dry_run:
         raise SetupError(
@@ -72,7 +75,7 @@ def update(options: argparse.Namespace) -> int:
         write(root, planned.changes)
         state = PENDING if planned.conflicts else COMMIT
         write_answers(root, {COMMIT: old} | names | {SOURCE: source, state: new})
-    print_report(root, planned, recorded, coming)
+    print_report(root, planned, recorded, coming, f"{new[:7]} of {source}")
     if options.dry_run:
         print(*_edited(planned), "Nothing was changed: this was a dry run.", sep="\n")
     return 1 if planned.conflicts else 0

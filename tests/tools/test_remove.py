@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from plinth.testing.locks import SetupError
 from tests.tools.test_init import NAME, files, lines_with, project
@@ -13,11 +15,24 @@ from tools import init
 from tools.project import TEMPLATE_PATHS
 from tools.removals import REMOVALS
 from tools.removals.example import EXAMPLE
-from tools.remove import carry_out, main, references, taken_out
+from tools.removals.jobs import JOBS
+from tools.removals.texts import references, taken_out
+from tools.remove import carry_out, main
 
 __all__ = ["project"]
 
-PLACES = [*(place for place, _ in EXAMPLE.texts), *EXAMPLE.elements]
+PLACES = [
+    (removal, place) for removal in REMOVALS.values() for place in (*(p for p, _ in removal.texts), *removal.elements)
+]
+# A project without jobs may lack them: importing one ends the program.
+BLOCKED = """
+import sys
+sys.modules.update(dict.fromkeys(["aiosmtplib", "cronsim", "jinja2"]))
+import app.main, app.cli
+from typer.testing import CliRunner
+shown = CliRunner().invoke(app.cli.app, ["--help"]).stdout
+assert " serve " in shown and " worker " not in shown and " jobs " not in shown, shown
+"""
 INVOICE = """from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -90,17 +105,68 @@ def test_nothing_names_the_example_afterwards(initialised: Path, capsys: pytest.
 
 
 def test_a_missing_text_is_named(project: Path) -> None:
-    for name, text in PLACES:
+    for removal, (name, text) in PLACES:
         file = project / name
         whole = file.read_text()
         file.write_text(whole.replace(text, "something_else"))
         with pytest.raises(SetupError) as raised:
-            taken_out(EXAMPLE, project)
+            taken_out(removal, project)
         first, *_, last = str(raised.value).splitlines()
         assert first == f"{name} does not contain this once: {text.strip().partition(chr(10))[0]}"
         assert last == "Restore that first; nothing was changed."
         file.write_text(whole)
-    assert taken_out(EXAMPLE, project)
+    assert all(taken_out(removal, project) for removal in REMOVALS.values())
+
+
+@pytest.mark.parametrize("order", [["jobs"], ["example", "jobs"], ["jobs", "example"]])
+def test_nothing_names_jobs_afterwards(initialised: Path, order: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in order:
+        before = files(initialised)
+        assert main([name, "--dry-run"], initialised) == 0
+        assert files(initialised) == before
+        assert main([name], initialised) == 0, capsys.readouterr().err
+        commit(initialised)
+    printed = capsys.readouterr().out
+    assert (JOBS.stays in printed) == (order[-1] == "jobs")
+    named = r"(?i)\bjobs?\b|\bworker(?!s)|plinth_jobs|aiosmtp|\bcronsim>|\bjinja2>"
+    where = r"app/|tests/app/|docker|Dockerfile|deploy/kubernetes/(base|overlays)|pyproject\.toml|openapi\.json"
+    expected = r"plinth\.jobs|plinth/jobs|\| jobs|\(jobs\)|uvicorn.worker|module = |kind: Job|migration|nginx"
+    left = [line for line in lines_with(initialised, named) if re.match(where, line)]
+    assert [line for line in left if not re.search(expected, line)] == []
+    assert not (initialised / "app/tasks").exists()
+    assert not (initialised / "deploy/kubernetes/base/worker").exists()
+    assert len([*initialised.glob("migrations/versions/*-remove_jobs.py")]) == 1
+    config = Config(str(initialised / "alembic.ini"), config_args={"here": str(initialised)})
+    assert len(ScriptDirectory.from_config(config).get_heads()) == 1
+    subprocess.run([sys.executable, "-c", BLOCKED], cwd=initialised, env={}, check=True)
+    for arguments in (["check", "."], ["format", "--check", "."]):
+        assert subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=initialised, check=False).returncode == 0
+
+
+def test_jobs_stay_while_there_are_accounts(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (initialised / "app/models/users.py").touch()
+    commit(initialised)
+    before = files(initialised)
+    capsys.readouterr()
+    assert main(["jobs"], initialised) == 1
+    assert capsys.readouterr().err == (
+        "Accounts send their mails by jobs, so they cannot do without them: app/models/users.py is there. "
+        "Nothing was changed.\n"
+    )
+    assert files(initialised) == before
+
+
+def test_a_job_of_the_users_is_named(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (initialised / "app/services/reports.py").write_text("from app.jobs import PRUNE_JOBS\n\nprint(PRUNE_JOBS)\n")
+    commit(initialised)
+    before = files(initialised)
+    capsys.readouterr()
+    assert main(["jobs"], initialised) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "app/services/reports.py:1: from app.jobs import PRUNE_JOBS",
+        f"These lines need {JOBS.about}. Change them first; nothing was changed.",
+    ]
+    assert files(initialised) == before
 
 
 def test_the_line_that_was_edited_is_named(project: Path) -> None:

@@ -21,6 +21,7 @@ NOT_NEEDED = re.compile(
     r"benchmarks/|tests/|docs/benchmarks|app/(?!main|settings)|plinth/(?!__init__|testing/|errors|http/target|CHANGELOG)"
 )
 GONE = "plinth/http/target.py"
+TABLES = "migrations/versions/2026_11_28_2030-create_jobs.py"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -51,6 +52,11 @@ class Template:
                 shutil.copy(ROOT / name, folder / name)
         (folder / "docs/old.md").write_text("# Old\n")
         git(folder, "init", "--quiet", "--initial-branch=main")
+        tables = (folder / TABLES).read_bytes()
+        (folder / TABLES).unlink()
+        self.without_jobs = commit(folder)
+        (folder / TABLES).write_bytes(tables)
+        (folder / "app/jobs.py").write_text("JOBS = 1\n")
         self.old = commit(folder)
         (folder / "plinth/new.py").write_text("NEW = 1\n")
         (folder / GONE).unlink()
@@ -66,9 +72,9 @@ class Template:
         (folder / "tools/releases.toml").write_text(f'"9.8.0" = "{self.old}"\n')
         self.new = commit(folder)
 
-    def project(self, folder: Path) -> Path:
+    def project(self, folder: Path, version: str = "") -> Path:
         git(folder.parent, "clone", "--quiet", str(self.folder), str(folder))
-        git(folder, "checkout", "--quiet", self.old)
+        git(folder, "checkout", "--quiet", version or self.old)
         options = ["--name=Quokka Desk", "--author=Ada"]
         subprocess.run([sys.executable, "-B", "-m", "tools.init", *options], cwd=folder, env={}, check=True)
         with (folder / ".env").open("a") as file:
@@ -140,6 +146,43 @@ def test_it_replaces_plinth_merges_what_is_shared_and_changes_nothing_else(
     assert update(project) == 0
     assert files(project) == after
     assert f"This project has 9.9.0 ({template.new[:7]}) already." in capsys.readouterr().out
+
+
+def test_a_project_from_before_jobs_gains_their_tables(
+    template: Template, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = template.project(tmp_path / "project", template.without_jobs)
+    mine = project / "migrations/versions/2027_01_01_0900-create_invoices.py"
+    mine.write_text('revision = "mine"\ndown_revision = "3d6f0a51c9e2"\n')
+    commit(project)
+    before = files(project)
+    added = "migrations/versions/2027_01_01_0900-create_jobs.py"
+    for options in (["--dry-run"], []):
+        assert files(project) == before
+        assert update(project, *options) == 0
+        printed = capsys.readouterr().out
+        assert f"\nAdded, for tables of plinth's:\n  {added}\n\n" in printed
+        version = f"{template.new[:7]} of {template.folder}"
+        assert f"\nNew files of it, which you may copy; they are in {version}:\n  app/jobs.py\n\n" in printed
+        assert "\n  `app migrate`, which creates the tables, where the service runs\n" in printed
+    after = files(project)
+    assert [
+        path
+        for path in before.keys() | after.keys()
+        if path.startswith("migrations/versions/2") and before.get(path) != after.get(path)
+    ] == [added]
+    assert '\ndown_revision = "mine"\n' in (project / added).read_text()
+    assert not (project / "app/jobs.py").exists()
+
+    other = mine.with_name("2027_01_01_0902-create_suppliers.py")
+    git(project, "checkout", "--quiet", ".")
+    git(project, "clean", "--quiet", "--force")
+    other.write_text('revision = "other"\ndown_revision = "3d6f0a51c9e2"\n')
+    commit(project)
+    before = files(project)
+    assert update(project) == 1
+    assert capsys.readouterr().err.startswith("migrations/versions/ has several newest revisions, mine and other: ")
+    assert files(project) == before
 
 
 def test_conflicts_are_marked_and_finished_once_they_are_resolved(
@@ -263,7 +306,7 @@ def test_make_passes_on_its_variables(project: Path, template: Template) -> None
 
 def test_a_renamed_project_keeps_its_version(project: Path, template: Template) -> None:
     ownership = tomllib.loads((project / "ownership.toml").read_text())
-    assert ownership.keys() == {"ours", "shared", "yours"}
+    assert ownership.keys() == {"ours", "shared", "yours", "revisions"}
     assert not (project / ".ci").exists()
     assert init(["--name=Cash `Desk`"], project) == 0
     answers = read_answers(project)

@@ -4,8 +4,8 @@ Like the lists in tools/project.py, these are exact text: one that is missing is
 is noticed. What cannot be taken out by files, texts and elements has to be untied first.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tools.project import Place
 
@@ -22,6 +22,12 @@ class Removal:
     """Elements of a list, a tuple or an import on one line or several, which stand once in a file."""
     references: Sequence[str]
     """Patterns of what no Python file of the project may contain afterwards."""
+    creates: str = ""
+    """The id of the revision that created the tables, where they are plinth's. Otherwise they are models of the app."""
+    needed_by: Mapping[str, str] = field(default_factory=dict)
+    """Files that must not be there, and the sentence that says why."""
+    stays: str = ""
+    """A sentence about what is left."""
 
 
 def lines(file: str, text: str) -> list[tuple[Place, str]]:

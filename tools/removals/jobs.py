@@ -1,0 +1,197 @@
+"""Jobs: the queue's endpoints, tasks and worker, and what runs the worker."""
+
+from tools.project import Place
+from tools.removals.removal import Removal, blocks, lines
+
+WORKER = "deploy/kubernetes/base/worker"
+OVERLAYS = {"production": "minReplicas, value: 2", "staging": "maxReplicas, value: 1"}
+
+JOBS = Removal(
+    about="jobs: the queue, its worker, schedules and mail",
+    paths=[
+        "app/jobs.py",
+        "app/routers/jobs.py",
+        "app/schemas/jobs.py",
+        "app/services/jobs.py",
+        "app/tasks/__init__.py",
+        "app/tasks/jobs.py",
+        *(f"{WORKER}/{name}.yaml" for name in ("autoscaler", "deployment", "disruption-budget", "kustomization")),
+        f"{WORKER}/settings.env",
+    ],
+    texts=[
+        *lines("app/main.py", "from app.tasks import SCHEDULES, TASKS\nfrom plinth.jobs import Worker\n"),
+        (Place("app/main.py", "app: FastAPI | None, settings"), "app: FastAPI, settings"),
+        (Place("app/main.py", "before the first request or job, close"), "before the first request, close"),
+        (
+            Place(
+                "app/main.py",
+                """\
+        workers, others = (settings.workers, 0) if app else (settings.job.processes, 1)  # the one for the queue
+        await database.warn_of_too_many_connections(workers, others)
+""",
+            ),
+            "        await database.warn_of_too_many_connections(settings.workers)\n",
+        ),
+        *blocks(
+            "app/main.py",
+            '''
+def create_worker(settings: Settings) -> Worker[State]:
+    """Build what `app worker` runs: a process beside those of the application, or several."""
+    configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(lifespan, None, settings))
+''',
+            end="\n\n\n",
+        ),
+        *lines(
+            "app/dependencies.py",
+            """\
+from app.services.jobs import JobReader
+from plinth.jobs import JobQueries, Jobs
+JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]
+""",
+        ),
+        *blocks(
+            "app/dependencies.py",
+            """
+async def get_jobs(session: SessionDep) -> Jobs:
+    return Jobs(session)
+
+
+# Jobs are enqueued in the transaction of the request: they run if it commits.
+JobsDep = Annotated[Jobs, Depends(get_jobs)]
+
+
+async def get_job_reader(reads: ReadsDep) -> JobReader:
+    return JobReader(JobQueries(reads))
+""",
+            end="\n\n\n",
+        ),
+        (Place("app/cli.py", ', worker="app.main:create_worker"'), ""),
+        (Place("docker/entrypoint.sh", " | worker | jobs"), ""),
+        (Place("docker/roll.sh", "then replaces the workers, and the replicas one"), "then replaces the replicas one"),
+        *lines(
+            "docker/roll.sh",
+            """\
+# Before the replicas, which may enqueue jobs that the old workers have no task for.
+docker compose "$@" up --detach --no-deps --force-recreate --wait worker
+""",
+        ),
+        (Place("Dockerfile", " \\\n    JOB_STATUS_FOLDER=/dev/shm/worker"), ""),
+        (
+            Place(
+                "docker-compose.yml",
+                """\
+  worker:
+    <<: [*image, *confined]
+    command: [worker]
+    environment: *environment
+    depends_on: *needs
+    healthcheck:
+      <<: *ready
+      test: [CMD, healthcheck.py, ready]
+    stop_grace_period: 40s # above JOB_GRACE_SECONDS and 5 s for what it interrupts then
+    deploy:
+      replicas: ${WORKER_REPLICAS:-1}
+      resources: { limits: { cpus: "1", memory: 512M, pids: 256 } }
+
+""",
+            ),
+            "",
+        ),
+        (
+            Place(
+                "docker-compose.override.yml",
+                """\
+  worker:
+    <<: *development
+    command: [worker, --reload]
+    environment: { <<: *database, APP_ENV: development }
+
+""",
+            ),
+            "",
+        ),
+        (Place("docker-compose.production.yml", "  worker: *replica\n"), ""),
+        *(
+            (Place(f"deploy/kubernetes/overlays/{name}/service/kustomization.yaml", text), "")
+            for name, operation in OVERLAYS.items()
+            for text in (
+                "  - ../../../base/worker\n",
+                f"""\
+  - target:
+      kind: HorizontalPodAutoscaler
+      name: worker
+    patch: |
+      - {{op: replace, path: /spec/{operation}}}
+""",
+            )
+        ),
+        *lines(
+            "pyproject.toml",
+            """\
+    # jobs: schedules and mail
+    "cronsim>=2.8",
+    "jinja2>=3.1",
+    "aiosmtplib>=5.1",
+    "aiosmtpd>=1.4", # receives the mails of the tests
+""",
+        ),
+        (
+            Place("pyproject.toml", 'module = ["asyncpg.*", "gunicorn.*", "uvicorn_worker.*", "yaml"]'),
+            'module = ["aiosmtplib", "asyncpg.*", "cronsim", "gunicorn.*", "jinja2", "uvicorn_worker.*", "yaml"]',
+        ),
+        *blocks(
+            "tests/app/conftest.py",
+            '''
+@pytest.fixture
+async def job(onlooker: asyncpg.Connection) -> None:
+    """A job that no worker takes."""
+    insert = (
+        "INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}') ON CONFLICT DO NOTHING"
+    )
+    await onlooker.execute(insert, JOB)
+''',
+            end="\n\n\n",
+        ),
+        (Place("tests/app/conftest.py", ", job: None)"), ")"),
+        *lines("tests/app/resources.py", "from uuid import UUID\nJOB = UUID(int=1)\n"),
+        *blocks(
+            "tests/app/test_main.py",
+            """
+async def test_the_connections_of_the_queue_count_too(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    jobs = settings.job.model_copy(update={"processes": 256})
+    each = settings.database.pool_size + settings.database.read_pool_size + 2
+    async with lifespan(None, settings.model_copy(update={"job": jobs})):
+        assert f"256 workers may open {256 * each} connections" in caplog.text
+""",
+            end="\n\n\n",
+        ),
+        *lines("tests/app/test_round_trips.py", '    ("GET", "/api/jobs/{id}"): READ,\n'),
+    ],
+    elements=[
+        Place("app/routers/__init__.py", "jobs"),
+        Place("app/routers/__init__.py", "jobs.router"),
+        Place("tests/app/conftest.py", "JOB"),
+        Place("tests/app/resources.py", '"/api/jobs/{id}": [f"/api/jobs/{JOB}"]'),
+        Place("tests/app/test_cli.py", '"worker"'),
+        Place("tests/app/test_cli.py", '"jobs"'),
+        Place("tests/app/test_main.py", "lifespan"),
+    ],
+    references=[
+        r"\bapp\.(?:\w+\.)?jobs\b",
+        r"\bapp\.tasks\b",
+        r"from app\.?\w* import .*\b(?:jobs|tasks)\b",
+        r"\bplinth\.jobs\b",
+        r"from plinth import .*\bjobs\b",
+        r"\b(?:JobsDep|JobReaderDep|get_jobs|get_job_reader|create_worker)\b",
+        r"\bplinth_(?:jobs|job_effects|schedules)\b",
+        r"/api/jobs\b",
+        r"^\s*(?:import|from) (?:cronsim|jinja2|aiosmtplib|aiosmtpd)\b",
+    ],
+    creates="7c1e52d0b8a4",
+    needed_by={"app/models/users.py": "Accounts send their mails by jobs, so they cannot do without them"},
+    stays=(
+        "plinth/jobs/, the settings JOB_* and MAIL_*, and the pages about jobs stay, for they are plinth's. "
+        "`make lock` takes the libraries out of the lock files."
+    ),
+)
