@@ -15,7 +15,7 @@ from pathlib import Path
 
 from plinth.testing.locks import SetupError
 from tools.project import TEMPLATE_PATHS
-from tools.removals import REMOVALS
+from tools.removals import REMOVALS, Removal, removal_from
 from tools.removals.texts import references, taken_out
 from tools.revisions import revisions, undoing
 
@@ -27,8 +27,9 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="remove-") as directory:
             copy = Path(directory, "project")
-            written = prepare(root, copy, options.name)
-            gone = REMOVALS[options.name].paths
+            removal = removal_from(root, options.name)
+            written = prepare(root, copy, removal, options.name)
+            gone = removal.paths
             if not options.dry_run:
                 carry_out(root, copy, written, gone)
     except (SetupError, OSError) as error:
@@ -39,14 +40,13 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         print("This is what would be done; nothing was changed.")
     else:
         print("Next: `make check`, `make test`, look at `git diff`, and commit. `app migrate` then drops the tables.")
-    if REMOVALS[options.name].stays:
-        print(REMOVALS[options.name].stays)
+    if removal.stays:
+        print(removal.stays)
     return 0
 
 
-def prepare(root: Path, copy: Path, name: str) -> list[str]:
+def prepare(root: Path, copy: Path, removal: Removal, name: str) -> list[str]:
     """Copy the project without the part. Returns the files of the copy that differ, in order; raises SetupError."""
-    removal = REMOVALS[name]
     committed = _committed(root)
     if needed := [
         f"{why}: {path} is there. Nothing was changed."
@@ -58,7 +58,7 @@ def prepare(root: Path, copy: Path, name: str) -> list[str]:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(root / path, copy / path)
     before = _revisions(copy)
-    changed = taken_out(removal, copy)
+    changed = {path: text for path, text in taken_out(removal, copy).items() if path not in removal.paths}
     for path, text in changed.items():
         (copy / path).write_text(text)
     _delete(copy, removal.paths)

@@ -15,11 +15,21 @@ JOBS = Removal(
         "app/services/jobs.py",
         "app/tasks/__init__.py",
         "app/tasks/jobs.py",
+        "tests/app/routers/test_jobs.py",
+        "tests/app/worker.py",
         *(f"{WORKER}/{name}.yaml" for name in ("autoscaler", "deployment", "disruption-budget", "kustomization")),
         f"{WORKER}/settings.env",
     ],
     texts=[
-        *lines("app/main.py", "from app.tasks import SCHEDULES, TASKS\nfrom plinth.jobs import Worker\n"),
+        *lines(
+            "app/main.py",
+            """\
+from pathlib import Path
+from app.tasks import SCHEDULES, TASKS
+from plinth.jobs import Worker, open_mailer
+MAILS = Path(__file__).parent / "mails"
+""",
+        ),
         (Place("app/main.py", "app: FastAPI | None, settings"), "app: FastAPI, settings"),
         (Place("app/main.py", "before the first request or job, close"), "before the first request, close"),
         (
@@ -35,10 +45,16 @@ JOBS = Removal(
         *blocks(
             "app/main.py",
             '''
-def create_worker(settings: Settings) -> Worker[State]:
+@asynccontextmanager
+async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
+    async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
+        yield {**state, "mailer": mailer}
+
+
+def create_worker(settings: Settings) -> Worker[WorkerState]:
     """Build what `app worker` runs: a process beside those of the application, or several."""
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
-    return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(lifespan, None, settings))
+    return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(worker_lifespan, settings))
 ''',
             end="\n\n\n",
         ),
@@ -46,9 +62,19 @@ def create_worker(settings: Settings) -> Worker[State]:
             "app/dependencies.py",
             """\
 from app.services.jobs import JobReader
-from plinth.jobs import JobQueries, Jobs
+from plinth.jobs import JobQueries, Jobs, Mailer
 JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]
 """,
+        ),
+        *blocks(
+            "app/dependencies.py",
+            '''
+class WorkerState(State):
+    """What the lifespan of the worker opens. Every task finds it in `run.state`."""
+
+    mailer: Mailer
+''',
+            end="\n\n\n",
         ),
         *blocks(
             "app/dependencies.py",
@@ -143,17 +169,14 @@ docker compose "$@" up --detach --no-deps --force-recreate --wait worker
         *blocks(
             "tests/app/conftest.py",
             '''
-@pytest.fixture
-async def job(onlooker: asyncpg.Connection) -> None:
-    """A job that no worker takes."""
-    insert = (
-        "INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}') ON CONFLICT DO NOTHING"
-    )
-    await onlooker.execute(insert, JOB)
+async def add_job(onlooker: asyncpg.Connection) -> None:
+    """One job, which no worker takes."""
+    await onlooker.execute("TRUNCATE plinth_jobs CASCADE")
+    await onlooker.execute("INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}')", JOB)
 ''',
             end="\n\n\n",
         ),
-        (Place("tests/app/conftest.py", ", job: None)"), ")"),
+        *lines("tests/app/conftest.py", "    await add_job(onlooker)\n"),
         *lines("tests/app/resources.py", "from uuid import UUID\nJOB = UUID(int=1)\n"),
         *blocks(
             "tests/app/test_main.py",
@@ -169,6 +192,7 @@ async def test_the_connections_of_the_queue_count_too(settings: Settings, caplog
         *lines("tests/app/test_round_trips.py", '    ("GET", "/api/jobs/{id}"): READ,\n'),
     ],
     elements=[
+        Place("app/main.py", "WorkerState"),
         Place("app/routers/__init__.py", "jobs"),
         Place("app/routers/__init__.py", "jobs.router"),
         Place("tests/app/conftest.py", "JOB"),

@@ -5,7 +5,7 @@ is noticed. What cannot be taken out by files, texts and elements has to be unti
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tools.project import Place
 
@@ -28,6 +28,17 @@ class Removal:
     """Files that must not be there, and the sentence that says why."""
     stays: str = ""
     """A sentence about what is left."""
+
+
+def joined(one: Removal, other: Removal) -> Removal:
+    """Both at once, described as the other."""
+    return replace(
+        other,
+        paths=[*one.paths, *other.paths],
+        texts=[*one.texts, *other.texts],
+        elements=[*one.elements, *other.elements],
+        references=[*one.references, *other.references],
+    )
 
 
 def lines(file: str, text: str) -> list[tuple[Place, str]]:
