@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from plinth.jobs import Job, Jobs
+from plinth.jobs.status import StatusFiles
 from plinth.testing.environment import child_environment
 from tests.faults.redis_server import wait_until
 from tests.faults.serving import Served
@@ -158,6 +159,17 @@ async def test_it_is_alive_but_not_ready_while_postgresql_is_away(
             await wait_until(lambda: (status / "alive-0").stat().st_mtime > 0, SECONDS)
             assert command.process.poll() is None
         await are(status, "alive-0", "ready-0")
+
+
+async def test_the_readiness_file_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Which may not reach the queue itself."""
+    (tmp_path / "ready-0").touch()
+    files = StatusFiles(tmp_path, 0)
+    async with files.alive():
+        await are(tmp_path, "alive-0")
+        with files.ready():
+            await are(tmp_path, "alive-0", "ready-0")
+    await are(tmp_path)
 
 
 async def test_a_worker_beside_a_server(start: Start, queue: Queue, status: Path, tmp_path: Path) -> None:
