@@ -41,11 +41,15 @@ def main() -> int:
         make(project, "openapi-check")
         make(project, "check")
         make(project, "test-app")
-        remove_example(project)
+        remove(project, "example")
         for command in re.findall(r"(?m)^\$ \.venv/bin/(app new .*)", (ROOT / "README.md").read_text()):
             app(project, command)
         make(project, "check")
         make(project, "test")
+        remove(project, "jobs")
+        make(project, "lock")
+        make(project, "check")
+        make(project, "test-app")
     return 0
 
 
@@ -84,12 +88,12 @@ def add_orders(project: Path) -> None:
     tidy(project)
 
 
-def remove_example(project: Path) -> None:
+def remove(project: Path, name: str) -> None:
     """What is not committed could not be undone, so it is refused."""
     identity = ["-c", "user.name=Ada Lovelace", "-c", "user.email=ada@example.com"]
     subprocess.run(["git", "add", "--all"], cwd=project, check=True)
-    subprocess.run(["git", *identity, "commit", "--quiet", "--message=Add resources"], cwd=project, check=True)
-    app(project, "app remove example")
+    subprocess.run(["git", *identity, "commit", "--quiet", "--message=Change"], cwd=project, check=True)
+    app(project, f"app remove {name}")
 
 
 def register(project: Path, names: dict[str, str]) -> None:
