@@ -120,9 +120,9 @@ def serve(
     if with_worker:
         if "worker" not in getattr(context.find_root().command, "commands", {}):
             fail("This service has no jobs, so there is no worker: leave out --with-worker.")
-        from plinth.jobs.processes import Supervisor, app
+        from plinth.jobs.processes import Supervisor, worker_commands
 
-        raise SystemExit(asyncio.run(Supervisor([app("worker")], command).run()))
+        raise SystemExit(asyncio.run(Supervisor(worker_commands(context.obj.job.processes), command).run()))
     os.execv(sys.executable, command)
 
 

@@ -14,7 +14,7 @@ import uvloop
 from plinth.database.connections import driver_arguments
 from plinth.database.errors import DRIVER_ERRORS
 from plinth.jobs.maintenance import NUMBERS, QueueNumbers
-from plinth.jobs.processes import STOP_SIGNALS, Supervisor, app, parent_ended, run_with_reload
+from plinth.jobs.processes import STOP_SIGNALS, Supervisor, parent_ended, run_with_reload, worker_commands
 from plinth.jobs.settings import JobSettings
 from plinth.jobs.status import StatusFiles
 from plinth.jobs.tables import STATES
@@ -144,11 +144,10 @@ def add_commands(cli: typer.Typer, place: str, check_start: Callable[[Any], None
         if number is None:
             check_start(context.obj)
         if reload:
-            run_with_reload(app("worker"))
+            run_with_reload(worker_commands(1)[0])
             return
         if number is None and settings.processes > 1:
-            commands = [app("worker", "--number", str(number)) for number in range(settings.processes)]
-            raise SystemExit(asyncio.run(Supervisor(commands).run()))
+            raise SystemExit(asyncio.run(Supervisor(worker_commands(settings.processes)).run()))
         module, _, name = place.partition(":")
         create_worker: Callable[[Any], Worker[Any]] = getattr(import_module(module), name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -92,6 +92,6 @@ async def parent_ended() -> None:
         await asyncio.sleep(1)
 
 
-def app(*arguments: str) -> list[str]:
-    """The command line of a command of the service's CLI."""
-    return [sys.executable, "-m", "app", *arguments]
+def worker_commands(processes: int) -> list[list[str]]:
+    """The command lines of the processes of a worker, each of which stops if its supervisor is gone."""
+    return [[sys.executable, "-m", "app", "worker", "--number", str(number)] for number in range(processes)]

@@ -10,10 +10,11 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from plinth.testing.locks import SetupError
+from tests.tools.support import ROOT
 from tests.tools.test_init import NAME, files, lines_with, project
 from tools import init
 from tools.project import TEMPLATE_PATHS
-from tools.removals import REMOVALS
+from tools.removals import REMOVALS, removal_from
 from tools.removals.example import EXAMPLE
 from tools.removals.jobs import JOBS
 from tools.removals.texts import references, taken_out
@@ -21,9 +22,8 @@ from tools.remove import carry_out, main
 
 __all__ = ["project"]
 
-PLACES = [
-    (removal, place) for removal in REMOVALS.values() for place in (*(p for p, _ in removal.texts), *removal.elements)
-]
+FROM_HERE = [removal_from(ROOT, name) for name in REMOVALS]
+PLACES = [(removal, place) for removal in FROM_HERE for place in (*(p for p, _ in removal.texts), *removal.elements)]
 # A project without jobs may lack them: importing one ends the program.
 BLOCKED = """
 import sys
@@ -115,7 +115,7 @@ def test_a_missing_text_is_named(project: Path) -> None:
         assert first == f"{name} does not contain this once: {text.strip().partition(chr(10))[0]}"
         assert last == "Restore that first; nothing was changed."
         file.write_text(whole)
-    assert all(taken_out(removal, project) for removal in REMOVALS.values())
+    assert all(taken_out(removal, project) for removal in FROM_HERE)
 
 
 @pytest.mark.parametrize("order", [["jobs"], ["example", "jobs"], ["jobs", "example"]])
@@ -157,13 +157,13 @@ def test_jobs_stay_while_there_are_accounts(initialised: Path, capsys: pytest.Ca
 
 
 def test_a_job_of_the_users_is_named(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (initialised / "app/services/reports.py").write_text("from app.jobs import PRUNE_JOBS\n\nprint(PRUNE_JOBS)\n")
+    (initialised / "app/services/billing.py").write_text("from app.jobs import PRUNE_JOBS\n\nprint(PRUNE_JOBS)\n")
     commit(initialised)
     before = files(initialised)
     capsys.readouterr()
     assert main(["jobs"], initialised) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "app/services/reports.py:1: from app.jobs import PRUNE_JOBS",
+        "app/services/billing.py:1: from app.jobs import PRUNE_JOBS",
         f"These lines need {JOBS.about}. Change them first; nothing was changed.",
     ]
     assert files(initialised) == before
@@ -198,7 +198,7 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
     change(
         project / "app/routers/__init__.py",
         ("import categories, health, jobs, ", "import (\n    categories,\n    health,\n    invoices,\n    jobs,\n    "),
-        ("products\n\nROUTERS", "products,\n)\n\nROUTERS"),
+        ("products, reports\n\nROUTERS", "products,\n    reports,\n)\n\nROUTERS"),
         ("(products.router, categories", "(\n    products.router,\n    invoices.router,\n    categories"),
         (" jobs.router, health.router)", "\n    jobs.router,\n    health.router,\n)"),
     )
@@ -209,7 +209,7 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
         ("    Resource(\n", '    Resource("/api/invoices", create={}),\n    Resource(\n'),
         ('=laptop"], ', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], '),
     )
-    texts = taken_out(EXAMPLE, project)
+    texts = taken_out(removal_from(project, "example"), project)
     assert "import (\n    health,\n    invoices,\n    jobs,\n)" in texts["app/routers/__init__.py"]
     assert "(\n    invoices.router,\n    jobs.router,\n    health.router,\n)" in texts["app/routers/__init__.py"]
     assert '["Base", "Invoice"]' in texts["app/models/__init__.py"]
@@ -266,7 +266,9 @@ def test_what_is_a_reference(tmp_path: Path, line: str, refers: bool) -> None:
 
 
 def test_what_would_not_start_is_refused(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(initialised / "app/main.py", ("import ROUTERS", "import (\n    ROUTERS,\n    products,\n)"))
+    change(
+        initialised / "app/main.py", ("import ROUTERS", "import (\n    ROUTERS,\n    products,\n)\n\nUSED = products")
+    )
     commit(initialised)
     before = files(initialised)
     capsys.readouterr()

@@ -131,7 +131,7 @@ docker compose "$@" up --detach --no-deps --force-recreate --wait worker
   worker:
     <<: *development
     command: [worker, --reload]
-    environment: { <<: *database, APP_ENV: development }
+    environment: { <<: *database, APP_ENV: development, MAIL_BACKEND: console } # its root is read-only
 
 """,
             ),

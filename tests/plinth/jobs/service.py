@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from plinth.cli import create_cli
 from plinth.jobs import Job, Run, Worker, status, task
-from plinth.jobs.processes import Supervisor, app
+from plinth.jobs.processes import Supervisor, worker_commands
 from plinth.settings import Settings, load_settings
 
 SERVER_EXIT_CODE = 7
@@ -56,7 +56,7 @@ def server() -> None:
 @cli.command()
 def both() -> None:
     """As `serve --with-worker`, with the server above."""
-    raise SystemExit(asyncio.run(Supervisor([app("worker")], app("server")).run()))
+    raise SystemExit(asyncio.run(Supervisor(worker_commands(1), [sys.executable, "-m", "app", "server"]).run()))
 
 
 def main() -> None:
