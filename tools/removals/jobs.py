@@ -4,7 +4,8 @@ from tools.project import Place
 from tools.removals.removal import Removal, blocks, lines
 
 WORKER = "deploy/kubernetes/base/worker"
-OVERLAYS = {"production": "minReplicas, value: 2", "staging": "maxReplicas, value: 1"}
+OVERLAYS = "deploy/kubernetes/overlays"
+SCALED = {"production": (4, "minReplicas, value: 2"), "staging": (2, "maxReplicas, value: 1")}
 
 JOBS = Removal(
     about="jobs: the queue, its worker, schedules and mail",
@@ -103,10 +104,9 @@ docker compose "$@" up --detach --no-deps --force-recreate --wait worker
 """,
         ),
         (Place("Dockerfile", " \\\n    JOB_STATUS_FOLDER=/dev/shm/worker"), ""),
-        (
-            Place(
-                "docker-compose.yml",
-                """\
+        *blocks(
+            "docker-compose.yml",
+            """
   worker:
     <<: [*image, *confined]
     command: [worker]
@@ -119,38 +119,40 @@ docker compose "$@" up --detach --no-deps --force-recreate --wait worker
     deploy:
       replicas: ${WORKER_REPLICAS:-1}
       resources: { limits: { cpus: "1", memory: 512M, pids: 256 } }
-
 """,
-            ),
-            "",
+            end="\n\n",
         ),
-        (
-            Place(
-                "docker-compose.override.yml",
-                """\
+        *blocks(
+            "docker-compose.override.yml",
+            """
   worker:
     <<: *development
     command: [worker, --reload]
     environment: { <<: *database, APP_ENV: development, MAIL_BACKEND: console } # its root is read-only
-
 """,
-            ),
-            "",
+            end="\n\n",
         ),
         (Place("docker-compose.production.yml", "  worker: *replica\n"), ""),
         *(
-            (Place(f"deploy/kubernetes/overlays/{name}/service/kustomization.yaml", text), "")
-            for name, operation in OVERLAYS.items()
-            for text in (
-                "  - ../../../base/worker\n",
-                f"""\
+            (Place(f"{OVERLAYS}/{name}/service/kustomization.yaml", "  - ../../../base/worker\n"), "")
+            for name in SCALED
+        ),
+        *(
+            (
+                Place(
+                    f"{OVERLAYS}/{name}/service/kustomization.yaml",
+                    f"""\
+      - {{op: replace, path: /spec/maxReplicas, value: {most}}}
   - target:
       kind: HorizontalPodAutoscaler
       name: worker
     patch: |
       - {{op: replace, path: /spec/{operation}}}
 """,
+                ),
+                f"      - {{op: replace, path: /spec/maxReplicas, value: {most}}}\n",
             )
+            for name, (most, operation) in SCALED.items()
         ),
         *lines(
             "pyproject.toml",
@@ -177,6 +179,8 @@ async def add_job(onlooker: asyncpg.Connection) -> None:
             end="\n\n\n",
         ),
         *lines("tests/app/conftest.py", "    await add_job(onlooker)\n"),
+        (Place("tests/app/conftest.py", "import JOB, RESOURCES"), "import RESOURCES"),
+        (Place("tests/app/test_main.py", "create_app, lifespan"), "create_app"),
         *lines("tests/app/resources.py", "from uuid import UUID\nJOB = UUID(int=1)\n"),
         *blocks(
             "tests/app/test_main.py",
@@ -195,11 +199,9 @@ async def test_the_connections_of_the_queue_count_too(settings: Settings, caplog
         Place("app/main.py", "WorkerState"),
         Place("app/routers/__init__.py", "jobs"),
         Place("app/routers/__init__.py", "jobs.router"),
-        Place("tests/app/conftest.py", "JOB"),
         Place("tests/app/resources.py", '"/api/jobs/{id}": [f"/api/jobs/{JOB}"]'),
         Place("tests/app/test_cli.py", '"worker"'),
         Place("tests/app/test_cli.py", '"jobs"'),
-        Place("tests/app/test_main.py", "lifespan"),
     ],
     references=[
         r"\bapp\.(?:\w+\.)?jobs\b",

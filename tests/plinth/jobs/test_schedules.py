@@ -119,7 +119,7 @@ async def test_a_due_time_is_run(queue: Queue) -> None:
     assert done == []
     await queue.onlooker.execute(f"UPDATE plinth_schedules SET next_at = '2020-01-01' {where}", each.name)
     async with queue.working(queue.task(work), schedules=[each]):
-        await wait_until(lambda: done == [5])
+        await wait_until(lambda: done == [5], seconds=5)  # by a notification: it polls every 10 s
         await wait_until(lambda: _exists(queue, f"SELECT next_at > now() FROM plinth_schedules {where}", each.name))
 
 
