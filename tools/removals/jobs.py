@@ -43,15 +43,23 @@ MAILS = Path(__file__).parent / "mails"
             ),
             "        await database.warn_of_too_many_connections(settings.workers)\n",
         ),
-        *blocks(
-            "app/main.py",
-            '''
+        (
+            Place(
+                "app/main.py",
+                """\
+"processes": processes}
+
+
 @asynccontextmanager
 async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
     async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
-        yield {**state, "mailer": mailer}
-
-
+        yield {**state, "mailer": mailer""",
+            ),
+            '"processes": processes',
+        ),
+        *blocks(
+            "app/main.py",
+            '''
 def create_worker(settings: Settings) -> Worker[WorkerState]:
     """Build what `app worker` runs: a process beside those of the application, or several."""
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
@@ -75,7 +83,7 @@ class WorkerState(State):
 
     mailer: Mailer
 ''',
-            end="\n\n\n",
+            end="\n",
         ),
         *blocks(
             "app/dependencies.py",
