@@ -10,6 +10,7 @@ import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -64,12 +65,14 @@ class Supervisor:
     def _stop(self, number: int) -> None:
         self._is_stopping = True
         for process in self._processes:
-            process.send_signal(number)
+            with suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(number)
 
     def _reload(self) -> None:
         """The server reloads without a gap; a worker finishes its jobs, and another is started."""
-        for process, is_server in self._processes.items():
-            process.send_signal(signal.SIGHUP if is_server else signal.SIGTERM)
+        for process, is_server in self._processes.items() if not self._is_stopping else ():
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP if is_server else signal.SIGTERM)
 
 
 def run_with_reload(command: Sequence[str]) -> None:

@@ -27,9 +27,6 @@ class StatusFiles:
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
-        if self._folder is not None:
-            # A process that was killed has left it behind, in a folder that outlives the container.
-            (self._folder / f"ready-{self._number}").unlink(missing_ok=True)
         with self._file("alive") as file:
             task = asyncio.create_task(_touch(file)) if file else None
             try:
