@@ -4,6 +4,7 @@ The project begins as the oldest version of tools/releases.toml, with the edits 
 resource, a middleware, settings, a dependency, Compose's variables, a target of make, a page, and a test corrected that
 failed in that version as it was. It is updated to HEAD, which must pass all checks and its own tests; and a second one
 by way of the version between, which must end the same. A third one, which has lost the example, does not get it back.
+A fourth one is of a version without jobs, and gains their tables, and then jobs.
 """
 
 import filecmp
@@ -16,19 +17,23 @@ import tomllib
 from pathlib import Path
 
 from plinth.testing.environment import ROOT
+from plinth.testing.servers import running
 from tests.tools.drill import make
+from tests.tools.drill_jobs import follow, gain_tables, run_a_job
 from tools.answers import FILE, read_answers
 from tools.merge import Ownership
 from tools.scratch import scratch_environment
 
 HERE = Path(__file__).parent
 RELEASES: dict[str, str] = tomllib.loads((ROOT / "tools/releases.toml").read_text())
-OLDEST, BETWEEN, *_ = RELEASES
+OLDEST, BETWEEN, WITHOUT_JOBS, *_ = RELEASES
 OWNERSHIP = Ownership((ROOT / "ownership.toml").read_text())
+SUPPLIERS = "06618312f046"  # the revision of edits.patch
 NAMES = {"name": "Billing API", "author": "Ada Lovelace"}
 GIT = ["git", "-c", "user.name=Ada Lovelace", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"]
-# Both sides add a line below the same one.
-CONFLICTS = {"docker-compose.yml": 1}
+# Both sides add lines below the same one: before the version between, and after it.
+EARLY = {"docker-compose.yml": 1}
+LATE = {".env.example": 1, "pyproject.toml": 1}
 CONFLICT = re.compile(r"(?ms)^<{7} yours\n(.*?)^\|{7} recorded\n.*?^={7}\n(.*?)^>{7} new\n")
 
 
@@ -38,15 +43,16 @@ def main() -> int:
         run(["git", "clone", "--quiet", "--no-local", str(ROOT), str(template)], Path(directory))
         compare_with_copier(template, Path(directory))
         mine = start(template, once)
-        update(template, once, "HEAD", CONFLICTS, f"FROM={OLDEST}")
+        update(template, once, "HEAD", EARLY | LATE, f"FROM={OLDEST}")
         assert_kept(once, mine)
         mine = start(template, twice)
-        update(template, twice, BETWEEN, CONFLICTS, f"FROM={OLDEST}")
-        update(template, twice, "HEAD", {})
+        update(template, twice, BETWEEN, EARLY, f"FROM={OLDEST}")
+        update(template, twice, "HEAD", LATE)
         assert_kept(twice, mine)
         assert_same(once, twice)
         make(once, "check")
         make(once, "test-app")
+        gain_jobs(template, Path(directory, "jobs"))
         update_without_example(template, Path(directory, "without"))
     return 0
 
@@ -100,6 +106,22 @@ def edited(project: Path) -> dict[str, bytes]:
     return {path: (project / path).read_bytes() for path in mine}
 
 
+def gain_jobs(template: Path, project: Path) -> None:
+    """The tables come on top of one of the user's; a worker comes once the printed lines are followed."""
+    run(["git", "clone", "--quiet", str(template), str(project)], template)
+    run(["git", "checkout", "--quiet", RELEASES[WITHOUT_JOBS]], project)
+    make(project, "init", *(f"{name.upper()}={value}" for name, value in NAMES.items()))
+    parts = [f"--include={path}" for path in (".env.example", "app/models/*", "migrations/*")]
+    run(["git", "apply", *parts, str(HERE / "edits.patch")], project)
+    mine = edited(project)
+    printed = update(template, project, "HEAD", {".env.example": 1}, f"FROM={WITHOUT_JOBS}")
+    assert {path for path in mine if (project / path).read_bytes() != mine[path]} == set()
+    with running(project / ".data") as servers:
+        gain_tables(project, servers, SUPPLIERS)
+        follow(printed, template, project)
+        run_a_job(project, servers)
+
+
 def update_without_example(template: Path, project: Path) -> None:
     """Update to a version that changes the example, and what showed it in a shared file."""
     run(["git", "clone", "--quiet", str(template), str(project)], template)
@@ -121,8 +143,11 @@ def update_without_example(template: Path, project: Path) -> None:
     assert "EXAMPLE_DATA" not in (project / ".env.example").read_text()
 
 
-def update(template: Path, project: Path, to: str, conflicts: dict[str, int], *options: str) -> None:
-    """Update from the template's side, for the oldest versions have no `make update`; keep both sides of conflicts."""
+def update(template: Path, project: Path, to: str, conflicts: dict[str, int], *options: str) -> str:
+    """Update from the template's side, for the oldest versions have no `make update`; keep both sides of conflicts.
+
+    Returns what it printed.
+    """
     command = ["make", "update", f"PROJECT={project}", f"SOURCE={template}", f"TO={to}", *options]
     print(f"\n$ {' '.join(command)}", flush=True)
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
@@ -141,6 +166,7 @@ def update(template: Path, project: Path, to: str, conflicts: dict[str, int], *o
     committed(project)
     wanted = RELEASES.get(to) or run(["git", "rev-parse", "HEAD"], template)
     assert read_answers(project)["_commit"] == wanted
+    return done.stdout
 
 
 def assert_kept(project: Path, mine: dict[str, bytes]) -> None:
