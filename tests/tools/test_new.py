@@ -100,7 +100,8 @@ def test_lines_are_registered_where_there_is_nothing_of_the_example(project: Pat
         "app/models/__init__.py": 'from app.models.base import Base\n\n__all__ = ["Base"]\n',
         "app/routers/__init__.py": "from app.routers import health\n\nROUTERS = (health.router,)\n",
         "app/tags.py": '"""What cached responses depend on."""\n',
-        "tests/app/resources.py": "RESOURCES = Resources(\n    # A comment.\n    urls={},\n    bodies={},\n)\n",
+        "tests/app/resources.py": "from plinth.testing.resources import Resources\n\n"
+        "RESOURCES = Resources(\n    # A comment.\n    urls={},\n    bodies={},\n)\n",
         "tests/app/test_round_trips.py": 'ROUND_TRIPS = {\n    ("GET", "/health/live"): 0,\n}\n',
     }
     for path, text in emptied.items():
@@ -109,6 +110,7 @@ def test_lines_are_registered_where_there_is_nothing_of_the_example(project: Pat
     assert made["app/models/__init__.py"].endswith('import Invoice\n\n__all__ = ["Base", "Invoice"]\n')
     assert made["app/routers/__init__.py"].endswith("health, invoices\n\nROUTERS = (invoices.router, health.router)\n")
     assert made["app/tags.py"].endswith('from plinth.cache import Tag\n\nINVOICES = Tag("invoices")\n')
+    assert made["tests/app/resources.py"].startswith("from plinth.testing.resources import Resource, Resources\n")
     assert 'Resource("/api/invoices", create={"number": "Number {n}"}),\n' in made["tests/app/resources.py"]
     assert made["tests/app/test_round_trips.py"].count("/api/invoices") == 6
 

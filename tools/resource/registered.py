@@ -114,7 +114,9 @@ def _with_tag(text: str, tag: str) -> str:
 
 
 def _with_entry(text: str, entry: str) -> str:
-    """After the last resource, since it may refer to those before."""
+    """After the last resource, since it may refer to those before. The first one needs its import."""
+    if not re.search(r"(?m)^from plinth\.testing\.resources import .*\bResource\b", text):
+        text = text.replace("from plinth.testing.resources import ", "from plinth.testing.resources import Resource, ")
     calls = (
         node.value for node in ast.parse(text).body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
     )
