@@ -1,7 +1,7 @@
 """What a service declares: its jobs, and the tasks that do them.
 
-A `Job` names a kind of work and the type of its payload; code that enqueues it needs nothing else. A `Task` is the function
-that does it, with its limits; only the worker imports it.
+A `Job` names a kind of work and the type of its payload; code that enqueues it needs nothing else. A `Task` is the
+function that does it, with its limits; only the worker imports it.
 """
 
 import random
