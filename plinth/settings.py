@@ -22,6 +22,7 @@ from plinth.http.settings import CorsSettings, HttpSettings
 from plinth.jobs.mail_settings import MailSettings
 from plinth.jobs.settings import JobSettings
 from plinth.resilience.settings import OutgoingSettings
+from plinth.security.settings import AuthSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
 from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
     outgoing: OutgoingSettings = Field(default_factory=OutgoingSettings)
     log: LogSettings = Field(default_factory=LogSettings)

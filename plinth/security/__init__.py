@@ -1,0 +1,26 @@
+"""Who sends a request, and what it may do: passwords, tokens, scopes, limits, idempotency keys and an audit trail."""
+
+from plinth.security.discovery import DiscoveredKeys
+from plinth.security.lockout import Lockout
+from plinth.security.opaque import has_form, hash_secret, new_secret
+from plinth.security.passwords import Passwords, open_passwords, password_faults
+from plinth.security.principals import PUBLIC, Principal, requires
+from plinth.security.settings import AuthSettings
+from plinth.security.tokens import Claims, Tokens
+
+__all__ = [
+    "PUBLIC",
+    "AuthSettings",
+    "Claims",
+    "DiscoveredKeys",
+    "Lockout",
+    "Passwords",
+    "Principal",
+    "Tokens",
+    "has_form",
+    "hash_secret",
+    "new_secret",
+    "open_passwords",
+    "password_faults",
+    "requires",
+]
