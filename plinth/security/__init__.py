@@ -1,5 +1,6 @@
 """Who sends a request, and what it may do: passwords, tokens, scopes, limits, idempotency keys and an audit trail."""
 
+from plinth.security.audit import AuditQueries, AuditRow, prune_audit, set_actor
 from plinth.security.discovery import DiscoveredKeys
 from plinth.security.lockout import Lockout
 from plinth.security.opaque import has_form, hash_secret, new_secret
@@ -10,6 +11,8 @@ from plinth.security.tokens import Claims, Tokens
 
 __all__ = [
     "PUBLIC",
+    "AuditQueries",
+    "AuditRow",
     "AuthSettings",
     "Claims",
     "DiscoveredKeys",
@@ -22,5 +25,7 @@ __all__ = [
     "new_secret",
     "open_passwords",
     "password_faults",
+    "prune_audit",
     "requires",
+    "set_actor",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -19,6 +20,7 @@ from plinth.errors import ConfigurationError
 from plinth.security.settings import AuthSettings
 
 LEAST_SECRET_BYTES = 32
+PEM = "-----BEGIN "
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +40,23 @@ def own_keys(settings: AuthSettings, secret_key: SecretStr, issuer: str) -> list
     """The present key, and the previous one if there is any. Raises ConfigurationError."""
     if settings.algorithm == "HS256":
         keys = [_secret("APP_SECRET_KEY", secret_key, issuer)]
-        if settings.previous_key is not None:
-            keys.append(_secret("AUTH_PREVIOUS_KEY", settings.previous_key, issuer))
-        return keys
-    if settings.private_key is None:
+    elif settings.private_key is None:
         raise ConfigurationError("AUTH_PRIVATE_KEY: is missing; EdDSA needs the PEM of an Ed25519 key")
-    keys = [_pair("AUTH_PRIVATE_KEY", settings.private_key, issuer)]
-    if keys[0].signing is None:
-        raise ConfigurationError("AUTH_PRIVATE_KEY: is a public key; EdDSA signs with the private one")
-    if settings.previous_key is not None:
-        keys.append(_pair("AUTH_PREVIOUS_KEY", settings.previous_key, issuer))
+    else:
+        keys = [_pair("AUTH_PRIVATE_KEY", settings.private_key, issuer)]
+        if keys[0].signing is None:
+            raise ConfigurationError("AUTH_PRIVATE_KEY: is a public key; EdDSA signs with the private one")
+    if (previous := settings.previous_key) is not None:
+        # Of either kind, so that the algorithm can be changed like a key.
+        read = _pair if PEM in previous.get_secret_value() else _secret
+        keys.append(read("AUTH_PREVIOUS_KEY", previous, issuer))
     return keys
 
 
 def _secret(name: str, key: SecretStr, issuer: str) -> Key:
     value = key.get_secret_value().encode()
+    if PEM.encode() in value:
+        raise ConfigurationError(f"{name}: is a key in PEM; HS256 needs a secret, such as of `openssl rand -hex 32`")
     if len(value) < LEAST_SECRET_BYTES:
         raise ConfigurationError(f"{name}: is under {LEAST_SECRET_BYTES} bytes; use `openssl rand -hex 32`")
     # A hash of what is derived from the key, so that nothing of the key itself is in the header of a token.
@@ -69,8 +73,8 @@ def _pair(name: str, pem: SecretStr, issuer: str) -> Key:
             public = private.public_key()
         else:
             public = load_pem_public_key(text)
-    except (ValueError, TypeError):
-        raise ConfigurationError(f"{name}: is not a key in PEM") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a passphrase
+        raise ConfigurationError(f"{name}: is not a key in PEM without a passphrase") from None
     if not isinstance(public, Ed25519PublicKey) or not isinstance(private, Ed25519PrivateKey | None):
         raise ConfigurationError(f"{name}: is not an Ed25519 key; use `openssl genpkey -algorithm ed25519`")
     id = hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:12]

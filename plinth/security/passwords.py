@@ -2,15 +2,20 @@
 
 A hash takes 19 MiB and a core for tens of milliseconds, so each process computes one at a time, in a thread.
 https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
+
+They are normalised to NFC, as NIST SP 800-63B-4 (§3.1.1.2) and RFC 8265 (§4.2.2) have it: keyboards and systems write
+the same letters as different code points. Nothing else is changed or cut off (ASVS 5, 6.2.8).
 """
 
 import asyncio
 import secrets
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import TypeVar
 
 from pwdlib import PasswordHash
@@ -31,13 +36,12 @@ class Passwords:
     def __init__(self, executor: ThreadPoolExecutor, most_waiting: int) -> None:
         self._hasher = PasswordHash([Argon2Hasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)])
         self._executor = executor
-        self._most_waiting = most_waiting
-        self._waiting = 0
+        self._places = BoundedSemaphore(most_waiting)
         self._nobodys = ""
 
     async def hash(self, password: str) -> str:
         """Raises UnavailableError where too many wait already."""
-        return await self._run(partial(self._hasher.hash, password))
+        return await self._run(partial(self._hasher.hash, _encoded(password)))
 
     async def verify(self, password: str, hash: str | None) -> tuple[bool, str | None]:
         """Whether it is the password, and its new hash where the parameters have changed since.
@@ -45,9 +49,9 @@ class Passwords:
         Without a hash, as for an account that does not exist, the same work is done for nothing. Raises
         UnavailableError where too many wait already.
         """
-        return await self._run(partial(self._verify, password, hash))
+        return await self._run(partial(self._verify, _encoded(password), hash))
 
-    def _verify(self, password: str, hash: str | None) -> tuple[bool, str | None]:
+    def _verify(self, password: bytes, hash: str | None) -> tuple[bool, str | None]:
         self._nobodys = self._nobodys or self._hasher.hash(secrets.token_urlsafe())
         try:
             return self._hasher.verify_and_update(password, hash or self._nobodys)
@@ -56,15 +60,12 @@ class Passwords:
             return False, None
 
     async def _run(self, function: Callable[[], ResultT]) -> ResultT:
-        if self._waiting >= self._most_waiting:
+        if not self._places.acquire(blocking=False):
             raise UnavailableError("Too many are signing in at once. Try again.")
-        self._waiting += 1
-        future = asyncio.get_running_loop().run_in_executor(self._executor, function)
-        future.add_done_callback(self._done)  # a request that was cancelled leaves its work to be done
-        return await future
-
-    def _done(self, future: "asyncio.Future[ResultT]") -> None:
-        self._waiting -= 1
+        work = self._executor.submit(function)
+        # When the thread is done with it, which is later than when a request is cancelled that it computes for.
+        work.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(work)
 
 
 @asynccontextmanager
@@ -76,7 +77,11 @@ async def open_passwords(most_waiting: int) -> AsyncIterator[Passwords]:
         await passwords.verify("", None)  # what the first one would need longer for than others
         yield passwords
     finally:
-        executor.shutdown(cancel_futures=True)
+        await asyncio.to_thread(executor.shutdown)  # those that wait are still computed
+
+
+def _encoded(password: str) -> bytes:
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
 
 
 def password_faults(password: str, *personal: str) -> Iterator[str]:
@@ -84,23 +89,25 @@ def password_faults(password: str, *personal: str) -> Iterator[str]:
 
     `personal` is what guessing begins with, such as the email address.
     """
-    if not MIN_CHARACTERS <= len(password) <= MAX_CHARACTERS:
+    plain = _plain(password)
+    if not MIN_CHARACTERS <= len(unicodedata.normalize("NFC", password)) <= MAX_CHARACTERS:
         yield f"A password has {MIN_CHARACTERS} to {MAX_CHARACTERS} characters."
-    elif _is_common(password.casefold()):
+    elif not common_passwords().isdisjoint(plain) or len({*password}) < LEAST_DIFFERENT:
         yield "This password is one of the first to be guessed. Choose another."
-    elif password.casefold() in {part for text in personal for part in _parts(text.casefold())}:
+    elif not {part for text in personal for part in _parts(text)}.isdisjoint(plain):
         yield "The password must not be the name or the address of the account. Choose another."
 
 
 def _parts(text: str) -> Iterator[str]:
-    yield text
-    yield text.partition("@")[0]
+    yield from _plain(text)
+    yield from _plain(text.partition("@")[0])
 
 
-def _is_common(password: str) -> bool:
-    """Whether it is a common password, one followed by digits and punctuation, or a few characters repeated."""
-    word = password.rstrip("0123456789!?.,_-+*#$@ ")
-    return password in common_passwords() or word in common_passwords() or len({*password}) < LEAST_DIFFERENT
+def _plain(text: str) -> set[str]:
+    """The text as guessing tools compare it, and what is left of it without digits and punctuation at its end."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    word = plain.rstrip("0123456789!?.,_-+*#$@ ")
+    return {plain, word} if len(word) >= LEAST_DIFFERENT else {plain}
 
 
 @cache
