@@ -52,7 +52,10 @@ def requires(provider: Callable[..., Any], scope: str = "") -> Any:
 
 
 def accesses(route: Any) -> Iterator[str]:
-    """What a route says about who may call it: `public`, a scope, or nothing but a principal (an empty text)."""
+    """What a route says about who may call it: `public`, a scope, or nothing but a principal (an empty text).
+
+    `route` is one of `fastapi.routing.iter_route_contexts(app.routes)`, which has the dependencies of its routers too.
+    """
     for dependant in _tree(route.dependant):
         if dependant.call is public:
             yield "public"
