@@ -4,6 +4,7 @@ The key decides the algorithm and the issuer: a token names its key by `kid`, an
 that key, by the algorithm that the key is for. Of our own tokens, every field of the header is known.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -74,7 +75,7 @@ class Tokens:
         self._clock = clock
         # Verified tokens, since a client sends the same one many times. For a minute at most: a key that the trusted
         # issuer has withdrawn is not trusted for as long as its last token is valid.
-        self._remembered: TLRUCache[str, Claims] = TLRUCache(
+        self._remembered: TLRUCache[bytes, Claims] = TLRUCache(
             MAX_REMEMBERED, lambda _, claims, now: min(claims.expires_at, now + REMEMBERED_SECONDS), timer=clock
         )
         self.access_seconds = settings.access_seconds
@@ -100,9 +101,12 @@ class Tokens:
 
         Raises UnavailableError where the keys of the trusted issuer are needed and were never fetched.
         """
-        if (claims := self._remembered.get(token)) is not None:
+        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+            raise InvalidTokenError
+        digest = hashlib.sha256(token.encode()).digest()  # since tokens themselves are not to be kept
+        if (claims := self._remembered.get(digest)) is not None:
             return claims
-        if len(token) > MAX_TOKEN_CHARACTERS or not COMPACT.fullmatch(token):
+        if not COMPACT.fullmatch(token):
             raise InvalidTokenError
         head, body, _ = token.split(".")
         try:
@@ -111,7 +115,7 @@ class Tokens:
             claims = self._claims(key, header, _object(body), token)
         except FAULTS:
             raise InvalidTokenError from None
-        self._remembered[token] = claims
+        self._remembered[digest] = claims
         return claims
 
     def jwks(self) -> dict[str, list[Mapping[str, Any]]]:
