@@ -149,7 +149,7 @@ async def test_neither_issuer_can_speak_for_the_other(service: Trusting) -> None
     await service.refuses(compact(own_header, own_claims | {"iss": service.provider.issuer}, hs(SECRET)))
     # The provider publishes a key with the id of ours: ours is the one that is used.
     service.provider.keys = [jwk("RS256", kid=own_header["kid"])]
-    everything = {"nbf": NOW, "iat": NOW, "jti": "1", "sid": "s1", "iss": NAME}
+    everything: dict[str, Any] = {"nbf": NOW, "iat": NOW, "jti": "1", "sid": "s1", "iss": NAME}
     for issuer in (NAME, service.provider.issuer):
         stolen = {"kid": own_header["kid"], "typ": "at+jwt"}
         await service.refuses(service.token(header=stolen, **everything | {"iss": issuer}))

@@ -172,7 +172,7 @@ async def test_parameters_of_statements(log: Log, settings: Settings) -> None:
                     raise ZeroDivisionError
 
             await raises(log, Exception, change)
-    assert 'ConstraintError: null value in column "hash" of relation "leaky" violates' in log.stream.getvalue()
+    assert "ConstraintError: null value in column" in log.stream.getvalue()
     log.is_clean()
 
 
