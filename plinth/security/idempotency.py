@@ -1,0 +1,164 @@
+"""`Idempotency-Key`: a POST that is sent again, because its answer was lost, say, is answered as the first time.
+
+The key is inserted in the transaction of the request, and so is the response, before COMMIT. There is no moment at
+which the effect is committed and the answer is not. A second request with the same key waits in its INSERT until the
+first one has committed, and is then answered with what that stored; or has rolled back, and then it makes the change
+itself. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+"""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from hashlib import sha256
+from typing import Annotated, Any
+
+from asyncpg import LockNotAvailableError
+from fastapi import Depends, Header, Request, Response
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+
+from plinth.database import Session
+from plinth.errors import ConflictError
+from plinth.http.answering import Answered, on_response
+from plinth.http.responses import Validators, validators_of
+
+MOST_CHARACTERS = 255
+WAIT_SECONDS = 3
+"""For a request with the same key. Each one that waits has a connection of the pool."""
+# The draft's form is a quoted string (RFC 9651 §3.3.3). Many clients send the text itself.
+KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"|([!#-\[\]-~]+)')
+STREAMS = "The response of a route with an Idempotency-Key must be complete when it is stored, and cannot be a stream."
+DESCRIPTION = (
+    "Identifies this request when it is sent again: for a day it is then answered as the first time, and nothing is "
+    "done twice. Use a new UUID for each request."
+)
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", description=DESCRIPTION, examples=['"8e03978e-40d5-43e8-bc93-6894a57f9324"']),
+]
+
+# The limit on the wait is for this statement only: RETURNING sets it back once the row is inserted.
+CLAIM = text("""
+    WITH bound AS MATERIALIZED (
+        SELECT before, set_config('lock_timeout', CAST(:wait AS text), true)
+        FROM (SELECT current_setting('lock_timeout') AS before OFFSET 0) AS present
+    )
+    INSERT INTO plinth_idempotency_keys (key, fingerprint)
+    SELECT CAST(:key AS bytea), CAST(:fingerprint AS bytea) FROM bound
+    ON CONFLICT (key) DO NOTHING
+    RETURNING set_config('lock_timeout', (SELECT before FROM bound), true)
+""")
+STORED = text("""
+    SELECT fingerprint, status, headers, body, version, last_modified_at
+    FROM plinth_idempotency_keys WHERE key = :key
+""")
+STORE = text("""
+    UPDATE plinth_idempotency_keys SET status = CAST(:status AS integer), headers = CAST(:headers AS text[]),
+        body = CAST(:body AS bytea), version = CAST(:version AS bigint),
+        last_modified_at = CAST(:last_modified_at AS timestamptz)
+    WHERE key = :key
+""")
+FORGET = text("DELETE FROM plinth_idempotency_keys WHERE key = :key")
+PRUNE = text("""
+    WITH pruned AS (
+        DELETE FROM plinth_idempotency_keys WHERE key IN (
+            SELECT key FROM plinth_idempotency_keys WHERE created_at < now() - CAST(:older AS interval)
+            LIMIT :most FOR UPDATE SKIP LOCKED
+        ) RETURNING key
+    )
+    SELECT count(*) FROM pruned
+""")
+
+
+async def anyone() -> str:
+    return ""
+
+
+def idempotent(session: Callable[..., Any], principal: Callable[..., Any] = anyone) -> Any:
+    """Make a route take an Idempotency-Key: `dependencies=[IDEMPOTENT]`, with `IDEMPOTENT = idempotent(get_session)`.
+
+    `session` is the function-scoped dependency that returns the request's Session, and `principal` one that returns a
+    text which is distinct for each principal: a key of one is unknown to the others. The route must be a FastRoute.
+    """
+
+    async def check(
+        request: Request,
+        session: Annotated[Session, Depends(session, scope="function")],
+        principal: Annotated[str, Depends(principal)],
+        key: IdempotencyKey = None,
+    ) -> None:
+        async def store(response: Response) -> None:
+            if claim is not None:
+                await _store(session, claim, request, response)
+
+        claim: bytes | None = None
+        on_response(request, store)
+        if key is not None:
+            claim = _hash(principal, _route(request), _parsed(request))
+            fingerprint = _hash(request.scope["path"], request.scope["query_string"], await request.body())
+            await _claim(session, claim, fingerprint, request)
+
+    return Depends(check)
+
+
+async def prune_idempotency_keys(session: Session, older_than: timedelta, most: int = 10_000) -> int:
+    """Delete at most so many keys that are older, and return how many there were."""
+    return int(await session.scalar(PRUNE, {"older": older_than, "most": most}) or 0)
+
+
+async def _claim(session: Session, key: bytes, fingerprint: bytes, request: Request) -> None:
+    values = {"key": key, "fingerprint": fingerprint, "wait": f"{WAIT_SECONDS}s"}
+    try:
+        if (await session.execute(CLAIM, values)).first() is not None:
+            return
+    except DBAPIError as error:
+        if error.orig is not None and isinstance(error.orig.__cause__, LockNotAvailableError):
+            raise ConflictError("A request with this Idempotency-Key is still being processed. Try again.") from error
+        raise
+    stored = (await session.execute(STORED, {"key": key})).first()
+    if stored is None:  # pruned in between
+        raise ConflictError("This Idempotency-Key has just expired. Send the request with another one.")
+    if stored.fingerprint != fingerprint:
+        raise HTTPException(422, "This Idempotency-Key was sent with another request. Use a new key for each request.")
+    if stored.version is not None:
+        Validators(request).set(stored.version, stored.last_modified_at)
+    response = Response(stored.body, stored.status)
+    for name, value in zip(stored.headers[::2], stored.headers[1::2], strict=True):
+        response.headers.append(name, value)
+    response.headers["Idempotency-Replayed"] = "true"
+    raise Answered(response)
+
+
+async def _store(session: Session, key: bytes, request: Request, response: Response) -> None:
+    if not 200 <= response.status_code < 300:
+        await session.execute(FORGET, {"key": key})
+        return
+    if not isinstance(body := getattr(response, "body", None), bytes):
+        raise RuntimeError(STREAMS)
+    headers = [part for pair in response.headers.items() if pair[0] != "content-length" for part in pair]
+    version, last_modified_at = validators_of(request.scope) or (None, None)
+    values = {"version": version, "last_modified_at": last_modified_at, "headers": headers, "body": body}
+    await session.execute(STORE, {"key": key, "status": response.status_code, **values})
+
+
+def _parsed(request: Request) -> str:
+    sent = request.headers.getlist("Idempotency-Key")
+    match = KEY.fullmatch(sent[0].strip()) if len(sent) == 1 else None
+    key = re.sub(r"\\(.)", r"\1", match[1]) if match and match[1] else match and match[2]
+    if not key or len(key) > MOST_CHARACTERS:
+        raise HTTPException(400, f"Idempotency-Key must be 1 to {MOST_CHARACTERS} characters of ASCII, such as a UUID.")
+    return key
+
+
+def _route(request: Request) -> str:
+    context = request.scope.get("fastapi", {}).get("effective_route_context")
+    return f"{request.method} {getattr(context, 'path', None) or request.scope['route'].path}"
+
+
+def _hash(*parts: str | bytes) -> bytes:
+    """Of each part by itself, so that what one ends with is not taken for the beginning of the next."""
+    whole = sha256()
+    for part in parts:
+        whole.update(sha256(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part).digest())
+    return whole.digest()
