@@ -49,14 +49,10 @@ CLAIM = text("""
     ON CONFLICT (key) DO NOTHING
     RETURNING set_config('lock_timeout', (SELECT before FROM bound), true)
 """)
-STORED = text("""
-    SELECT fingerprint, status, headers, body, version, last_modified_at
-    FROM plinth_idempotency_keys WHERE key = :key
-""")
+STORED = text("SELECT * FROM plinth_idempotency_keys WHERE key = :key")
 STORE = text("""
-    UPDATE plinth_idempotency_keys SET status = CAST(:status AS integer), headers = CAST(:headers AS text[]),
-        body = CAST(:body AS bytea), version = CAST(:version AS bigint),
-        last_modified_at = CAST(:last_modified_at AS timestamptz)
+    UPDATE plinth_idempotency_keys
+    SET status = :status, headers = :headers, body = :body, version = :version, last_modified_at = :last_modified_at
     WHERE key = :key
 """)
 FORGET = text("DELETE FROM plinth_idempotency_keys WHERE key = :key")

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Collection
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from time import time
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -12,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from plinth.errors import LimitError
 from plinth.http.errors import app_error
 from plinth.http.forwarded import route_path
-from plinth.security.limits import Clock, Limits, LocalLimit, Quota
+from plinth.security.limits import Limits, LocalLimit, Quota
 from plinth.security.settings import LimitSettings, parse_limit
 
 _QUOTAS = "plinth.quotas"
@@ -23,7 +22,7 @@ SHOWN_FROM = 10
 
 async def client_key(request: Request) -> str:
     """The client's address, as ForwardedMiddleware has found it: what a client writes into a header does not count."""
-    return address_key(request.scope)
+    return address_key(request.client.host if request.client else "")
 
 
 def limited(name: str, limit: str | None = None, key: Callable[..., Any] = client_key) -> Any:
@@ -59,13 +58,11 @@ class LimitMiddleware:
     a response, and wrong in each one that a cache in between has stored.
     """
 
-    def __init__(
-        self, app: ASGIApp, limit: str, workers: int, exempt: Collection[str] = (), clock: Clock = time
-    ) -> None:
+    def __init__(self, app: ASGIApp, limit: str, workers: int, exempt: Collection[str] = ()) -> None:
         self.app = app
         self.exempt = frozenset(exempt)
         policy = parse_limit(limit)
-        self.reads = None if policy is None else LocalLimit("reads", policy, workers, clock)
+        self.reads = None if policy is None else LocalLimit("reads", policy, workers)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
@@ -79,10 +76,9 @@ class LimitMiddleware:
             return send(message)
 
         reads = self.reads
-        if reads is not None and scope["method"] in READS and scope.get("client"):
-            if self.exempt and route_path(scope) in self.exempt:
-                return self.app(scope, receive, send)
-            remaining = reads.count(address_key(scope))
+        client = scope.get("client")
+        if reads is not None and client and scope["method"] in READS and route_path(scope) not in self.exempt:
+            remaining = reads.count(address_key(client[0]))
             if remaining * SHOWN_FROM <= reads.share:
                 quotas.append(reads.quota(remaining))
                 if remaining < 0:
@@ -104,9 +100,7 @@ def _fields(quotas: list[Quota]) -> list[tuple[bytes, bytes]]:
     return [(b"ratelimit", ", ".join(now).encode()), (b"ratelimit-policy", ", ".join(policies).encode())]
 
 
-def address_key(scope: Scope) -> str:
-    client = scope.get("client")
-    host: str = client[0] if client else ""
+def address_key(host: str) -> str:
     return _network(host) if ":" in host else host
 
 

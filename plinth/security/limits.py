@@ -92,9 +92,8 @@ class Limits:
         self._workers, self._timeout_seconds, self._clock = workers, timeout_seconds, clock
         self._storage: RedisStorage | None = None
         if redis is not None:
-            pool: Any = redis.connection_pool
-            prefix = f"{namespace}:limits"
-            self._storage = RedisStorage("redis://", implementation="redispy", key_prefix=prefix, connection_pool=pool)
+            options: Any = {"connection_pool": redis.connection_pool, "key_prefix": f"{namespace}:limits"}
+            self._storage = RedisStorage("redis://", implementation="redispy", **options)
         self._failed_at: float | None = None
         self._local: dict[tuple[str, Limit], LocalLimit] = {}
 
@@ -104,15 +103,16 @@ class Limits:
         used = await self._count_shared(name, limit, key, now)
         if used is not None:
             return Quota(name, limit, limit.amount - used, seconds_left(limit, now))
-        local = self._local.get((name, limit))
-        if local is None:
-            local = self._local[name, limit] = LocalLimit(name, limit, self._workers, self._clock)
+        if (name, limit) not in self._local:
+            self._local[name, limit] = LocalLimit(name, limit, self._workers, self._clock)
+        local = self._local[name, limit]
         return local.quota(local.count(key))
 
     async def _count_shared(self, name: str, limit: Limit, key: str, now: float) -> int | None:
         """How many requests there were in this window, in all workers; None if Redis does not say."""
         if self._storage is None:
             return None
+        is_trial = self._failed_at is not None
         if self._failed_at is not None:
             if abs(now - self._failed_at) < RETRY_SECONDS:
                 return None
@@ -128,7 +128,7 @@ class Limits:
                 log.warning("Redis does not count for rate limits: each worker accepts its share (%r)", error)
             self._failed_at = now
             return None
-        if self._failed_at is not None:
+        if is_trial:  # and not one that was sent before another one failed
             self._failed_at = None
             log.warning("Redis counts for rate limits again: they are shared by all workers")
         return used
