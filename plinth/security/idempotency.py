@@ -1,14 +1,15 @@
 """`Idempotency-Key`: a POST that is sent again, because its answer was lost, say, is answered as the first time.
 
-The key is inserted in the transaction of the request, and so is the response, before COMMIT. There is no moment at
-which the effect is committed and the answer is not. A second request with the same key waits in its INSERT until the
-first one has committed, and is then answered with what that stored; or has rolled back, and then it makes the change
-itself. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+The key and the response are stored in the transaction of the request, so that its effect is never committed without
+them. A second request with the same key waits in its INSERT until the first one has committed, and is then answered
+with what that stored; or has rolled back, and then it makes the change itself.
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 """
 
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -24,19 +25,11 @@ from plinth.http.answering import Answered, on_response
 from plinth.http.responses import Validators, validators_of
 
 MOST_CHARACTERS = 255
-WAIT_SECONDS = 3
-"""For a request with the same key. Each one that waits has a connection of the pool."""
+WAIT_SECONDS = 3  # for a request with the same key; each one that waits has a connection of the pool
 # The draft's form is a quoted string (RFC 9651 §3.3.3). Many clients send the text itself.
 KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"|([!#-\[\]-~]+)')
-STREAMS = "The response of a route with an Idempotency-Key must be complete when it is stored, and cannot be a stream."
-DESCRIPTION = (
-    "Identifies this request when it is sent again: for a day it is then answered as the first time, and nothing is "
-    "done twice. Use a new UUID for each request."
-)
-IdempotencyKey = Annotated[
-    str | None,
-    Header(alias="Idempotency-Key", description=DESCRIPTION, examples=['"8e03978e-40d5-43e8-bc93-6894a57f9324"']),
-]
+DESCRIPTION = "A new UUID for each request. For a day, the same request with it is answered again, and done only once."
+EXAMPLE = '"8e03978e-40d5-43e8-bc93-6894a57f9324"'
 
 # The limit on the wait is for this statement only: RETURNING sets it back once the row is inserted.
 CLAIM = text("""
@@ -49,7 +42,9 @@ CLAIM = text("""
     ON CONFLICT (key) DO NOTHING
     RETURNING set_config('lock_timeout', (SELECT before FROM bound), true)
 """)
-STORED = text("SELECT * FROM plinth_idempotency_keys WHERE key = :key")
+STORED = text("""
+    SELECT fingerprint, status, headers, body, version, last_modified_at FROM plinth_idempotency_keys WHERE key = :key
+""")
 STORE = text("""
     UPDATE plinth_idempotency_keys
     SET status = :status, headers = :headers, body = :body, version = :version, last_modified_at = :last_modified_at
@@ -57,13 +52,10 @@ STORE = text("""
 """)
 FORGET = text("DELETE FROM plinth_idempotency_keys WHERE key = :key")
 PRUNE = text("""
-    WITH pruned AS (
-        DELETE FROM plinth_idempotency_keys WHERE key IN (
-            SELECT key FROM plinth_idempotency_keys WHERE created_at < now() - CAST(:older AS interval)
-            LIMIT :most FOR UPDATE SKIP LOCKED
-        ) RETURNING key
+    DELETE FROM plinth_idempotency_keys WHERE key IN (
+        SELECT key FROM plinth_idempotency_keys WHERE created_at < now() - CAST(:older AS interval)
+        LIMIT :most FOR UPDATE SKIP LOCKED
     )
-    SELECT count(*) FROM pruned
 """)
 
 
@@ -82,28 +74,24 @@ def idempotent(session: Callable[..., Any], principal: Callable[..., Any] = anyo
         request: Request,
         session: Annotated[Session, Depends(session, scope="function")],
         principal: Annotated[str, Depends(principal)],
-        key: IdempotencyKey = None,
+        key: Annotated[str | None, Header(alias="Idempotency-Key", description=DESCRIPTION, examples=[EXAMPLE])] = None,
     ) -> None:
-        async def store(response: Response) -> None:
-            if claim is not None:
-                await _store(session, claim, request, response)
-
-        claim: bytes | None = None
-        on_response(request, store)
-        if key is not None:
-            claim = _hash(principal, _route(request), _parsed(request))
-            fingerprint = _hash(request.scope["path"], request.scope["query_string"], await request.body())
-            await _claim(session, claim, fingerprint, request)
+        claimed = None if key is None else _hash(principal, _route(request), _parsed(request))
+        on_response(request, partial(_store, session, claimed, request))
+        if claimed is not None:
+            await _claim(session, claimed, request)
 
     return Depends(check)
 
 
 async def prune_idempotency_keys(session: Session, older_than: timedelta, most: int = 10_000) -> int:
     """Delete at most so many keys that are older, and return how many there were."""
-    return int(await session.scalar(PRUNE, {"older": older_than, "most": most}) or 0)
+    deleted: Any = await session.execute(PRUNE, {"older": older_than, "most": most})
+    return int(deleted.rowcount)
 
 
-async def _claim(session: Session, key: bytes, fingerprint: bytes, request: Request) -> None:
+async def _claim(session: Session, key: bytes, request: Request) -> None:
+    fingerprint = _hash(request.scope["path"], request.scope["query_string"], await request.body())
     values = {"key": key, "fingerprint": fingerprint, "wait": f"{WAIT_SECONDS}s"}
     try:
         if (await session.execute(CLAIM, values)).first() is not None:
@@ -126,12 +114,14 @@ async def _claim(session: Session, key: bytes, fingerprint: bytes, request: Requ
     raise Answered(response)
 
 
-async def _store(session: Session, key: bytes, request: Request, response: Response) -> None:
+async def _store(session: Session, key: bytes | None, request: Request, response: Response) -> None:
+    if key is None:
+        return
     if not 200 <= response.status_code < 300:
         await session.execute(FORGET, {"key": key})
         return
     if not isinstance(body := getattr(response, "body", None), bytes):
-        raise RuntimeError(STREAMS)
+        raise RuntimeError("The response to an Idempotency-Key is stored, and cannot be a stream.")
     headers = [part for pair in response.headers.items() if pair[0] != "content-length" for part in pair]
     version, last_modified_at = validators_of(request.scope) or (None, None)
     values = {"version": version, "last_modified_at": last_modified_at, "headers": headers, "body": body}

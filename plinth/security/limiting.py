@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -15,9 +15,7 @@ from plinth.security.limits import Limits, LocalLimit, Quota
 from plinth.security.settings import LimitSettings, parse_limit
 
 _QUOTAS = "plinth.quotas"
-READS = frozenset({"GET", "HEAD"})
-SHOWN_FROM = 10
-"""Reads show their quota once a tenth of it, or less, is left."""
+SHOWN_FROM = 10  # reads show their quota once a tenth of it, or less, is left
 
 
 async def client_key(request: Request) -> str:
@@ -77,7 +75,7 @@ class LimitMiddleware:
 
         reads = self.reads
         client = scope.get("client")
-        if reads is not None and client and scope["method"] in READS and route_path(scope) not in self.exempt:
+        if reads is not None and client and scope["method"] in {"GET", "HEAD"} and route_path(scope) not in self.exempt:
             remaining = reads.count(address_key(client[0]))
             if remaining * SHOWN_FROM <= reads.share:
                 quotas.append(reads.quota(remaining))
@@ -108,9 +106,7 @@ def address_key(host: str) -> str:
 def _network(host: str) -> str:
     """The /64 of an IPv6 address, all of which one client has at its disposal; the IPv4 address that one maps."""
     try:
-        address = ip_address(host.partition("%")[0])
+        address = IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return str(ip_network((address, 64), strict=False))
-    return str(address.ipv4_mapped) if isinstance(address, IPv6Address) else host
+    return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))

@@ -103,18 +103,17 @@ class Limits:
         used = await self._count_shared(name, limit, key, now)
         if used is not None:
             return Quota(name, limit, limit.amount - used, seconds_left(limit, now))
-        if (name, limit) not in self._local:
-            self._local[name, limit] = LocalLimit(name, limit, self._workers, self._clock)
-        local = self._local[name, limit]
+        local = self._local.get((name, limit)) or LocalLimit(name, limit, self._workers, self._clock)
+        self._local[name, limit] = local
         return local.quota(local.count(key))
 
     async def _count_shared(self, name: str, limit: Limit, key: str, now: float) -> int | None:
         """How many requests there were in this window, in all workers; None if Redis does not say."""
         if self._storage is None:
             return None
-        is_trial = self._failed_at is not None
-        if self._failed_at is not None:
-            if abs(now - self._failed_at) < RETRY_SECONDS:
+        failed_at = self._failed_at
+        if failed_at is not None:
+            if abs(now - failed_at) < RETRY_SECONDS:
                 return None
             self._failed_at = now  # while this request tries Redis, others do not
         # A hash, since keys may be long, and are of no concern to who reads Redis.
@@ -128,7 +127,7 @@ class Limits:
                 log.warning("Redis does not count for rate limits: each worker accepts its share (%r)", error)
             self._failed_at = now
             return None
-        if is_trial:  # and not one that was sent before another one failed
+        if failed_at is not None:  # unlike that of a request which was sent before another one failed
             self._failed_at = None
             log.warning("Redis counts for rate limits again: they are shared by all workers")
         return used

@@ -31,7 +31,7 @@ def whole(answer: Response) -> tuple[int, list[tuple[str, str]], bytes]:
 
 
 def replayed(answer: Response) -> bool:
-    return answer.headers.get("Idempotency-Replayed") == "true"
+    return "Idempotency-Replayed" in answer.headers
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ async def test_a_key_of_another_principal_is_another_key(sender: AsyncClient, on
     "sent", ["", '""', '"', "a b", '"a', 'a"b', '"a\x7f"', '"é"', "x" * 256, f'"{"x" * 256}"', '"\\n"']
 )
 async def test_a_malformed_key_is_refused(sent: str, sender: AsyncClient, onlooker: asyncpg.Connection) -> None:
-    headers = [("Idempotency-Key", sent.encode("latin-1"))]
+    headers = {b"Idempotency-Key": sent.encode("latin-1")}
     answer = await sender.post("/things", json={"name": "a"}, headers=headers)
     assert (answer.status_code, answer.json()["title"]) == (400, "Bad request")
     assert answer.json()["detail"].startswith("Idempotency-Key must be 1 to 255 characters")

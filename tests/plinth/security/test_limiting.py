@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from fastapi import APIRouter, Header
 from httpx import ASGITransport, AsyncClient, Response
+from pydantic import SecretStr
 
 from app.main import create_app
 from app.settings import Settings
@@ -173,7 +174,7 @@ async def test_reads_are_limited_before_the_cache_and_show_little(method: str, l
 async def test_a_limited_request_takes_one_command(settings: Settings, redis_url: str) -> None:
     address = urlsplit(redis_url)
     async with WireRedis(address.hostname or "", address.port or 6379) as wire:
-        redis = settings.redis.model_copy(update={"url": wire.through(settings.redis.url)})
+        redis = settings.redis.model_copy(update={"url": wire.through(SecretStr(redis_url))})
         async with limiting(settings, redis=redis) as service, service.client() as client:
             await client.post("/fast/named")  # connects
             for status in (200, 429):
@@ -254,8 +255,8 @@ async def test_simultaneous_requests_are_counted_exactly(limited_service: Servic
 
 
 def test_browsers_may_read_the_fields(settings: Settings) -> None:
-    exposed = cors(settings.cors).kwargs["expose_headers"]
-    assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= {*exposed}
+    exposed: Any = cors(settings.cors).kwargs["expose_headers"]
+    assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(exposed)
 
 
 def test_a_name_without_a_limit_must_be_a_setting() -> None:
