@@ -1,7 +1,6 @@
 """Settings: one validated group per capability, read once from the environment, `.env` and secret files.
 
-The name of a variable is its group and its field: `DATABASE_POOL_SIZE` is `settings.database.pool_size`. A secret may
-be a file of that name in /run/secrets, where Docker and Kubernetes mount them; a variable takes precedence.
+`DATABASE_POOL_SIZE` is `settings.database.pool_size`. A secret may be a file in /run/secrets; a variable goes first.
 """
 
 import re

@@ -1,9 +1,8 @@
 """`Idempotency-Key`: a POST that is sent again, because its answer was lost, say, is answered as the first time.
 
-The key and the response are stored in the transaction of the request, so that its effect is never committed without
-them. A second request with the same key waits in its INSERT until the first one has committed, and is then answered
-with what that stored; or has rolled back, and then it makes the change itself.
-https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+The key and the response are stored in the transaction of the request: its effect is never committed without them. A
+second request with the same key waits in its INSERT until the first one has committed, and is answered with what that
+stored; or has rolled back, and makes the change. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 """
 
 import re
@@ -24,12 +23,15 @@ from plinth.errors import ConflictError
 from plinth.http.answering import Answered, on_response
 from plinth.http.responses import Validators, validators_of
 
-MOST_CHARACTERS = 255
 WAIT_SECONDS = 3  # for a request with the same key; each one that waits has a connection of the pool
 # The draft's form is a quoted string (RFC 9651 §3.3.3). Many clients send the text itself.
-KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"|([!#-\[\]-~]+)')
-DESCRIPTION = "A new UUID for each request. For a day, the same request with it is answered again, and done only once."
-EXAMPLE = '"8e03978e-40d5-43e8-bc93-6894a57f9324"'
+KEY = r'^("[ !#-\[\]-~]{1,255}"|[!#-\[\]-~]{1,255})$'
+DOCUMENTED: Any = {
+    "alias": "Idempotency-Key",
+    "description": "A new UUID for each request. For a day, the same request with it is done once and answered again.",
+    "examples": ['"8e03978e-40d5-43e8-bc93-6894a57f9324"'],
+    "json_schema_extra": {"pattern": KEY},
+}
 
 # The limit on the wait is for this statement only: RETURNING sets it back once the row is inserted.
 CLAIM = text("""
@@ -74,7 +76,7 @@ def idempotent(session: Callable[..., Any], principal: Callable[..., Any] = anyo
         request: Request,
         session: Annotated[Session, Depends(session, scope="function")],
         principal: Annotated[str, Depends(principal)],
-        key: Annotated[str | None, Header(alias="Idempotency-Key", description=DESCRIPTION, examples=[EXAMPLE])] = None,
+        key: Annotated[str | None, Header(**DOCUMENTED)] = None,
     ) -> None:
         claimed = None if key is None else _hash(principal, _route(request), _parsed(request))
         on_response(request, partial(_store, session, claimed, request))
@@ -129,12 +131,10 @@ async def _store(session: Session, key: bytes | None, request: Request, response
 
 
 def _parsed(request: Request) -> str:
-    sent = request.headers.getlist("Idempotency-Key")
-    match = KEY.fullmatch(sent[0].strip()) if len(sent) == 1 else None
-    key = re.sub(r"\\(.)", r"\1", match[1]) if match and match[1] else match and match[2]
-    if not key or len(key) > MOST_CHARACTERS:
-        raise HTTPException(400, f"Idempotency-Key must be 1 to {MOST_CHARACTERS} characters of ASCII, such as a UUID.")
-    return key
+    [sent, *others] = request.headers.getlist("Idempotency-Key")
+    if others or not re.fullmatch(KEY, sent):
+        raise HTTPException(400, "Idempotency-Key must be 1 to 255 characters of ASCII in quotes: send a UUID.")
+    return sent.strip('"')
 
 
 def _route(request: Request) -> str:
