@@ -23,7 +23,7 @@ from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
 from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
-from plinth.security import AuditQueries
+from plinth.security import AuditQueries, Limits, idempotent, limited
 from plinth.serving import is_draining
 
 
@@ -35,6 +35,7 @@ class State(TypedDict):
     cache: Cache
     outgoing: httpx.AsyncClient
     processes: Processes
+    limits: Limits
 
 
 class WorkerState(State):
@@ -96,6 +97,13 @@ LinksDep = Annotated[Links, Depends(get_links)]
 ValidatorsDep = Annotated[Validators, Depends(get_validators)]
 # The versions that a change may be made to; None is any. The OpenAPI document shows it as the If-Match header.
 IfMatchDep = Annotated[Versions, Depends(get_if_match)]
+
+
+# How many requests are accepted, as LIMIT_WRITES and LIMIT_AUTH say: `dependencies=[WRITE_LIMIT]`.
+WRITE_LIMIT = limited("writes")
+AUTH_LIMIT = limited("auth")
+# The request may be sent again with the same Idempotency-Key, and is carried out once: `dependencies=[IDEMPOTENT]`.
+IDEMPOTENT = idempotent(get_session)
 
 
 async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:

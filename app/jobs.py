@@ -12,6 +12,7 @@ from plinth.jobs import Job
 class PruneJobs(BaseModel):
     finished_days: int = 7
     dead_days: int = 90
+    keys_hours: int = 24
 
 
 class PriceReport(BaseModel):

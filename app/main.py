@@ -35,6 +35,7 @@ from plinth.http import (
 )
 from plinth.jobs import Worker, open_mailer
 from plinth.resilience import open_outgoing, open_processes
+from plinth.security import LimitMiddleware, Limits
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -60,7 +61,21 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             database.replica.heard_at = cache.last_invalidation_at
         workers, others = (settings.workers, 0) if app else (settings.job.processes, 1)  # the one for the queue
         await database.warn_of_too_many_connections(workers, others)
-        yield {"database": database, "redis": redis, "cache": cache, "outgoing": outgoing, "processes": processes}
+        limits = Limits(
+            settings.limit,
+            redis,
+            namespace=settings.cache.namespace,
+            workers=settings.workers,
+            timeout_seconds=settings.redis.timeout_seconds,
+        )
+        yield {
+            "database": database,
+            "redis": redis,
+            "cache": cache,
+            "outgoing": outgoing,
+            "processes": processes,
+            "limits": limits,
+        }
 
 
 @asynccontextmanager
@@ -83,6 +98,8 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
     if settings.cors.allowed:
         # Outside of the errors, so that a browser may read those.
         yield cors(settings.cors)
+    # Outside of the cache and of routing, so that what it refuses costs next to nothing.
+    yield Middleware(LimitMiddleware, limit=settings.limit.reads, workers=settings.workers, exempt=PROBES)
     yield Middleware(HeadMiddleware)
     # Without Redis, a process receives no invalidations of others, and cannot know whether there are any.
     cached = settings.cache.responses == "memory" or (settings.cache.responses and settings.redis.url is not None)

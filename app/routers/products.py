@@ -4,6 +4,8 @@ from fastapi import APIRouter, Query, status
 
 from app import tags
 from app.dependencies import (
+    IDEMPOTENT,
+    WRITE_LIMIT,
     FacetReaderDep,
     IfMatchDep,
     LinksDep,
@@ -66,7 +68,9 @@ async def get_product(id: PathId, products: ProductReaderDep, validators: Valida
     return product
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
+@router.post(
+    "", status_code=status.HTTP_201_CREATED, dependencies=[WRITE_LIMIT, IDEMPOTENT], responses=problem_responses(409)
+)
 async def create_product(
     data: ProductCreate, products: ProductServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> ProductRead:
@@ -78,7 +82,7 @@ async def create_product(
 
 
 # No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
-@router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
+@router.put("/{id:digits}", dependencies=[WRITE_LIMIT], responses=problem_responses(404, 409, 412))
 async def replace_product(
     id: PathId, data: ProductCreate, products: ProductServiceDep, if_match: IfMatchDep
 ) -> ProductRead:
@@ -86,7 +90,7 @@ async def replace_product(
     return await products.update(id, data, if_match)
 
 
-@router.patch("/{id:digits}", responses=problem_responses(404, 409, 412))
+@router.patch("/{id:digits}", dependencies=[WRITE_LIMIT], responses=problem_responses(404, 409, 412))
 async def update_product(
     id: PathId, data: ProductUpdate, products: ProductServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> ProductRead:
@@ -96,7 +100,12 @@ async def update_product(
     return product
 
 
-@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))
+@router.delete(
+    "/{id:digits}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    dependencies=[WRITE_LIMIT],
+    responses=problem_responses(404, 412),
+)
 async def delete_product(id: PathId, products: ProductServiceDep, if_match: IfMatchDep) -> None:
     """Delete a product."""
     await products.delete(id, if_match)

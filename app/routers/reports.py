@@ -1,6 +1,6 @@
 from fastapi import APIRouter, status
 
-from app.dependencies import LinksDep, ReportReaderDep, ReportServiceDep
+from app.dependencies import WRITE_LIMIT, LinksDep, ReportReaderDep, ReportServiceDep
 from app.schemas.jobs import JobStarted
 from app.schemas.reports import PriceSummary
 from plinth.http import FastRoute
@@ -14,7 +14,7 @@ async def get_prices(reports: ReportReaderDep) -> PriceSummary:
     return await reports.prices()
 
 
-@router.post("/prices", status_code=status.HTTP_202_ACCEPTED)
+@router.post("/prices", status_code=status.HTTP_202_ACCEPTED, dependencies=[WRITE_LIMIT])
 async def request_prices(reports: ReportServiceDep, links: LinksDep) -> JobStarted:
     """Have this summary mailed; Location is the job, which shows how far it is."""
     job = JobStarted(id=await reports.request_prices())

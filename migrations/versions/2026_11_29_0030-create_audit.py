@@ -7,13 +7,13 @@ version that brought it. A revision of yours opts a table in:
     op.execute("SELECT plinth_audit_stop('users')")
 
 Revision: 8e4b1d6fa903
-Revises: 5f0c9b7d2e31
+Revises: c4a7e1d95b38
 """
 
 from alembic import op
 
 revision = "8e4b1d6fa903"
-down_revision = "5f0c9b7d2e31"
+down_revision = "c4a7e1d95b38"
 branch_labels = None
 depends_on = None
 

@@ -1,10 +1,15 @@
-"""Settings of tokens: `AUTH_ALGORITHM` is `settings.auth.algorithm`, and so on."""
+"""Settings of tokens and limits: `AUTH_ALGORITHM` is `settings.auth.algorithm`, and so on."""
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from limits import parse_many
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+FORM = "must look like `600/minute` or `20 per 5 minutes`; `off` is no limit"
+MOST_REQUESTS, MOST_DAYS = 10**9, 31
 
 # An issuer as OpenID Connect Discovery has it; without TLS on this machine only, which production refuses.
 TRUSTED = re.compile(r"(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1))(:[0-9]{1,5})?(/[^\s?#@]*)?")
@@ -44,3 +49,42 @@ class AuthSettings(BaseModel):
         """Yield a sentence for each setting that is not allowed in production; it begins with the variable's name."""
         if self.trusted_issuer.startswith("http://"):
             yield "AUTH_TRUSTED_ISSUER: must begin with https:// in production"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    amount: int
+    seconds: int
+
+
+def parse_limit(text: str) -> Limit | None:
+    """Parse `600/minute`; None for `off`. Raises ValueError with a sentence."""
+    if text.strip().lower() in {"", "off"}:
+        return None
+    try:
+        [item] = parse_many(text)
+    except ValueError:
+        raise ValueError(FORM) from None
+    if not 0 < item.amount <= MOST_REQUESTS or not 0 < item.get_expiry() <= MOST_DAYS * 86_400:
+        raise ValueError(f"{FORM}; from 1 to {MOST_REQUESTS} requests, in at most {MOST_DAYS} days")
+    return Limit(item.amount, item.get_expiry())
+
+
+def _checked(text: str) -> str:
+    parse_limit(text)
+    return text
+
+
+LimitText = Annotated[str, AfterValidator(_checked)]
+
+
+class LimitSettings(BaseModel):
+    auth: LimitText = Field(
+        "20/minute", description="Most requests to sign in, and the like, from one address; `off` is no limit."
+    )
+    writes: LimitText = Field("600/minute", description="Most changes by one client.")
+    reads: LimitText = Field("6000/minute", description="Most GETs from one address.")
+
+    @property
+    def parsed(self) -> dict[str, Limit | None]:
+        return {name: parse_limit(getattr(self, name)) for name in type(self).model_fields}
