@@ -1,6 +1,6 @@
 """Who sends a request, and what it may do: passwords, tokens, scopes, limits, idempotency keys and an audit trail."""
 
-from plinth.security.audit import AuditQueries, AuditRow, prune_audit, set_actor
+from plinth.security.audit import AuditQueries, prune_audit, set_actor
 from plinth.security.discovery import DiscoveredKeys
 from plinth.security.lockout import Lockout
 from plinth.security.opaque import has_form, hash_secret, new_secret
@@ -12,7 +12,6 @@ from plinth.security.tokens import Claims, Tokens
 __all__ = [
     "PUBLIC",
     "AuditQueries",
-    "AuditRow",
     "AuthSettings",
     "Claims",
     "DiscoveredKeys",
