@@ -1,6 +1,6 @@
 """Who sends a request, and what it may do: passwords, tokens, scopes, limits, idempotency keys and an audit trail."""
 
-from plinth.security.audit import AuditQueries, AuditRow, prune_audit, set_actor
+from plinth.security.audit import AuditQueries, prune_audit, set_actor
 from plinth.security.discovery import DiscoveredKeys
 from plinth.security.idempotency import idempotent, prune_idempotency_keys
 from plinth.security.limiting import LimitMiddleware, limited
@@ -15,7 +15,6 @@ from plinth.security.tokens import Claims, Tokens
 __all__ = [
     "PUBLIC",
     "AuditQueries",
-    "AuditRow",
     "AuthSettings",
     "Claims",
     "DiscoveredKeys",

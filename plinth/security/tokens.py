@@ -126,8 +126,7 @@ class Tokens:
         id = header.get("kid")
         if not isinstance(id, str):
             raise InvalidTokenError
-        key = self._by_id.get(id)
-        if key is not None:
+        if (key := self._by_id.get(id)) is not None:
             if header != {"alg": key.algorithm, "kid": id, "typ": TYPE}:
                 raise InvalidTokenError
         elif self._remote is not None and _may_be_of_another(header):
@@ -172,7 +171,7 @@ class Tokens:
 
 def _object(segment: str) -> dict[str, Any]:
     """The members of a JSON object. PyJWT takes the last of two with the same name; other readers take the first."""
-    value = json.loads(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)), object_pairs_hook=_unique)
+    value = json.loads(urlsafe_b64decode(segment + "=="), object_pairs_hook=_unique)
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value

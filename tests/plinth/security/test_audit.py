@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from plinth.database import Database, open_database
 from plinth.errors import InvalidError
-from plinth.security import AuditQueries, AuditRow, prune_audit, set_actor
+from plinth.security import AuditQueries, prune_audit, set_actor
+from plinth.security.audit import AuditRow
 from plinth.settings import Settings
 from plinth.telemetry import request_id
 from plinth.testing.environment import ROOT
