@@ -19,7 +19,9 @@ from plinth.security import AuthSettings, Claims, DiscoveredKeys, Tokens
 from plinth.security.discovery import KEEP_SECONDS, MAX_BYTES, MAX_KEYS, REFRESH_SECONDS
 from plinth.security.tokens import REMEMBERED_SECONDS
 from tests.plinth.security.forging import NAME, NOW, SECRET, compact, hs, read
-from tests.plinth.security.provider import DISCOVERY, JWKS, KEYS, SHARED, Provider, jwk, oct_jwk, provider
+from tests.plinth.security.provider import DISCOVERY, ED, JWKS, KEYS, SHARED, Provider, jwk, oct_jwk, provider
+
+PATIENT = OutgoingSettings(retries=0, breaker_failures=1000, timeout_seconds=60, connect_timeout_seconds=60)
 
 
 class Trusting:
@@ -51,7 +53,7 @@ async def idp() -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def service(idp: Provider) -> AsyncIterator[Trusting]:
-    async with open_outgoing(OutgoingSettings(retries=0, breaker_failures=1000)) as http:
+    async with open_outgoing(PATIENT) as http:
         yield Trusting(idp, http)
 
 
@@ -112,7 +114,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "logout_token": {"header": {"typ": "logout+jwt"}},
     "proof_of_possession": {"header": {"typ": "dpop+jwt"}},
     "type_that_is_no_text": {"header": {"typ": ["JWT"]}},
-    "critical_extension": {"header": {"crit": ["b64"], "b64": True}},
     "line_break_in_the_subject": {"sub": "ada\nadmin"},
 }
 
@@ -139,6 +140,13 @@ async def test_other_tokens_are_refused(service: Trusting, forged: dict[str, Any
 async def test_what_providers_write_is_accepted(service: Trusting, token: dict[str, Any]) -> None:
     claims = await service.tokens.verify(service.token(**token))
     assert (claims.subject, claims.session) == ("ada", ""), "their sessions are none of ours"
+
+
+async def test_what_is_critical_to_the_issuer_is_refused(service: Trusting) -> None:
+    claims = {"iss": service.provider.issuer, "aud": NAME, "sub": "ada", "exp": NOW + 300}
+    header: dict[str, Any] = {"alg": "EdDSA", "kid": "EdDSA", "b64": True}
+    assert (await service.tokens.verify(compact(header, claims, ED.sign))).subject == "ada"
+    await service.refuses(compact(header | {"crit": ["b64"]}, claims, ED.sign))
 
 
 async def test_neither_issuer_can_speak_for_the_other(service: Trusting) -> None:
@@ -359,7 +367,7 @@ async def test_keys_on_another_host_are_found(service: Trusting) -> None:
 
 
 async def test_an_unreachable_provider_is_tried_rarely(idp: Provider) -> None:
-    async with open_outgoing(OutgoingSettings(retries=0, breaker_failures=1000)) as http:
+    async with open_outgoing(PATIENT) as http:
         service = Trusting(idp, http)
         idp.answers[DISCOVERY] = (503, {}, b"")
         for _ in range(20):
