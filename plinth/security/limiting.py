@@ -15,7 +15,6 @@ from plinth.security.limits import Limits, LocalLimit, Quota
 from plinth.security.settings import LimitSettings, parse_limit
 
 _QUOTAS = "plinth.quotas"
-SHOWN_FROM = 10  # reads show their quota once a tenth of it, or less, is left
 
 
 async def client_key(request: Request) -> str:
@@ -73,11 +72,11 @@ class LimitMiddleware:
                 message = {**message, "headers": [*message.get("headers", ()), *_fields(quotas)]}
             return send(message)
 
-        reads = self.reads
-        client = scope.get("client")
-        if reads is not None and client and scope["method"] in {"GET", "HEAD"} and route_path(scope) not in self.exempt:
+        reads, client = self.reads, scope.get("client")
+        path = route_path(scope) if scope.get("root_path") else scope["path"]
+        if reads is not None and client and scope["method"] in {"GET", "HEAD"} and path not in self.exempt:
             remaining = reads.count(address_key(client[0]))
-            if remaining * SHOWN_FROM <= reads.share:
+            if remaining <= reads.shown_from:
                 quotas.append(reads.quota(remaining))
                 if remaining < 0:
                     return _refuse(quotas[0], scope, receive, limiting_send)

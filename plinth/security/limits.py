@@ -53,14 +53,15 @@ class LocalLimit:
     """Counts in this process, which accepts its share: the limit divided by the number of workers, at least 1."""
 
     def __init__(self, name: str, limit: Limit, workers: int, clock: Clock = time, keys: int = LOCAL_KEYS) -> None:
-        self.name, self.limit, self._clock = name, limit, clock
+        self.name, self.limit, self._clock, self._seconds = name, limit, clock, limit.seconds
         self.share = max(1, limit.amount // workers)
+        self.shown_from = self.share // 10  # what is left when reads begin to show it
         # The window and the count of each key. TTLCache would take longer than all else that a read pays for.
-        self._counted: LRUCache[str, list[float]] = LRUCache(keys)
+        self._counted: LRUCache[str, list[Any]] = LRUCache(keys)
 
     def count(self, key: str) -> int:
         """Count a request, and return how many are left; negative for one that is to be refused."""
-        window = self._clock() // self.limit.seconds
+        window = self._clock() // self._seconds
         try:
             counted = self._counted[key]
         except KeyError:
@@ -68,7 +69,7 @@ class LocalLimit:
         if counted[0] != window:
             counted[:] = window, 0
         counted[1] += 1
-        return self.share - int(counted[1])
+        return int(self.share - counted[1])
 
     def quota(self, remaining: int) -> Quota:
         return Quota(self.name, self.limit, remaining, seconds_left(self.limit, self._clock()))

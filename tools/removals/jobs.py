@@ -44,7 +44,8 @@ MAILS = Path(__file__).parent / "mails"
             Place(
                 "app/main.py",
                 """\
-"processes": processes}
+            "limits": limits,
+        }
 
 
 @asynccontextmanager
@@ -52,7 +53,7 @@ async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
     async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
         yield {**state, "mailer": mailer""",
             ),
-            '"processes": processes',
+            '            "limits": limits,\n        ',
         ),
         *blocks(
             "app/main.py",
