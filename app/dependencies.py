@@ -12,7 +12,6 @@ from app.repositories.categories import CategoryQueries, CategoryRepository
 from app.repositories.products import ProductQueries, ProductRepository
 from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
-from app.services.audit import AuditReader
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
 from app.services.jobs import JobReader
@@ -23,7 +22,7 @@ from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
 from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
-from plinth.security import AuditQueries, Limits, idempotent, limited
+from plinth.security import Limits, idempotent, limited
 from plinth.serving import is_draining
 
 
@@ -158,10 +157,6 @@ async def get_job_reader(reads: ReadsDep) -> JobReader:
     return JobReader(JobQueries(reads))
 
 
-async def get_audit_reader(reads: ReadsDep) -> AuditReader:
-    return AuditReader(AuditQueries(reads))
-
-
 async def get_health_service(request: Request) -> HealthService:
     state = _state(request)
     return HealthService(state["database"], state["redis"], draining=is_draining())
@@ -175,5 +170,4 @@ FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 ReportReaderDep = Annotated[ReportReader, Depends(get_report_reader)]
 ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]
 JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]
-AuditReaderDep = Annotated[AuditReader, Depends(get_audit_reader)]
 HealthServiceDep = Annotated[HealthService, Depends(get_health_service)]

@@ -13,6 +13,7 @@ class PruneJobs(BaseModel):
     finished_days: int = 7
     dead_days: int = 90
     keys_hours: int = 24
+    audit_days: int = 365
 
 
 class PriceReport(BaseModel):
