@@ -98,9 +98,8 @@ ValidatorsDep = Annotated[Validators, Depends(get_validators)]
 IfMatchDep = Annotated[Versions, Depends(get_if_match)]
 
 
-# How many requests are accepted, as LIMIT_WRITES and LIMIT_AUTH say: `dependencies=[WRITE_LIMIT]`.
+# How many requests are accepted from an address, as LIMIT_WRITES says: `dependencies=[WRITE_LIMIT]`.
 WRITE_LIMIT = limited("writes")
-AUTH_LIMIT = limited("auth")
 # The request may be sent again with the same Idempotency-Key, and is carried out once: `dependencies=[IDEMPOTENT]`.
 IDEMPOTENT = idempotent(get_session)
 
