@@ -35,6 +35,7 @@ from plinth.http import (
 )
 from plinth.jobs import Worker, open_mailer
 from plinth.resilience import open_outgoing, open_processes
+from plinth.security import DiscoveredKeys, Tokens, open_passwords
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -55,18 +56,35 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
         ) as cache,
         open_outgoing(settings.outgoing) as outgoing,
         open_processes(settings.server.cpu_processes) as processes,
+        open_passwords(settings.auth.most_waiting) as passwords,
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
         workers, others = (settings.workers, 0) if app else (settings.job.processes, 1)  # the one for the queue
         await database.warn_of_too_many_connections(workers, others)
-        yield {"database": database, "redis": redis, "cache": cache, "outgoing": outgoing, "processes": processes}
+        trusted = settings.auth.trusted_issuer
+        remote = DiscoveredKeys(trusted, outgoing) if trusted else None
+        yield {
+            "database": database,
+            "redis": redis,
+            "cache": cache,
+            "outgoing": outgoing,
+            "processes": processes,
+            "auth": settings.auth,
+            "tokens": Tokens(settings.auth, settings.app.signing_key, settings.app.identifier, remote),
+            "passwords": passwords,
+        }
 
 
 @asynccontextmanager
 async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
     async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
-        yield {**state, "mailer": mailer, "reports_to": settings.app.reports_to}
+        yield {
+            **state,
+            "mailer": mailer,
+            "public_url": settings.app.public_url.rstrip("/"),
+            "reports_to": settings.app.reports_to,
+        }
 
 
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:

@@ -20,10 +20,15 @@ class AppSettings(plinth.settings.AppSettings):
         description="What the service does, in the same place.",
     )
     example_data: bool = Field(False, description="Let `app seed` load example data. Refused in production.")
+    public_url: str = Field(
+        "http://localhost:8000", description="Where people reach the service's pages: links in mails begin with it."
+    )
     reports_to: str = Field("reports@localhost", description="Address that reports are mailed to.")
 
     def production_faults(self) -> Iterator[str]:
         yield from super().production_faults()
+        if self.secret_key is None:
+            yield "APP_SECRET_KEY: is missing; set it to the output of `openssl rand -hex 32`"
         if self.example_data:
             yield "APP_EXAMPLE_DATA: must be off in production"
 

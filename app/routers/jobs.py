@@ -2,14 +2,14 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from app.dependencies import JobReaderDep
+from app.dependencies import SIGNED_IN, JobReaderDep
 from app.schemas.jobs import JobRead
 from plinth.http import FastRoute, problem_responses
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=FastRoute)
 
 
-@router.get("/{id}", responses=problem_responses(404))
+@router.get("/{id}", dependencies=[SIGNED_IN], responses=problem_responses(404))
 async def get_job(id: UUID, jobs: JobReaderDep) -> JobRead:
     """Return how far a job is. Its random id is known only to the client that started it."""
     return await jobs.get(id)
