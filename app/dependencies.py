@@ -19,7 +19,7 @@ from app.repositories.reports import ReportQueries
 from app.repositories.users import UserQueries, UserRepository
 from app.schemas.types import Id
 from app.services.access import AccessService
-from app.services.accounts import AccountMailService, AccountService
+from app.services.accounts import AccountCreator, AccountMailService, AccountService
 from app.services.api_keys import ApiKeyReader, ApiKeyService
 from app.services.auth import Device, LoginService, RefreshService, SessionReader, TokenIssuer
 from app.services.categories import CategoryReader, CategoryService
@@ -232,6 +232,10 @@ async def get_account_service(
     )
 
 
+async def get_account_creator(session: Session, passwords: Passwords) -> AccountCreator:
+    return AccountCreator(UserRepository(session), passwords)
+
+
 async def get_account_mail_service(session: SessionDep) -> AccountMailService:
     return AccountMailService(UserQueries(session), AuthRepository(session))
 
@@ -249,7 +253,7 @@ async def get_api_key_reader(reads: ReadsDep) -> ApiKeyReader:
 
 
 async def get_api_key_service(session: SessionDep, invalidate: InvalidateDep) -> ApiKeyService:
-    return ApiKeyService(ApiKeyRepository(session), UserQueries(session), invalidate)
+    return ApiKeyService(ApiKeyRepository(session), UserRepository(session), invalidate)
 
 
 async def get_category_reader(reads: ReadsDep) -> CategoryReader:

@@ -2,13 +2,22 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 import asyncpg
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from app import example_data
 from app.models import Category, Product
+from app.repositories.users import UserRepository
 from plinth.database import Session
 
 Rows = Iterable[example_data.ProductRow]
+
+
+async def load_example_accounts(session: Session, password_hash: str) -> None:
+    """Add the accounts that are not there."""
+    users = UserRepository(session)
+    for email, role in example_data.EXAMPLE_ACCOUNTS.items():
+        values = {"email": email, "name": role.title(), "role": role, "verified_at": func.now()}
+        await users.add(password_hash=password_hash, **values)
 
 
 async def load_example_data(session: Session, products: int, progress: Callable[[Rows], Rows] = iter) -> int:

@@ -3,13 +3,14 @@ from typing import NamedTuple, NoReturn
 from uuid import UUID
 
 from app import tags
+from app.enums import Role
 from app.jobs import ACCOUNT_MAIL, AccountMail
 from app.models import User
 from app.repositories.auth import AuthQueries, AuthRepository
 from app.repositories.users import UserQueries, UserRepository
 from app.schemas.auth import PasswordChange, PasswordReset, Registered, Registration
 from plinth.cache import Invalidate
-from plinth.errors import InvalidError, InvalidTokenError
+from plinth.errors import ConflictError, InvalidError, InvalidTokenError
 from plinth.jobs import Jobs
 from plinth.security import (
     Lockout,
@@ -127,6 +128,22 @@ class AccountService:
         """While such a mail waits, no other is sent: none of these may be used to send many."""
         mail = AccountMail.model_validate({"user_id": user_id, "purpose": purpose})
         await self._jobs.enqueue(ACCOUNT_MAIL, mail, key=f"{purpose}:{hash_secret(email).hex()}")
+
+
+class AccountCreator:
+    """Creates accounts in the name of those who run the service."""
+
+    def __init__(self, users: UserRepository, passwords: Passwords) -> None:
+        self._users = users
+        self._passwords = passwords
+
+    async def create(self, data: Registration, role: Role) -> None:
+        """Raises InvalidError for a password that is easily guessed, and ConflictError for an address that is taken."""
+        _check("password", data.password, data.email, data.name)
+        hash = await self._passwords.hash(data.password)
+        values = {"email": data.email, "name": data.name, "role": role, "verified_at": datetime.now(UTC)}
+        if await self._users.add(password_hash=hash, **values) is None:
+            raise ConflictError(f"{data.email} has an account already. An administrator can change its role.")
 
 
 class Letter(NamedTuple):

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 from app import tags
 from app.repositories.api_keys import ApiKeyQueries, ApiKeyRepository
-from app.repositories.users import UserQueries
+from app.repositories.users import UserRepository
 from app.schemas.api_keys import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, ApiKeys
 from app.scopes import API_KEY_PREFIX
 from plinth.cache import Invalidate
@@ -23,7 +23,7 @@ class ApiKeyReader:
 
 
 class ApiKeyService:
-    def __init__(self, keys: ApiKeyRepository, users: UserQueries, invalidate: Invalidate) -> None:
+    def __init__(self, keys: ApiKeyRepository, users: UserRepository, invalidate: Invalidate) -> None:
         self._keys = keys
         self._users = users
         self._invalidate = invalidate
@@ -35,7 +35,7 @@ class ApiKeyService:
             raise InvalidError("scopes", f"You may not do this yourself: {', '.join(lacking)}.")
         if data.expires_at is not None and data.expires_at <= datetime.now(UTC):
             raise InvalidError("expires_at", "This instant has passed. Choose one in the future.")
-        user = await self._users.get(user_id)
+        user = await self._users.find(user_id)  # locked, so that keys of one user are created one after the other
         if user is None or user.verified_at is None:
             # Otherwise a key could outlive the reset by which the owner of an address takes over an account that was
             # made in its name.
