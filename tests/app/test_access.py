@@ -1,16 +1,14 @@
 """Who may call what: every route says so, and each kind of caller is answered as this table says."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
 import pytest
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 from httpx import AsyncClient, Response
-from starlette.routing import Mount, Route
 
 from app.enums import Role
-from app.main import create_app
+from app.models import Base
 from app.routers import ROUTERS
 from app.scopes import ROLES
 from app.settings import Settings
@@ -20,6 +18,7 @@ from plinth.testing.client import Service
 from plinth.testing.resources import send
 from tests.app.accounts import add_accounts, headers_of, logins_of
 from tests.app.resources import RESOURCES
+from tests.app.test_labels import routes
 
 PUBLIC, PRINCIPALS, PEOPLE = "public", "anyone with a credential", "who has signed in"
 EDITORS, ADMINISTRATORS = "editors", "administrators"
@@ -80,33 +79,6 @@ WHO: dict[tuple[str, str], str] = {
 }
 # What these name is an administrator's, and does not exist for anyone else.
 OF_THE_ADMINISTRATOR = {("DELETE", "/api/users/me/sessions/{id}"), ("DELETE", "/api/api-keys/{id}")}
-# The pages that describe the API are Starlette's routes, which take no dependency. They are public.
-DESCRIPTION = ("/openapi.json", "/docs")
-
-
-def routes() -> Iterator[Any]:
-    return iter_route_contexts(create_app().routes)
-
-
-def test_every_route_and_mount_says_who_may_call_it() -> None:
-    unlabelled = []
-    for route in routes():
-        kind = type(route.original_route)
-        if isinstance(route.original_route, APIRoute):
-            labelled = [*accesses(route)] != []
-        else:
-            labelled = kind is Route and str(route.path).startswith(DESCRIPTION)
-        if not labelled:
-            unlabelled.append(f"{kind.__name__} {route.path}")
-    assert not unlabelled, "add PUBLIC or one of app/dependencies.py's MAY_… to its `dependencies`"
-
-
-def test_a_route_or_mount_without_a_label_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    unlabelled = create_app()
-    unlabelled.router.routes.append(Mount("/files", app=unlabelled))
-    monkeypatch.setattr("tests.app.test_access.create_app", lambda: unlabelled)
-    with pytest.raises(AssertionError, match="Mount /files"):
-        test_every_route_and_mount_says_who_may_call_it()
 
 
 def test_every_endpoint_is_in_the_table() -> None:
@@ -169,8 +141,7 @@ async def test_each_caller_is_answered_as_the_table_says(
 
 
 async def stored(onlooker: asyncpg.Connection) -> list[Any]:
-    tables = ("products", "categories", "users", "logins", "refresh_tokens", "mail_tokens", "api_keys")
-    return [await onlooker.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
+    return [await onlooker.fetch(f"SELECT * FROM {table.name} ORDER BY 1") for table in Base.metadata.sorted_tables]
 
 
 async def restore(onlooker: asyncpg.Connection, path: str) -> None:
