@@ -113,7 +113,7 @@ async def test_each_caller_is_answered_as_the_table_says(
     await RESOURCES.create_all(client)
     key = (await client.post("/api/api-keys", json={"name": "No scope"})).json()["key"]
     gone = logins_of(Role.ADMIN)[2]
-    headers = {
+    headers: dict[str, dict[str, str]] = {
         "anonymous": {},
         REVOKED: headers_of(settings, Role.ADMIN, gone),
         KEY: {"Authorization": f"Bearer {key}"},
@@ -141,7 +141,7 @@ async def test_each_caller_is_answered_as_the_table_says(
 
 
 async def stored(onlooker: asyncpg.Connection) -> list[Any]:
-    return [await onlooker.fetch(f"SELECT * FROM {table.name} ORDER BY 1") for table in Base.metadata.sorted_tables]
+    return [await onlooker.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in Base.metadata.tables]
 
 
 async def restore(onlooker: asyncpg.Connection, path: str) -> None:

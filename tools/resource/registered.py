@@ -35,7 +35,7 @@ ROUND_TRIPS = """\
     ("PATCH", "/api/categories/{id}"): UPDATE,
     ("DELETE", "/api/categories/{id}"): DELETE,
 """
-CALLERS = """\
+WHO = """\
     ("GET", "/api/categories"): PUBLIC,
     ("GET", "/api/categories/{id}"): PUBLIC,
     ("POST", "/api/categories"): EDITORS,
@@ -76,7 +76,7 @@ def registered(resource: Resource, texts: Callable[[str], str]) -> dict[str, str
         "tests/app/test_round_trips.py": lambda text: _before(HEALTH, trips, text),
     }
     if texts("tests/app/test_access.py"):  # which goes with the accounts
-        changes["tests/app/test_access.py"] = lambda text: _before(HEALTH, line(CALLERS), text)
+        changes["tests/app/test_access.py"] = lambda text: _before(HEALTH, line(WHO), text)
     if any(field.enum for field in resource.fields):
         changes["app/enums.py"] = lambda text: _with_enums(text, "".join(map(_enum, resource.fields)))
     result = {}
