@@ -1,0 +1,89 @@
+"""What the example and the accounts have in common, which goes with either: accounts to try it with, and its scopes."""
+
+from tools.project import Place
+from tools.removals.removal import Removal, blocks, lines
+
+EXAMPLE_ACCOUNTS = Removal(
+    about="the example's accounts",
+    paths=["tests/app/test_example_accounts.py"],
+    texts=[
+        *lines("app/cli.py", "    from app.example_data import EXAMPLE_PASSWORD\n"),
+        (Place("app/cli.py", "import load_example_accounts, load_example_data"), "import load_example_data"),
+        (
+            Place(
+                "app/cli.py",
+                """\
+    from plinth.security import open_passwords
+
+    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+    async with open_passwords(1) as passwords:
+        hash = await passwords.hash(EXAMPLE_PASSWORD)
+""",
+            ),
+            """
+    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+""",
+        ),
+        *lines("app/cli.py", "        await load_example_accounts(session, hash)\n"),
+        *lines("app/example_data.py", "from app.enums import Role\n"),
+        (
+            Place(
+                "app/example_data.py",
+                """\
+EXAMPLE_ACCOUNTS = {
+    "test@example.com": Role.USER,
+    "editor@example.com": Role.EDITOR,
+    "admin@example.com": Role.ADMIN,
+}
+EXAMPLE_PASSWORD = "testpass123"  # noqa: S105 - refused in production, as all of this is
+""",
+            ),
+            "",
+        ),
+        *lines("app/repositories/example_data.py", "from app.repositories.users import UserRepository\n"),
+        *blocks(
+            "app/repositories/example_data.py",
+            '''
+async def load_example_accounts(session: Session, password_hash: str) -> None:
+    """Add the accounts that are not there."""
+    users = UserRepository(session)
+    for email, role in example_data.EXAMPLE_ACCOUNTS.items():
+        values = {"email": email, "name": role.title(), "role": role, "verified_at": datetime.now(UTC)}
+        await users.add(password_hash=password_hash, **values)
+''',
+            end="\n\n\n",
+        ),
+        # The reports, which are there as long as both are.
+        (Place("app/routers/reports.py", "import MAY_REQUEST_REPORTS"), "import MAY_WRITE"),
+        (Place("app/routers/reports.py", "[MAY_REQUEST_REPORTS"), "[MAY_WRITE"),
+        *lines("app/dependencies.py", "MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)\n"),
+        *lines("app/scopes.py", 'REPORTS = "reports:request"\n    REPORTS: "Have reports mailed.",\n'),
+        (Place("app/scopes.py", "{CONTENT_WRITE, REPORTS}"), "{CONTENT_WRITE}"),
+        *lines(
+            "tests/app/test_access.py",
+            """\
+    ("GET", "/api/products"): PUBLIC,
+    ("GET", "/api/products/search"): PUBLIC,
+    ("GET", "/api/products/facets"): PUBLIC,
+    ("GET", "/api/products/{id}"): PUBLIC,
+    ("POST", "/api/products"): EDITORS,
+    ("PUT", "/api/products/{id}"): EDITORS,
+    ("PATCH", "/api/products/{id}"): EDITORS,
+    ("DELETE", "/api/products/{id}"): EDITORS,
+    ("GET", "/api/categories"): PUBLIC,
+    ("GET", "/api/categories/{id}"): PUBLIC,
+    ("POST", "/api/categories"): EDITORS,
+    ("PUT", "/api/categories/{id}"): EDITORS,
+    ("PATCH", "/api/categories/{id}"): EDITORS,
+    ("DELETE", "/api/categories/{id}"): EDITORS,
+    ("GET", "/api/reports/prices"): PUBLIC,
+    ("POST", "/api/reports/prices"): EDITORS,
+""",
+        ),
+    ],
+    elements=[],
+    references=[
+        r"\b(?:MAY_REQUEST_REPORTS|EXAMPLE_(?:ACCOUNTS|PASSWORD)|load_example_accounts)\b",
+        r"\bscopes\.REPORTS\b",
+    ],
+)
