@@ -6,8 +6,8 @@ from tools.removals.removal import blocks, lines
 FILE = "app/dependencies.py"
 # Routes name it, those of new resources too: they stay as they are.
 OPEN = """\
-# Every route declares who may call it: PUBLIC, or this in its `dependencies`. There are no accounts, so it is the same;
-# a check of your own, such as one of what a gateway sends, takes its place here.
+# Every route declares who may call it: PUBLIC, or MAY_WRITE if it changes something. Without accounts everyone may; a
+# check of your own, such as one of what a gateway sends, takes the place of PUBLIC here.
 MAY_WRITE = PUBLIC
 """
 

@@ -132,20 +132,14 @@ async def _create_admin(settings: Settings, email: str, password: str) -> str:
     return data.email
 ''',
         ),
-        (
-            Place(
-                "app/settings.py",
-                """\
+        *blocks(
+            "app/settings.py",
+            """
     public_url: str = Field(
         "http://localhost:8000", description="Where people reach the service's pages: links in mails begin with it."
     )
-""",
-            ),
-            "",
-        ),
-        *lines(
-            "app/settings.py",
-            """\
+
+
         if self.secret_key is None:
             yield "APP_SECRET_KEY: is missing; set it to the output of `openssl rand -hex 32`"
 """,
