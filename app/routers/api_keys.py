@@ -1,6 +1,7 @@
 from fastapi import APIRouter, status
 
-from app.dependencies import NO_STORE, ApiKeyReaderDep, ApiKeyServiceDep, PathId, UserDep
+from app.access import NO_STORE, ApiKeyReaderDep, ApiKeyServiceDep, UserDep
+from app.dependencies import PathId
 from app.schemas.api_keys import ApiKeyCreate, ApiKeyCreated, ApiKeys
 from plinth.http import FastRoute, problem_responses
 

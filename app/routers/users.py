@@ -3,19 +3,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 
-from app.dependencies import (
+from app.access import (
     MAY_ADMINISTRATE,
     AdministratorDep,
-    IfMatchDep,
-    LinksDep,
     LoginServiceDep,
-    PathId,
     SessionReaderDep,
     UserDep,
     UserReaderDep,
     UserServiceDep,
-    ValidatorsDep,
 )
+from app.dependencies import IfMatchDep, LinksDep, PathId, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.users import Sessions, UserAdministration, UserListQuery, UserRead, UserUpdate
 from plinth.http import FastRoute, problem_responses

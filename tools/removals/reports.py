@@ -64,7 +64,7 @@ async def get_report_service(jobs: JobsDep) -> ReportService:
 """,
             end="\n\n\n",
         ),
-        *lines("app/dependencies.py", "MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)\n"),
+        *lines("app/access.py", "MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)\n"),
         *lines("app/scopes.py", 'REPORTS = "reports:request"\n    REPORTS: "Have reports mailed.",\n'),
         (Place("app/scopes.py", "{CONTENT_WRITE, REPORTS}"), "{CONTENT_WRITE}"),
         (Place("app/main.py", ', "reports_to": settings.app.reports_to'), ""),
