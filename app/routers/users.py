@@ -50,10 +50,10 @@ async def list_my_sessions(user: UserDep, sessions: SessionReaderDep) -> Session
     return await sessions.all_of(user)
 
 
-@router.delete("/me/sessions/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404))
-async def revoke_my_session(id: UUID, user: UserDep, logins: LoginServiceDep) -> None:
+@router.delete("/me/sessions/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))
+async def revoke_my_session(id: UUID, user: UserDep, logins: LoginServiceDep, if_match: IfMatchDep) -> None:
     """End one of your sessions."""
-    await logins.revoke(user, id)
+    await logins.revoke(user, id, if_match)
 
 
 @router.get("", dependencies=[MAY_ADMINISTRATE])
