@@ -40,7 +40,7 @@ def create_admin(
 
 
 async def _create_admin(settings: Settings, email: str, password: str) -> str:
-    from app.dependencies import get_account_creator
+    from app.access import get_account_creator
     from app.enums import Role
     from app.schemas.auth import Registration
     from plinth.database import open_database

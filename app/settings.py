@@ -27,8 +27,6 @@ class AppSettings(plinth.settings.AppSettings):
 
     def production_faults(self) -> Iterator[str]:
         yield from super().production_faults()
-        if self.secret_key is None:
-            yield "APP_SECRET_KEY: is missing; set it to the output of `openssl rand -hex 32`"
         if self.example_data:
             yield "APP_EXAMPLE_DATA: must be off in production"
 
@@ -42,4 +40,6 @@ class Settings(plinth.settings.Settings):
 @lru_cache
 def get_settings() -> Settings:
     """The settings of the process, for entry points only: everything else is passed what it needs."""
-    return plinth.settings.load_settings(Settings)
+    settings = plinth.settings.load_settings(Settings)
+    _ = settings.app.signing_key  # which tokens are signed with: without it no process starts
+    return settings

@@ -1,6 +1,7 @@
 from fastapi import APIRouter, status
 
-from app.dependencies import NO_STORE, ApiKeyReaderDep, ApiKeyServiceDep, PathId, UserDep
+from app.access import NO_STORE, ApiKeyReaderDep, ApiKeyServiceDep, UserDep
+from app.dependencies import IfMatchDep, PathId
 from app.schemas.api_keys import ApiKeyCreate, ApiKeyCreated, ApiKeys
 from plinth.http import FastRoute, problem_responses
 
@@ -19,7 +20,7 @@ async def create_api_key(data: ApiKeyCreate, user: UserDep, keys: ApiKeyServiceD
     return await keys.create(user, data)
 
 
-@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404))
-async def delete_api_key(id: PathId, user: UserDep, keys: ApiKeyServiceDep) -> None:
+@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))
+async def delete_api_key(id: PathId, user: UserDep, keys: ApiKeyServiceDep, if_match: IfMatchDep) -> None:
     """Delete one of your API keys. It is refused from now on."""
-    await keys.delete(user, id)
+    await keys.delete(user, id, if_match)

@@ -2,15 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, status
 
-from app.dependencies import (
-    NO_STORE,
-    AccountServiceDep,
-    DeviceDep,
-    LoginServiceDep,
-    RefreshServiceDep,
-    TokensDep,
-    UserDep,
-)
+from app.access import NO_STORE, AccountServiceDep, DeviceDep, LoginServiceDep, RefreshServiceDep, TokensDep, UserDep
 from app.schemas.auth import (
     Credentials,
     KeySet,

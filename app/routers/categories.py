@@ -3,15 +3,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app import tags
-from app.dependencies import (
-    MAY_WRITE,
-    CategoryReaderDep,
-    CategoryServiceDep,
-    IfMatchDep,
-    LinksDep,
-    PathId,
-    ValidatorsDep,
-)
+from app.access import MAY_WRITE
+from app.dependencies import CategoryReaderDep, CategoryServiceDep, IfMatchDep, LinksDep, PathId, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
 from plinth.cache import cached_response

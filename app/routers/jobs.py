@@ -2,7 +2,8 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
-from app.dependencies import SIGNED_IN, JobReaderDep
+from app.access import SIGNED_IN
+from app.dependencies import JobReaderDep
 from app.schemas.jobs import JobRead
 from plinth.http import FastRoute, problem_responses
 

@@ -3,8 +3,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app import tags
+from app.access import MAY_WRITE
 from app.dependencies import (
-    MAY_WRITE,
     FacetReaderDep,
     IfMatchDep,
     LinksDep,

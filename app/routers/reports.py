@@ -1,6 +1,7 @@
 from fastapi import APIRouter, status
 
-from app.dependencies import MAY_REQUEST_REPORTS, LinksDep, ReportReaderDep, ReportServiceDep
+from app.access import MAY_REQUEST_REPORTS
+from app.dependencies import LinksDep, ReportReaderDep, ReportServiceDep
 from app.schemas.jobs import JobStarted
 from app.schemas.reports import PriceSummary
 from plinth.http import FastRoute

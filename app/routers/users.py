@@ -3,19 +3,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 
-from app.dependencies import (
+from app.access import (
     MAY_ADMINISTRATE,
     AdministratorDep,
-    IfMatchDep,
-    LinksDep,
     LoginServiceDep,
-    PathId,
     SessionReaderDep,
     UserDep,
     UserReaderDep,
     UserServiceDep,
-    ValidatorsDep,
 )
+from app.dependencies import IfMatchDep, LinksDep, PathId, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.users import Sessions, UserAdministration, UserListQuery, UserRead, UserUpdate
 from plinth.http import FastRoute, problem_responses
@@ -53,10 +50,10 @@ async def list_my_sessions(user: UserDep, sessions: SessionReaderDep) -> Session
     return await sessions.all_of(user)
 
 
-@router.delete("/me/sessions/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404))
-async def revoke_my_session(id: UUID, user: UserDep, logins: LoginServiceDep) -> None:
+@router.delete("/me/sessions/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))
+async def revoke_my_session(id: UUID, user: UserDep, logins: LoginServiceDep, if_match: IfMatchDep) -> None:
     """End one of your sessions."""
-    await logins.revoke(user, id)
+    await logins.revoke(user, id, if_match)
 
 
 @router.get("", dependencies=[MAY_ADMINISTRATE])

@@ -6,6 +6,7 @@ from app.repositories.users import UserRepository
 from app.schemas.api_keys import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, ApiKeys
 from app.scopes import API_KEY_PREFIX
 from plinth.cache import Invalidate
+from plinth.database import Versions, check_version
 from plinth.errors import ConflictError, InvalidError, NotFoundError
 from plinth.security import Principal, new_secret
 
@@ -49,10 +50,11 @@ class ApiKeyService:
         self._invalidate(tags.API_KEY(hash.hex()))  # so that a replica that lags is not asked for it
         return ApiKeyCreated(id=id, created_at=created_at, key=secret, **shown)
 
-    async def delete(self, principal: Principal, id: int) -> None:
-        """Raises NotFoundError for a key that is not the user's."""
+    async def delete(self, principal: Principal, id: int, versions: Versions = None) -> None:
+        """Raises NotFoundError for a key that is not the user's, and ChangedError for another version."""
         key = await self._keys.find(id, int(principal.id))
         if key is None:
             raise NotFoundError("key", id)
+        check_version(key, versions)
         await self._keys.delete(key)
         self._invalidate(tags.API_KEY(key.hash.hex()))

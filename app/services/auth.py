@@ -11,6 +11,7 @@ from app.schemas.auth import TokenPair
 from app.schemas.users import SessionRead, Sessions
 from app.scopes import ROLES
 from plinth.cache import Cache, Invalidate
+from plinth.database import Versions, check_version
 from plinth.errors import InvalidTokenError, NotFoundError, UnauthenticatedError
 from plinth.security import Lockout, Passwords, Principal, Tokens, has_form, hash_secret, new_secret
 
@@ -26,6 +27,13 @@ class Device(NamedTuple):
 
     address: str
     user_agent: str
+
+
+class Session(NamedTuple):
+    """A session has no version: of the conditions of a request only `If-Match: *` holds, that it exists."""
+
+    id: UUID
+    version: int = -1
 
 
 class TokenIssuer:
@@ -101,10 +109,11 @@ class LoginService:
             await self._auth.delete_login(id, user_id)
             self._invalidate(tags.LOGIN(id))
 
-    async def revoke(self, principal: Principal, id: UUID) -> None:
-        """End a session of the same user. Raises NotFoundError."""
+    async def revoke(self, principal: Principal, id: UUID, versions: Versions = None) -> None:
+        """End a session of the same user. Raises NotFoundError, and ChangedError for a version, which none has."""
         if not await self._auth.delete_login(id, int(principal.id)):
             raise NotFoundError("session", str(id))
+        check_version(Session(id), versions)
         self._invalidate(tags.LOGIN(id))
 
 

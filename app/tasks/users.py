@@ -1,6 +1,7 @@
 from datetime import timedelta
 
-from app.dependencies import WorkerState, get_account_mail_service
+from app.access import get_account_mail_service
+from app.dependencies import WorkerState
 from app.jobs import ACCOUNT_MAIL, PRUNE_ACCOUNTS, AccountMail, PruneAccounts
 from app.repositories.auth import AuthRepository
 from plinth.jobs import Run, task

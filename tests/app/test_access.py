@@ -1,23 +1,29 @@
 """Who may call what: every route says so, and each kind of caller is answered as this table says."""
 
+from time import time
 from typing import Any
 
 import asyncpg
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from httpx import AsyncClient, Response
+from jwt.algorithms import OKPAlgorithm
 
 from app.enums import Role
+from app.main import create_app
 from app.models import Base
 from app.routers import ROUTERS
-from app.scopes import ROLES
+from app.scopes import CONTENT_WRITE, ROLES, USERS_ADMIN
 from app.settings import Settings
 from plinth.http.dependants import plan_for
 from plinth.security.principals import accesses
-from plinth.testing.client import Service
+from plinth.testing.client import Service, serve, served
 from plinth.testing.resources import send
 from tests.app.accounts import add_accounts, headers_of, logins_of
-from tests.app.resources import RESOURCES
+from tests.app.resources import JOB, RESOURCES
 from tests.app.test_labels import routes
 
 PUBLIC, PRINCIPALS, PEOPLE = "public", "anyone with a credential", "who has signed in"
@@ -173,6 +179,34 @@ async def test_who_may_not_write_does_not_learn_what_exists(
     async with service.client(headers_of(settings, Role.USER)) as user:
         statuses = {(await user.request(method, f"/api/users/{id}", json={})).status_code for id in (1, 2, 999)}
     assert statuses <= {403, 405}
+
+
+async def test_a_token_of_the_trusted_issuer_has_the_trusted_scopes(settings: Settings, accounts: None) -> None:
+    key = Ed25519PrivateKey.generate()
+    jwk = {**OKPAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": "theirs", "alg": "EdDSA", "use": "sig"}
+    provider = FastAPI()
+    async with served(provider) as port:
+        issuer = f"http://127.0.0.1:{port}"
+
+        @provider.get("/.well-known/openid-configuration")
+        async def configuration() -> dict[str, str]:
+            return {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
+
+        @provider.get("/keys")
+        async def keys() -> dict[str, list[dict[str, str]]]:
+            return {"keys": [jwk]}
+
+        now = int(time())
+        claims = {"iss": issuer, "aud": settings.app.identifier, "sub": "3", "iat": now, "nbf": now, "exp": now + 60}
+        claims["scope"] = f"{USERS_ADMIN} {CONTENT_WRITE}"
+        token = jwt.encode(claims, key, "EdDSA", headers={"kid": "theirs"})
+        for trusted, status in (("", 403), (CONTENT_WRITE, 403), (f"{CONTENT_WRITE}, {USERS_ADMIN}", 200)):
+            auth = settings.auth.model_copy(update={"trusted_issuer": issuer, "trusted_scopes": trusted})
+            app = create_app(settings.model_copy(update={"auth": auth}))
+            async with serve(app) as service, service.client({"Authorization": f"Bearer {token}"}) as client:
+                assert (await client.get("/api/users")).status_code == status
+                assert (await client.get("/api/users/me")).status_code == 403  # it has no account here
+                assert (await client.get(f"/api/jobs/{JOB}")).status_code == 200
 
 
 def test_each_role_may_do_what_those_below_it_may() -> None:

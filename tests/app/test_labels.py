@@ -28,7 +28,7 @@ def test_every_route_and_mount_says_who_may_call_it() -> None:
             labelled = kind is Route and str(route.path).startswith(DESCRIPTION)
         if not labelled:
             unlabelled.append(f"{kind.__name__} {route.path}")
-    assert not unlabelled, "add PUBLIC or one of app/dependencies.py's MAY_… to its `dependencies`"
+    assert not unlabelled, "add PUBLIC or one of app/access.py's MAY_… to its `dependencies`"
 
 
 def test_a_route_or_mount_without_a_label_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

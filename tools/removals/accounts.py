@@ -1,13 +1,22 @@
 """Accounts: users, their sessions, API keys and roles, and who may call what."""
 
 from tools.project import Place
-from tools.removals.account_dependencies import DEPENDENCIES
 from tools.removals.account_tests import TESTS
+from tools.removals.create_admin import COMMAND
 from tools.removals.removal import Removal, blocks, lines
 
 LAYERS = ("models", "schemas", "repositories", "services", "routers")
 NAMES = ("users", "auth", "api_keys")
 MODELS = ("ApiKey", "Login", "MailToken", "RefreshToken", "User")
+
+ACCESS = '''"""Who may call what."""
+
+from plinth.security import PUBLIC
+
+# Every route declares who may call it: PUBLIC, or MAY_WRITE if it changes something. Without accounts everyone may; a
+# check of your own, such as one of what a gateway sends, takes the place of PUBLIC here.
+MAY_WRITE = PUBLIC
+'''
 
 ACCOUNTS = Removal(
     about="accounts: users, their sessions, API keys and roles",
@@ -34,7 +43,10 @@ ACCOUNTS = Removal(
             "public_url": settings.app.public_url.rstrip("/"),
 """,
         ),
-        *DEPENDENCIES,
+        *lines(
+            "app/dependencies.py",
+            "    auth: AuthSettings\n    tokens: Tokens\n    passwords: Passwords\n    public_url: str\n",
+        ),
         *lines("app/tags.py", 'USER = Tag("user:{id}")\nLOGIN = Tag("login:{id}")\nAPI_KEY = Tag("api_key:{hash}")\n'),
         *blocks(
             "app/enums.py",
@@ -53,7 +65,7 @@ from app.models.auth import Login, MailToken, RefreshToken
 from app.models.users import User
 """,
         ),
-        (Place("app/routers/jobs.py", "import SIGNED_IN, "), "import "),
+        *lines("app/routers/jobs.py", "from app.access import SIGNED_IN\n"),
         (Place("app/routers/jobs.py", "[SIGNED_IN"), "[PUBLIC"),
         (
             Place("app/routers/jobs.py", "\n\nrouter = APIRouter("),
@@ -89,60 +101,25 @@ ACCOUNT_MAIL = Job("account_mail", AccountMail)
             ),
             "",
         ),
-        *blocks(
-            "app/cli.py",
-            '''
-@app.command("create-admin")
-def create_admin(
-    context: typer.Context, email: Annotated[str, typer.Argument(help="Address that the administrator signs in with.")]
-) -> None:
-    """Create an administrator. The password is asked for on a terminal, or else read from standard input.
-
-    Example: app create-admin ada@example.com
-    """
-    terminal = sys.stdin.isatty()
-    ask = partial(typer.prompt, "Password", hide_input=True, confirmation_prompt=True, err=True)
-    password = ask() if terminal else sys.stdin.readline().rstrip("\\r\\n")
-    try:
-        print(f"{asyncio.run(_create_admin(context.obj, email, password))} can sign in.")
-    except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        fail(f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}.")
-    except UnavailableError as error:
-        fail(f"The administrator could not be stored: {error.__cause__ or error}")
-    except AppError as error:
-        fail(str(error))
-
-
-async def _create_admin(settings: Settings, email: str, password: str) -> str:
-    from app.dependencies import get_account_creator
-    from app.enums import Role
-    from app.schemas.auth import Registration
-    from plinth.database import open_database
-    from plinth.security import open_passwords
-
-    data = Registration(email=email, password=password, name="Administrator")
-    async with (
-        open_passwords(1) as passwords,
-        open_database(settings.database, settings.app.name) as database,
-        database.sessions.begin() as session,
-    ):
-        creator = await get_account_creator(session, passwords)
-        await creator.create(data, Role.ADMIN)
-    return data.email
-''',
-        ),
+        *COMMAND,
         *blocks(
             "app/settings.py",
             """
     public_url: str = Field(
         "http://localhost:8000", description="Where people reach the service's pages: links in mails begin with it."
     )
-
-
-        if self.secret_key is None:
-            yield "APP_SECRET_KEY: is missing; set it to the output of `openssl rand -hex 32`"
 """,
+        ),
+        (
+            Place(
+                "app/settings.py",
+                """\
+    settings = plinth.settings.load_settings(Settings)
+    _ = settings.app.signing_key  # which tokens are signed with: without it no process starts
+    return settings
+""",
+            ),
+            "    return plinth.settings.load_settings(Settings)\n",
         ),
         *lines(
             ".env.example",
@@ -178,10 +155,7 @@ async def _create_admin(settings: Settings, email: str, password: str) -> str:
         r"from app\.models import [^#\n]*\b(?:User|Login|ApiKey|MailToken|RefreshToken)\b",
         r"(?:Mapped\[|relationship\().*[\"'\[](?:User|Login|ApiKey|MailToken|RefreshToken)\b",
         r"from app\.enums import [^#\n]*\bRole\b",
-        r"\b(?:User|Session|ApiKey)ReaderDep\b",
-        r"\b(?:User|Login|Refresh|Account|ApiKey)ServiceDep\b",
-        r"\b(?:UserDep|AdministratorDep|TokensDep|DeviceDep|MAY_ADMINISTRATE|SIGNED_IN|NO_STORE)\b",
-        r"\b(?:get_principal|get_user|get_access|get_tokens|get_device)\b",
+        r"from app\.access import (?!MAY_WRITE$)",
         r"\btags\.(?:USER|LOGIN|API_KEY)\b",
         r"\b(?:PRUNE_ACCOUNTS|ACCOUNT_MAIL|create_admin|public_url)\b",
         r"[\"'](?:users|logins|mail_tokens|refresh_tokens|api_keys)\.\w+[\"']",
@@ -191,8 +165,9 @@ async def _create_admin(settings: Settings, email: str, password: str) -> str:
         r"\b(?:headers_of|add_accounts|anonymous)\b",
         r"^\s*(?:import|from) (?:jwt|pwdlib|multipart|python_multipart)\b",
     ],
+    replaced={"app/access.py": ACCESS},
     stays=(
-        "Everyone may call every route now: see MAY_WRITE in app/dependencies.py. plinth/security/, its tables and the "
+        "Everyone may call every route now: see app/access.py. plinth/security/, its tables and the "
         "settings AUTH_* stay, for they are plinth's. `make lock` takes the libraries out of the lock files."
     ),
 )

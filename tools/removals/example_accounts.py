@@ -3,6 +3,8 @@
 from tools.project import Place
 from tools.removals.removal import Removal, blocks, lines
 
+CACHING = "tests/app/routers/test_catalogue_caching.py"
+
 EXAMPLE_ACCOUNTS = Removal(
     about="the example's accounts",
     paths=["tests/app/test_example_accounts.py"],
@@ -56,9 +58,29 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
         # The reports, which are there as long as both are.
         (Place("app/routers/reports.py", "import MAY_REQUEST_REPORTS"), "import MAY_WRITE"),
         (Place("app/routers/reports.py", "[MAY_REQUEST_REPORTS"), "[MAY_WRITE"),
-        *lines("app/dependencies.py", "MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)\n"),
+        *lines("app/access.py", "MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)\n"),
         *lines("app/scopes.py", 'REPORTS = "reports:request"\n    REPORTS: "Have reports mailed.",\n'),
         (Place("app/scopes.py", "{CONTENT_WRITE, REPORTS}"), "{CONTENT_WRITE}"),
+        *lines(
+            CACHING,
+            "from app.enums import Role\nfrom tests.app.accounts import headers_of\n"
+            "    headers = headers_of(settings, Role.ADMIN)\n",
+        ),
+        (Place(CACHING, "service.client(headers_of(settings, Role.ADMIN))"), "service.client()"),
+        (
+            Place(
+                CACHING,
+                ", headers_of(settings, Role.ADMIN)\n    async with serve(app) as service, service.client(headers)",
+            ),
+            "\n    async with serve(app) as service, service.client()",
+        ),
+        (Place(CACHING, "    app, headers = create_app("), "    app = create_app("),
+        (Place(CACHING, 'headers, url = headers_of(settings, Role.ADMIN), f"'), 'url = f"'),
+        (Place(CACHING, "base_url=url, headers=headers, "), "base_url=url, "),
+        (
+            Place(CACHING, "serve(create_app(strict)) as service, service.client(headers)"),
+            "serve(create_app(strict)) as service, service.client()",
+        ),
         *lines(
             "tests/app/test_access.py",
             """\

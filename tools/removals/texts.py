@@ -35,11 +35,13 @@ def taken_out(removal: Removal, project: Path) -> dict[str, str]:
         else:
             lost.append(place)
     sentences = [f"{file} does not contain this once: {_line_of(text, texts[file])}" for file, text in lost]
-    sentences += [f"{path} does not exist." for path in removal.paths if not (project / path).is_file()]
+    sentences += [
+        f"{path} does not exist." for path in (*removal.paths, *removal.replaced) if not (project / path).is_file()
+    ]
     if sentences:
         sentences.append("Restore that first; nothing was changed.")
         raise SetupError("\n".join(sentences))
-    return texts
+    return texts | removal.replaced
 
 
 def _line_of(lost: str, text: str) -> str:

@@ -1,6 +1,7 @@
 """The life of an account: registered, confirmed, signed in to, and taken back from others."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from app.settings import Settings
 from plinth.security import Passwords, hash_secret
 from plinth.testing.client import Service, serve
 from plinth.testing.wire import WirePostgres
-from tests.app.accounts import PASSWORD, REFRESH_TOKEN, email_of, headers_of, logins_of
+from tests.app.accounts import HASH, PASSWORD, REFRESH_TOKEN, RESET_TOKEN, email_of, headers_of, logins_of
 from tests.app.mailbox import Mails, read_mails, token_in
 
 NEW_PASSWORD = "correct horse battery"
@@ -291,6 +292,62 @@ async def test_logging_out_everywhere_ends_all_sessions(anonymous: AsyncClient) 
     await anonymous.post("/api/auth/logout", json={"all": True}, headers=bearer(pairs[0]))
     assert [await status_of(anonymous, pair) for pair in pairs] == [401] * 3
     assert await status_of(anonymous, editor) == 200
+
+
+# What happens at the same time.
+
+
+async def while_locked(
+    onlooker: asyncpg.Connection, database_url: str, change: str, request: Callable[[], Awaitable[Any]]
+) -> Any:
+    """The answer to a request that meets a change of another transaction, which is committed while it waits."""
+    other = await asyncpg.connect(database_url)
+    try:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(change)
+        task = asyncio.create_task(request())
+        async with asyncio.timeout(30):
+            while not task.done():
+                if await onlooker.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    break
+                await asyncio.sleep(0.01)
+        assert not task.done(), "it did not wait"
+        await transaction.commit()
+        return await task
+    finally:
+        await other.close()
+
+
+async def test_a_password_that_is_changed_while_it_is_verified_begins_no_session(
+    anonymous: AsyncClient, onlooker: asyncpg.Connection, database_url: str
+) -> None:
+    credentials = {"email": email_of(Role.USER), "password": PASSWORD}
+    before = await onlooker.fetchval("SELECT count(*) FROM logins")
+    for change in ("password_hash = 'other'", f"password_hash = '{HASH}', is_active = false"):
+        answer = await while_locked(
+            onlooker,
+            database_url,
+            f"UPDATE users SET {change} WHERE id = 1",
+            lambda: anonymous.post("/api/auth/login", json=credentials),
+        )
+        assert (answer.status_code, answer.json()["detail"]) == (401, WRONG)
+        await onlooker.execute("UPDATE users SET password_hash = $1, is_active = true WHERE id = 1", HASH)
+    assert await onlooker.fetchval("SELECT count(*) FROM logins") == before
+
+
+async def test_a_session_that_ends_while_it_is_refreshed_has_ended(
+    anonymous: AsyncClient, onlooker: asyncpg.Connection, database_url: str
+) -> None:
+    answer = await while_locked(onlooker, database_url, "DELETE FROM logins", lambda: refresh(anonymous, REFRESH_TOKEN))
+    assert answer.status_code == 401
+    assert await onlooker.fetchval("SELECT count(*) FROM refresh_tokens") == 0
+
+
+async def test_of_many_uses_of_a_link_at_once_one_succeeds(anonymous: AsyncClient) -> None:
+    reset = {"token": RESET_TOKEN, "password": NEW_PASSWORD}
+    answers = await asyncio.gather(*(anonymous.post("/api/auth/password/reset", json=reset) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [204] + [422] * 4
 
 
 # What others may learn.

@@ -72,7 +72,11 @@ async def test_sessions_are_listed_and_ended_one_by_one(
     assert (await client.get("/api/users/me", headers=others)).status_code == 200
     foreign = logins_of(Role.EDITOR)[0]
     assert (await client.delete(f"/api/users/me/sessions/{foreign}", headers=mine)).status_code == 404
-    assert (await client.delete(f"/api/users/me/sessions/{other}", headers=mine)).status_code == 204
+    if_known = {**mine, "If-Match": '"1.a"'}
+    assert (await client.delete(f"/api/users/me/sessions/{other}", headers=if_known)).status_code == 412
+    assert (await client.get("/api/users/me", headers=others)).status_code == 200
+    if_there = {**mine, "If-Match": "*"}
+    assert (await client.delete(f"/api/users/me/sessions/{other}", headers=if_there)).status_code == 204
     assert (await client.delete(f"/api/users/me/sessions/{other}", headers=mine)).status_code == 404
     assert (await client.get("/api/users/me", headers=others)).status_code == 401
     assert (await client.get("/api/users/me", headers=headers_of(settings, Role.EDITOR))).status_code == 200

@@ -1,21 +1,14 @@
-"""The accounts in app/dependencies.py: who sends a request, and what the services of accounts are made of."""
+"""Who may call what, and what the endpoints of accounts may depend on beside app/dependencies.py."""
 
-from tools.project import Place
-from tools.removals.removal import blocks, lines
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
 
-FILE = "app/dependencies.py"
-# Routes name it, those of new resources too: they stay as they are.
-OPEN = """\
-# Every route declares who may call it: PUBLIC, or MAY_WRITE if it changes something. Without accounts everyone may; a
-# check of your own, such as one of what a gateway sends, takes the place of PUBLIC here.
-MAY_WRITE = PUBLIC
-"""
+from fastapi import Depends, Request, Response
+from fastapi.security import OAuth2PasswordBearer
 
-DEPENDENCIES = [
-    *lines(
-        FILE,
-        """\
 from app import scopes
+from app.dependencies import CacheDep, InvalidateDep, JobsDep, ReadsDep, SessionDep, State, state_of
 from app.repositories.api_keys import ApiKeyQueries, ApiKeyRepository
 from app.repositories.auth import AuthQueries, AuthRepository
 from app.repositories.users import UserQueries, UserRepository
@@ -24,52 +17,16 @@ from app.services.accounts import AccountCreator, AccountMailService, AccountSer
 from app.services.api_keys import ApiKeyReader, ApiKeyService
 from app.services.auth import Device, LoginService, RefreshService, SessionReader, TokenIssuer
 from app.services.users import UserReader, UserService
-    auth: AuthSettings
-    tokens: Tokens
-    passwords: Passwords
-    public_url: str
+from plinth.database import Session
+from plinth.errors import ForbiddenError, UnauthenticatedError
+from plinth.security import Lockout, Passwords, Principal, Tokens, requires
+
 # Who sends a request. The document shows the scheme, and Swagger's Authorize uses it.
 BEARER = OAuth2PasswordBearer(tokenUrl="api/auth/token", scopes=scopes.DESCRIPTIONS, auto_error=False)
-MAY_ADMINISTRATE = requires(get_principal, scopes.USERS_ADMIN)
-SIGNED_IN = requires(get_principal)
-AdministratorDep = Annotated[Principal, MAY_ADMINISTRATE]
-UserDep = Annotated[Principal, requires(get_user)]
-NO_STORE = Depends(no_store)
-DeviceDep = Annotated[Device, Depends(get_device)]
-TokensDep = Annotated[Tokens, Depends(get_tokens)]
-LoginServiceDep = Annotated[LoginService, Depends(get_login_service)]
-RefreshServiceDep = Annotated[RefreshService, Depends(get_refresh_service)]
-SessionReaderDep = Annotated[SessionReader, Depends(get_session_reader)]
-AccountServiceDep = Annotated[AccountService, Depends(get_account_service)]
-UserReaderDep = Annotated[UserReader, Depends(get_user_reader)]
-UserServiceDep = Annotated[UserService, Depends(get_user_service)]
-ApiKeyReaderDep = Annotated[ApiKeyReader, Depends(get_api_key_reader)]
-ApiKeyServiceDep = Annotated[ApiKeyService, Depends(get_api_key_service)]
-""",
-    ),
-    (
-        Place(FILE, "from plinth.serving import is_draining\n"),
-        "from plinth.security import PUBLIC\nfrom plinth.serving import is_draining\n",
-    ),
-    (
-        Place(
-            FILE,
-            """\
-# Every route declares who may call it: PUBLIC, one of these in its `dependencies`, or an alias as a parameter.
-MAY_WRITE = requires(get_principal, scopes.CONTENT_WRITE)
-""",
-        ),
-        OPEN,
-    ),
-    *blocks(
-        FILE,
-        '''
-async def get_tokens(request: Request) -> Tokens:
-    return _state(request)["tokens"]
 
 
 async def get_access(request: Request, reads: ReadsDep, cache: CacheDep) -> AccessService:
-    state = _state(request)
+    state = state_of(request)
     queries = AuthQueries(reads), UserQueries(reads), ApiKeyQueries(reads)
     return AccessService(state["tokens"], cache, *queries, trusted_scopes=state["auth"].trusted)
 
@@ -89,6 +46,15 @@ async def get_user(principal: Annotated[Principal, Depends(get_principal)]) -> P
     return principal
 
 
+# Every route declares who may call it: PUBLIC, one of these in its `dependencies`, or an alias as a parameter.
+MAY_WRITE = requires(get_principal, scopes.CONTENT_WRITE)
+MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)
+MAY_ADMINISTRATE = requires(get_principal, scopes.USERS_ADMIN)
+SIGNED_IN = requires(get_principal)
+AdministratorDep = Annotated[Principal, MAY_ADMINISTRATE]
+UserDep = Annotated[Principal, requires(get_user)]
+
+
 async def no_store(response: Response) -> None:
     """The answer has secrets, which no cache may keep (RFC 6749 §5.1)."""
     response.headers["Cache-Control"] = "no-store"
@@ -99,10 +65,18 @@ async def get_device(request: Request) -> Device:
     return Device(address, "".join(filter(str.isprintable, request.headers.get("user-agent", "")))[:200])
 
 
+NO_STORE = Depends(no_store)
+DeviceDep = Annotated[Device, Depends(get_device)]
+
+
+async def get_tokens(request: Request) -> Tokens:
+    return state_of(request)["tokens"]
+
+
 async def get_login_service(
     request: Request, reads: ReadsDep, session: SessionDep, invalidate: InvalidateDep
 ) -> LoginService:
-    state = _state(request)
+    state = state_of(request)
     repositories = AuthRepository(session), UserRepository(session), UserQueries(reads)
     return LoginService(
         *repositories,
@@ -114,7 +88,7 @@ async def get_login_service(
 
 
 async def get_refresh_service(request: Request, cache: CacheDep) -> RefreshService:
-    state = _state(request)
+    state = state_of(request)
 
     @asynccontextmanager
     async def transaction() -> AsyncIterator[AuthRepository]:
@@ -135,7 +109,7 @@ async def get_session_reader(reads: ReadsDep) -> SessionReader:
 async def get_account_service(
     request: Request, reads: ReadsDep, session: SessionDep, jobs: JobsDep, invalidate: InvalidateDep
 ) -> AccountService:
-    state = _state(request)
+    state = state_of(request)
     repositories = UserRepository(session), AuthRepository(session), UserQueries(reads), AuthQueries(reads)
     return AccountService(
         *repositories,
@@ -168,7 +142,14 @@ async def get_api_key_reader(reads: ReadsDep) -> ApiKeyReader:
 
 async def get_api_key_service(session: SessionDep, invalidate: InvalidateDep) -> ApiKeyService:
     return ApiKeyService(ApiKeyRepository(session), UserRepository(session), invalidate)
-''',
-        end="\n\n\n",
-    ),
-]
+
+
+TokensDep = Annotated[Tokens, Depends(get_tokens)]
+LoginServiceDep = Annotated[LoginService, Depends(get_login_service)]
+RefreshServiceDep = Annotated[RefreshService, Depends(get_refresh_service)]
+SessionReaderDep = Annotated[SessionReader, Depends(get_session_reader)]
+AccountServiceDep = Annotated[AccountService, Depends(get_account_service)]
+UserReaderDep = Annotated[UserReader, Depends(get_user_reader)]
+UserServiceDep = Annotated[UserService, Depends(get_user_service)]
+ApiKeyReaderDep = Annotated[ApiKeyReader, Depends(get_api_key_reader)]
+ApiKeyServiceDep = Annotated[ApiKeyService, Depends(get_api_key_service)]
