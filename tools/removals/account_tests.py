@@ -14,13 +14,20 @@ from tests.app.accounts import IDS, add_accounts, headers_of
     await add_accounts(onlooker)
 ''',
     ),
-    *blocks(
-        "tests/app/conftest.py",
-        '''
-@pytest.fixture
+    (
+        Place(
+            "tests/app/conftest.py",
+            '''\
 async def accounts(service: Service, empty_tables: None) -> None:
     """Nothing is cached of the accounts as another test has left them."""
     await service.state["cache"].invalidate(*(tags.USER(id) for id in IDS.values()))
+
+
+@pytest.fixture
+async def client(service: Service, settings: Settings, accounts: None) -> AsyncIterator[AsyncClient]:
+    """A client of the app, whose tables are empty, that an administrator has signed in with."""
+    async with service.client(headers_of(settings, Role.ADMIN)) as client:
+        yield client
 
 
 @pytest.fixture
@@ -29,17 +36,14 @@ async def anonymous(service: Service, accounts: None) -> AsyncIterator[AsyncClie
     async with service.client() as client:
         yield client
 ''',
-        end="\n\n\n",
+        ),
+        '''\
+async def client(service: Service, empty_tables: None) -> AsyncIterator[AsyncClient]:
+    """A client of the app, whose tables are empty."""
+    async with service.client() as client:
+        yield client
+''',
     ),
-    (
-        Place("tests/app/conftest.py", "client(service: Service, settings: Settings, accounts: None)"),
-        "client(service: Service, empty_tables: None)",
-    ),
-    (
-        Place("tests/app/conftest.py", "whose tables are empty, that an administrator has signed in with."),
-        "whose tables are empty.",
-    ),
-    (Place("tests/app/conftest.py", "service.client(headers_of(settings, Role.ADMIN))"), "service.client()"),
     (Place("tests/app/conftest.py", "settings: Settings, accounts: None"), "settings: Settings, empty_tables: None"),
     *lines("tests/app/conftest.py", "    headers = headers_of(settings, Role.ADMIN)\n"),
     (Place("tests/app/conftest.py", "service.client(headers)"), "service.client()"),

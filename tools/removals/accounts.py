@@ -138,8 +138,8 @@ ACCOUNT_MAIL = Job("account_mail", AccountMail)
 """,
         ),
         (
-            Place("pyproject.toml", 'module = ["asyncpg.*", '),
-            'module = ["asyncpg.*", "cryptography.*", "jwt.*", "pwdlib.*", ',
+            Place("pyproject.toml", '"gunicorn.*", "uvicorn'),
+            '"cryptography.*", "gunicorn.*", "jwt.*", "pwdlib.*", "uvicorn',
         ),
         *TESTS,
     ],

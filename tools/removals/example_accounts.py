@@ -9,22 +9,30 @@ EXAMPLE_ACCOUNTS = Removal(
     about="the example's accounts",
     paths=["tests/app/test_example_accounts.py"],
     texts=[
-        *lines("app/cli.py", "    from app.example_data import EXAMPLE_PASSWORD\n"),
-        (Place("app/cli.py", "import load_example_accounts, load_example_data"), "import load_example_data"),
         (
             Place(
                 "app/cli.py",
                 """\
+    from app.example_data import EXAMPLE_PASSWORD
+    from app.repositories.example_data import load_example_accounts, load_example_data
+    from plinth.database import open_database
     from plinth.security import open_passwords
-
-    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+""",
+            ),
+            """\
+    from app.repositories.example_data import load_example_data
+    from plinth.database import open_database
+""",
+        ),
+        (
+            Place(
+                "app/cli.py",
+                """\
     async with open_passwords(1) as passwords:
         hash = await passwords.hash(EXAMPLE_PASSWORD)
 """,
             ),
-            """
-    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
-""",
+            "",
         ),
         *lines("app/cli.py", "        await load_example_accounts(session, hash)\n"),
         *lines("app/example_data.py", "from app.enums import Role\n"),
