@@ -1,7 +1,7 @@
 """The life of an account: registered, confirmed, signed in to, and taken back from others."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -298,7 +298,7 @@ async def test_logging_out_everywhere_ends_all_sessions(anonymous: AsyncClient) 
 
 
 async def while_locked(
-    onlooker: asyncpg.Connection, database_url: str, change: str, request: Callable[[], Awaitable[Any]]
+    onlooker: asyncpg.Connection, database_url: str, change: str, request: Callable[[], Coroutine[Any, Any, Any]]
 ) -> Any:
     """The answer to a request that meets a change of another transaction, which is committed while it waits."""
     other = await asyncpg.connect(database_url)
