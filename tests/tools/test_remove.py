@@ -155,7 +155,7 @@ def test_nothing_names_what_is_gone(initialised: Path, order: list[str], capsys:
         assert len([*initialised.glob(f"migrations/versions/*-remove_{name}.py")]) == 1
         code = BLOCKED.format(modules=[module for each in gone for module in MODULES[each]])
         commands = subprocess.run(
-            [sys.executable, "-c", code], cwd=initialised, env={}, check=True, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-B", "-c", code], cwd=initialised, env={}, check=True, stdout=subprocess.PIPE, text=True
         ).stdout.split()
         assert {"serve", *(each for each in COMMANDS if COMMANDS[each] not in gone)} <= {*commands}
         assert not {*commands} & {each for each in COMMANDS if COMMANDS[each] in gone}
