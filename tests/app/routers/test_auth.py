@@ -1,7 +1,6 @@
 """The life of an account: registered, confirmed, signed in to, and taken back from others."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from plinth.testing.client import Service, serve
 from plinth.testing.wire import WirePostgres
 from tests.app.accounts import HASH, PASSWORD, REFRESH_TOKEN, RESET_TOKEN, email_of, headers_of, logins_of
 from tests.app.mailbox import Mails, read_mails, token_in
+from tests.app.meeting import while_locked
 
 NEW_PASSWORD = "correct horse battery"
 ADA = {"email": "Ada@Example.com", "password": "a quiet fan", "name": "Ada Lovelace"}
@@ -295,28 +295,6 @@ async def test_logging_out_everywhere_ends_all_sessions(anonymous: AsyncClient) 
 
 
 # What happens at the same time.
-
-
-async def while_locked(
-    onlooker: asyncpg.Connection, database_url: str, change: str, request: Callable[[], Coroutine[Any, Any, Any]]
-) -> Any:
-    """The answer to a request that meets a change of another transaction, which is committed while it waits."""
-    other = await asyncpg.connect(database_url)
-    try:
-        transaction = other.transaction()
-        await transaction.start()
-        await other.execute(change)
-        task = asyncio.create_task(request())
-        async with asyncio.timeout(30):
-            while not task.done():
-                if await onlooker.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                    break
-                await asyncio.sleep(0.01)
-        assert not task.done(), "it did not wait"
-        await transaction.commit()
-        return await task
-    finally:
-        await other.close()
 
 
 async def test_a_password_that_is_changed_while_it_is_verified_begins_no_session(
