@@ -1,8 +1,8 @@
-"""`make drill`: a fresh clone of HEAD becomes a project of its own, gets two resources, and loses the example; at the end
-accounts and jobs.
+"""`make drill`: a fresh clone of HEAD becomes a project of its own, gets two resources, and loses parts, one by one.
 
 `app new resource` writes the suppliers. The orders, which refer to them and have a rule, are in orders.md, and are
-registered by hand. When the example is gone, the README's commands add two more. After each step checks and tests pass.
+registered by hand. When the example is gone, the README's commands add two more, which stay when the accounts go, and
+then jobs. After each step checks and tests pass.
 """
 
 import os

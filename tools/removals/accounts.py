@@ -28,7 +28,7 @@ ACCOUNTS = Removal(
         "app/tasks/users.py",
         *(f"app/mails/{name}.txt" for name in ("account_exists", "password_changed", "password_reset", "welcome")),
         *(f"tests/app/routers/test_{name}.py" for name in NAMES),
-        *(f"tests/app/{name}.py" for name in ("accounts", "mailbox", "test_access", "test_create_admin")),
+        *(f"tests/app/{name}.py" for name in ("accounts", "mailbox", "meeting", "test_access", "test_create_admin")),
     ],
     texts=[
         *lines(
@@ -161,7 +161,7 @@ ACCOUNT_MAIL = Job("account_mail", AccountMail)
         r"[\"'](?:users|logins|mail_tokens|refresh_tokens|api_keys)\.\w+[\"']",
         r"(?i:\b(?:from|join|into|update|table) (?:users|logins|mail_tokens|refresh_tokens|api_keys)\b)",
         r"/api/(?:auth|users|api-keys)\b",
-        r"\btests\.app\.(?:accounts|mailbox)\b",
+        r"\btests\.app\.(?:accounts|mailbox|meeting)\b",
         r"\b(?:headers_of|add_accounts|anonymous)\b",
         r"^\s*(?:import|from) (?:jwt|pwdlib|multipart|python_multipart)\b",
     ],
