@@ -105,7 +105,7 @@ def register(project: Path, names: dict[str, str]) -> None:
     one, many = names["category"], names["categories"]
     change(project / "app/models/__init__.py", with_imports(names), listed('"Category", ', f'"{one.capitalize()}", '))
     change(project / "app/routers/__init__.py", listed("categories, ", f"{many}, "))
-    change(project / "app/routers/__init__.py", listed("categories.router, ", f"{many}.router, "))
+    change(project / "app/routers/__init__.py", listed("categories.router,", f" {many}.router,"))
     change(project / "app/dependencies.py", with_imports(names), with_definitions(names))
     change(project / "app/tags.py", with_definitions(names))
     for table in ("test_round_trips", "test_access"):
