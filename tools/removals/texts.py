@@ -41,7 +41,7 @@ def taken_out(removal: Removal, project: Path) -> dict[str, str]:
     if sentences:
         sentences.append("Restore that first; nothing was changed.")
         raise SetupError("\n".join(sentences))
-    return texts | removal.replaced
+    return {**texts, **removal.replaced}
 
 
 def _line_of(lost: str, text: str) -> str:
