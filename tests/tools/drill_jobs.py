@@ -56,6 +56,7 @@ def section(printed: str, heading: str) -> list[str]:
 
 
 def run_a_job(project: Path, servers: Servers) -> None:
+    python(project, servers, "-m", "app", "migrate")  # the tables of accounts, which were among the files
     id = python(project, servers, "-c", ENQUEUE).strip()
     worker = subprocess.Popen([sys.executable, "-m", "app", "worker"], cwd=project, env=environment(servers))
     try:
