@@ -198,24 +198,31 @@ def test_all_that_is_missing_is_named_at_once_and_nothing_is_changed(
 def test_resources_of_the_users_own_stay(project: Path) -> None:
     change(
         project / "app/routers/__init__.py",
-        ("import categories, health, jobs, ", "import (\n    categories,\n    health,\n    invoices,\n    jobs,\n    "),
-        ("products, reports\n\nROUTERS", "products,\n    reports,\n)\n\nROUTERS"),
-        ("(products.router, categories", "(\n    products.router,\n    invoices.router,\n    categories"),
-        (" jobs.router, health.router)", "\n    jobs.router,\n    health.router,\n)"),
+        ("import api_keys, auth, categories", "import (\n    api_keys,\n    auth,\n    categories"),
+        (" health, jobs, ", "\n    health,\n    invoices,\n    jobs,\n    "),
+        ("products, reports, users\n\nROUTERS", "products,\n    reports,\n    users,\n)\n\nROUTERS"),
+        ("    products.router,\n", "    products.router,\n    invoices.router,\n"),
     )
-    change(project / "app/models/__init__.py", ('"Category", "Product"]', '"Category", "Invoice", "Product"]'))
+    change(project / "app/models/__init__.py", ('"Category", ', '"Category", "Invoice", '))
     change(project / "app/tags.py", ("PRODUCTS = ", 'INVOICES = Tag("invoices")\nPRODUCTS = '))
     change(
         project / "tests/app/resources.py",
         ("    Resource(\n", '    Resource("/api/invoices", create={}),\n    Resource(\n'),
         ('=laptop"], ', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], '),
     )
+    accounts = (project / "app/tags.py").read_text().partition('PRODUCT = Tag("product:{id}")\n')[2]
     texts = taken_out(removal_from(project, "example"), project)
-    assert "import (\n    health,\n    invoices,\n    jobs,\n)" in texts["app/routers/__init__.py"]
-    assert "(\n    invoices.router,\n    jobs.router,\n    health.router,\n)" in texts["app/routers/__init__.py"]
-    assert '["Base", "Invoice"]' in texts["app/models/__init__.py"]
-    assert texts["app/tags.py"].endswith('\nINVOICES = Tag("invoices")\n')
-    assert 'Resources(\n    Resource("/api/invoices", create={}),\n    # A GET' in texts["tests/app/resources.py"]
+    assert (
+        "import (\n    api_keys,\n    auth,\n    health,\n    invoices,\n    jobs,\n    users,\n)"
+        in texts["app/routers/__init__.py"]
+    )
+    assert "(\n    invoices.router,\n    auth.router,\n" in texts["app/routers/__init__.py"]
+    assert '["ApiKey", "Base", "Invoice", "Login", ' in texts["app/models/__init__.py"]
+    assert texts["app/tags.py"].endswith('\nINVOICES = Tag("invoices")\n' + accounts)
+    assert (
+        'Resources(\n    Resource("/api/invoices", create={}),\n    Resource("/api/api-keys", create={"name": "Key {n}"}),\n    # A GET'
+        in texts["tests/app/resources.py"]
+    )
     assert (
         'urls={"/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], "/api/jobs' in texts["tests/app/resources.py"]
     )
