@@ -47,13 +47,10 @@ async def _create_admin(settings: Settings, email: str, password: str) -> str:
     from plinth.security import open_passwords
 
     data = Registration(email=email, password=password, name="Administrator")
-    async with (
-        open_passwords(1) as passwords,
-        open_database(settings.database, settings.app.name) as database,
-        database.sessions.begin() as session,
-    ):
-        creator = await get_account_creator(session, passwords)
-        await creator.create(data, Role.ADMIN)
+    async with open_passwords(1) as passwords, open_database(settings.database, settings.app.name) as database:
+        sessions = database.sessions
+        async with sessions.begin() as session:
+            await (await get_account_creator(session, passwords)).create(data, Role.ADMIN)
     return data.email
 
 

@@ -54,7 +54,7 @@ def test_no_file_names_the_template_afterwards(project: Path) -> None:
 def test_a_second_name_replaces_the_first_everywhere(project: Path) -> None:
     options = ["--description=It sends parcels.", "--author=Mary Somerville", "--image=example.com/shop/quokka"]
     assert main([*NAME, *options], project) == 0
-    assert current(project).holder == "Ada Lovelace"
+    assert current(project).holder == "Mary Somerville"
     assert [*lines_with(project, "example.com/shop/quokka")]
     again = ["--name=Größe 2", "--description=It measures.", "--author=Grace Hopper", "--image=example.com/sizes"]
     assert main(again, project) == 0

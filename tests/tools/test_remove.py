@@ -109,7 +109,7 @@ def test_nothing_names_the_example_afterwards(initialised: Path, capsys: pytest.
     named = r"(?i)\bproducts?\b|product_|categor|catalogue|example.data|app seed|\blaptop"
     exceptions = ("tools/", "docs/")  # the pages of plinth explain it by the example
     assert [line for line in lines_with(initialised, named) if not line.startswith(exceptions)] == [
-        'pyproject.toml:     "models | (example_data) | (tags) | (jobs) | (scopes)",'
+        'pyproject.toml:     "models | (example_data) | (tags) | (jobs)",'
     ]
     [revision] = (initialised / "migrations/versions").glob("*-remove_example.py")
     up, _, down = revision.read_text().partition("def downgrade")
