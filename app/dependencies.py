@@ -22,7 +22,7 @@ from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
 from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
-from plinth.security import Limits, idempotent, limited
+from plinth.security import AuthSettings, Limits, Passwords, Tokens
 from plinth.serving import is_draining
 
 
@@ -35,6 +35,10 @@ class State(TypedDict):
     outgoing: httpx.AsyncClient
     processes: Processes
     limits: Limits
+    auth: AuthSettings
+    tokens: Tokens
+    passwords: Passwords
+    public_url: str
 
 
 class WorkerState(State):
@@ -44,29 +48,29 @@ class WorkerState(State):
     reports_to: str
 
 
-def _state(request: Request) -> State:
+def state_of(request: Request) -> State:
     return cast(State, request.scope["state"])
 
 
 async def get_reads(request: Request) -> Reads:
-    return _state(request)["database"].reads
+    return state_of(request)["database"].reads
 
 
 async def get_session(request: Request) -> AsyncIterator[Session]:
-    async with _state(request)["database"].sessions.begin() as session:
+    async with state_of(request)["database"].sessions.begin() as session:
         yield session
 
 
 async def get_cache(request: Request) -> Cache:
-    return _state(request)["cache"]
+    return state_of(request)["cache"]
 
 
 async def get_outgoing(request: Request) -> httpx.AsyncClient:
-    return _state(request)["outgoing"]
+    return state_of(request)["outgoing"]
 
 
 async def get_processes(request: Request) -> Processes:
-    return _state(request)["processes"]
+    return state_of(request)["processes"]
 
 
 async def get_links(request: Request, response: Response) -> Links:
@@ -96,12 +100,6 @@ LinksDep = Annotated[Links, Depends(get_links)]
 ValidatorsDep = Annotated[Validators, Depends(get_validators)]
 # The versions that a change may be made to; None is any. The OpenAPI document shows it as the If-Match header.
 IfMatchDep = Annotated[Versions, Depends(get_if_match)]
-
-
-# How many requests are accepted from an address, as LIMIT_WRITES says: `dependencies=[WRITE_LIMIT]`.
-WRITE_LIMIT = limited("writes")
-# The request may be sent again with the same Idempotency-Key, and is carried out once: `dependencies=[IDEMPOTENT]`.
-IDEMPOTENT = idempotent(get_session)
 
 
 async def get_invalidate(session: SessionDep, cache: CacheDep) -> Invalidate:
@@ -157,7 +155,7 @@ async def get_job_reader(reads: ReadsDep) -> JobReader:
 
 
 async def get_health_service(request: Request) -> HealthService:
-    state = _state(request)
+    state = state_of(request)
     return HealthService(state["database"], state["redis"], draining=is_draining())
 
 

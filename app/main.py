@@ -35,7 +35,7 @@ from plinth.http import (
 )
 from plinth.jobs import Worker, open_mailer
 from plinth.resilience import open_outgoing, open_processes
-from plinth.security import LimitMiddleware, Limits
+from plinth.security import DiscoveredKeys, LimitMiddleware, Limits, Tokens, open_passwords
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -56,6 +56,7 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
         ) as cache,
         open_outgoing(settings.outgoing) as outgoing,
         open_processes(settings.server.cpu_processes) as processes,
+        open_passwords(settings.auth.most_waiting) as passwords,
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
@@ -68,6 +69,8 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             workers=settings.workers,
             timeout_seconds=settings.redis.timeout_seconds,
         )
+        trusted = settings.auth.trusted_issuer
+        remote = DiscoveredKeys(trusted, outgoing) if trusted else None
         yield {
             "database": database,
             "redis": redis,
@@ -75,6 +78,10 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             "outgoing": outgoing,
             "processes": processes,
             "limits": limits,
+            "auth": settings.auth,
+            "tokens": Tokens(settings.auth, settings.app.signing_key, settings.app.identifier, remote),
+            "passwords": passwords,
+            "public_url": settings.app.public_url.rstrip("/"),
         }
 
 

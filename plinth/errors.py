@@ -1,7 +1,8 @@
 """The errors that a service raises. They know no HTTP library and no database.
 
 AppError
-├── UnauthenticatedError    the credentials of the request are missing or not valid (401)
+├── UnauthenticatedError    the credentials of the request are missing (401)
+│   └── InvalidTokenError       they are not valid, or not any more (401)
 ├── ForbiddenError      whoever sends the request may not make it (403)
 ├── LimitError          there were too many such requests; one will be accepted later (429)
 ├── InvalidError        the request cannot be carried out as it was sent (422)
@@ -27,6 +28,7 @@ __all__ = [
     "DeadlineError",
     "ForbiddenError",
     "InvalidError",
+    "InvalidTokenError",
     "LimitError",
     "NotFoundError",
     "UnauthenticatedError",

@@ -1,20 +1,22 @@
 from fastapi import APIRouter, status
 
-from app.dependencies import WRITE_LIMIT, LinksDep, ReportReaderDep, ReportServiceDep
+from app.access import MAY_REQUEST_REPORTS, WRITE_LIMIT
+from app.dependencies import LinksDep, ReportReaderDep, ReportServiceDep
 from app.schemas.jobs import JobStarted
 from app.schemas.reports import PriceSummary
 from plinth.http import FastRoute
+from plinth.security import PUBLIC
 
 router = APIRouter(prefix="/api/reports", tags=["reports"], route_class=FastRoute)
 
 
-@router.get("/prices")
+@router.get("/prices", dependencies=[PUBLIC])
 async def get_prices(reports: ReportReaderDep) -> PriceSummary:
     """Summarize the prices of all products."""
     return await reports.prices()
 
 
-@router.post("/prices", status_code=status.HTTP_202_ACCEPTED, dependencies=[WRITE_LIMIT])
+@router.post("/prices", dependencies=[MAY_REQUEST_REPORTS, WRITE_LIMIT], status_code=status.HTTP_202_ACCEPTED)
 async def request_prices(reports: ReportServiceDep, links: LinksDep) -> JobStarted:
     """Have this summary mailed; Location is the job, which shows how far it is."""
     job = JobStarted(id=await reports.request_prices())

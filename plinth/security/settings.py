@@ -35,7 +35,10 @@ class AuthSettings(BaseModel):
         "", description="URL of an OpenID provider whose tokens are accepted too; its keys are found by discovery."
     )
     trusted_scopes: str = Field(
-        "", description="Scopes that tokens of the trusted issuer may have, comma-separated. Unset: those of a user."
+        "", description="Scopes that tokens of the trusted issuer may have, comma-separated. Unset: none."
+    )
+    most_waiting: int = Field(
+        32, ge=1, le=10_000, description="Passwords that a process verifies or hashes at once; more are answered 503."
     )
 
     @field_validator("trusted_issuer")
@@ -44,6 +47,11 @@ class AuthSettings(BaseModel):
         if value and not TRUSTED.fullmatch(value):
             raise ValueError("must be an https URL without a name, a query and a fragment")
         return value
+
+    @property
+    def trusted(self) -> frozenset[str]:
+        """The scopes that tokens of the trusted issuer may have."""
+        return frozenset(scope for each in self.trusted_scopes.split(",") if (scope := each.strip()))
 
     def production_faults(self) -> Iterator[str]:
         """Yield a sentence for each setting that is not allowed in production; it begins with the variable's name."""

@@ -115,10 +115,10 @@ def test_its_make_targets_exist() -> None:
 
 def test_it_lists_every_app_command() -> None:
     shown = subprocess.check_output([sys.executable, "-m", "app", "--help"], cwd=ROOT, text=True)
-    commands = set(re.findall(r"^│ (\w+) ", shown, re.MULTILINE))
-    assert set(re.findall(r"`app (\w+)`", README)) == commands != set()
+    commands = set(re.findall(r"^│ (\w[\w-]*) ", shown, re.MULTILINE))
+    assert set(re.findall(r"`app (\w[\w-]*)`", README)) == commands != set()
     for page in PAGES:
-        assert set(re.findall(r"`app (\w+)", page.read_text())) <= commands, page
+        assert set(re.findall(r"`app (\w[\w-]*)", page.read_text())) <= commands, page
 
 
 def test_every_command_that_the_readme_shows_is_run_by_a_test() -> None:
