@@ -188,7 +188,7 @@ async def test_its_login_answers_as_shown(anonymous: AsyncClient) -> None:
     answer = await anonymous.post(example[2], content=options[options.index("-d") + 1], headers=headers)
     assert answer.status_code == 200, answer.text
     shown, answered = json.loads(example[3]), answer.json()
-    assert {**shown, **{name: "…" for name in SECRETS}} == {**answered, **{name: "…" for name in SECRETS}}
+    assert {**shown, **dict.fromkeys(SECRETS, "…")} == {**answered, **dict.fromkeys(SECRETS, "…")}
     for name in SECRETS:
         assert answered[name].startswith(shown[name].removesuffix("…"))
 
