@@ -17,7 +17,7 @@ SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement
 app = create_cli(get_settings, application="app.main:app", worker="app.main:create_worker")
 
 
-@app.command()
+@app.command("create-admin")
 def create_admin(
     context: typer.Context, email: Annotated[str, typer.Argument(help="Address that the administrator signs in with.")]
 ) -> None:

@@ -49,13 +49,13 @@ class State(TypedDict):
     auth: AuthSettings
     tokens: Tokens
     passwords: Passwords
+    public_url: str
 
 
 class WorkerState(State):
     """What the lifespan of the worker opens. Every task finds it in `run.state`."""
 
     mailer: Mailer
-    public_url: str
     reports_to: str
 
 
@@ -162,7 +162,7 @@ async def get_user(principal: Annotated[Principal, Depends(get_principal)]) -> P
 
 
 # Every route declares who may call it: PUBLIC, one of these in its `dependencies`, or an alias as a parameter.
-MAY_WRITE_CATALOGUE = requires(get_principal, scopes.CATALOGUE_WRITE)
+MAY_WRITE = requires(get_principal, scopes.CONTENT_WRITE)
 MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)
 MAY_ADMINISTRATE = requires(get_principal, scopes.USERS_ADMIN)
 SIGNED_IN = requires(get_principal)

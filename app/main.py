@@ -73,18 +73,14 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             "auth": settings.auth,
             "tokens": Tokens(settings.auth, settings.app.signing_key, settings.app.identifier, remote),
             "passwords": passwords,
+            "public_url": settings.app.public_url.rstrip("/"),
         }
 
 
 @asynccontextmanager
 async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
     async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
-        yield {
-            **state,
-            "mailer": mailer,
-            "public_url": settings.app.public_url.rstrip("/"),
-            "reports_to": settings.app.reports_to,
-        }
+        yield {**state, "mailer": mailer, "reports_to": settings.app.reports_to}
 
 
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from app.enums import Role
 
-CATALOGUE_WRITE = "catalogue:write"
+CONTENT_WRITE = "content:write"
 REPORTS = "reports:request"
 USERS_ADMIN = "users:admin"
 AUDIT_READ = "audit:read"
@@ -13,13 +13,13 @@ API_KEY_PREFIX = "key_"
 """How API keys begin, which tells them from access tokens."""
 
 DESCRIPTIONS = {
-    CATALOGUE_WRITE: "Create, change and delete products and categories.",
+    CONTENT_WRITE: "Create, change and delete what the service has.",
     REPORTS: "Have reports mailed.",
     USERS_ADMIN: "Read all accounts, and change their roles.",
     AUDIT_READ: "Read who changed what.",
 }
 ROLES: Mapping[Role, frozenset[str]] = {
     Role.USER: frozenset(),
-    Role.EDITOR: frozenset({CATALOGUE_WRITE, REPORTS}),
+    Role.EDITOR: frozenset({CONTENT_WRITE, REPORTS}),
     Role.ADMIN: frozenset(DESCRIPTIONS),
 }

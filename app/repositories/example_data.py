@@ -1,8 +1,9 @@
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import cast
 
 import asyncpg
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
 from app import example_data
 from app.models import Category, Product
@@ -16,7 +17,7 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
     """Add the accounts that are not there."""
     users = UserRepository(session)
     for email, role in example_data.EXAMPLE_ACCOUNTS.items():
-        values = {"email": email, "name": role.title(), "role": role, "verified_at": func.now()}
+        values = {"email": email, "name": role.title(), "role": role, "verified_at": datetime.now(UTC)}
         await users.add(password_hash=password_hash, **values)
 
 

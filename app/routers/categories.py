@@ -4,7 +4,7 @@ from fastapi import APIRouter, Query, status
 
 from app import tags
 from app.dependencies import (
-    MAY_WRITE_CATALOGUE,
+    MAY_WRITE,
     CategoryReaderDep,
     CategoryServiceDep,
     IfMatchDep,
@@ -44,9 +44,7 @@ async def get_category(id: PathId, categories: CategoryReaderDep, validators: Va
     return category
 
 
-@router.post(
-    "", dependencies=[MAY_WRITE_CATALOGUE], status_code=status.HTTP_201_CREATED, responses=problem_responses(409)
-)
+@router.post("", dependencies=[MAY_WRITE], status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
 async def create_category(
     data: CategoryCreate, categories: CategoryServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> CategoryRead:
@@ -58,7 +56,7 @@ async def create_category(
 
 
 # No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
-@router.put("/{id:digits}", dependencies=[MAY_WRITE_CATALOGUE], responses=problem_responses(404, 409, 412))
+@router.put("/{id:digits}", dependencies=[MAY_WRITE], responses=problem_responses(404, 409, 412))
 async def replace_category(
     id: PathId, data: CategoryCreate, categories: CategoryServiceDep, if_match: IfMatchDep
 ) -> CategoryRead:
@@ -66,7 +64,7 @@ async def replace_category(
     return await categories.update(id, data, if_match)
 
 
-@router.patch("/{id:digits}", dependencies=[MAY_WRITE_CATALOGUE], responses=problem_responses(404, 409, 412))
+@router.patch("/{id:digits}", dependencies=[MAY_WRITE], responses=problem_responses(404, 409, 412))
 async def update_category(
     id: PathId, data: CategoryUpdate, categories: CategoryServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> CategoryRead:
@@ -78,7 +76,7 @@ async def update_category(
 
 @router.delete(
     "/{id:digits}",
-    dependencies=[MAY_WRITE_CATALOGUE],
+    dependencies=[MAY_WRITE],
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(404, 409, 412),
 )

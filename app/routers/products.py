@@ -4,7 +4,7 @@ from fastapi import APIRouter, Query, status
 
 from app import tags
 from app.dependencies import (
-    MAY_WRITE_CATALOGUE,
+    MAY_WRITE,
     FacetReaderDep,
     IfMatchDep,
     LinksDep,
@@ -68,9 +68,7 @@ async def get_product(id: PathId, products: ProductReaderDep, validators: Valida
     return product
 
 
-@router.post(
-    "", dependencies=[MAY_WRITE_CATALOGUE], status_code=status.HTTP_201_CREATED, responses=problem_responses(409)
-)
+@router.post("", dependencies=[MAY_WRITE], status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
 async def create_product(
     data: ProductCreate, products: ProductServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> ProductRead:
@@ -82,7 +80,7 @@ async def create_product(
 
 
 # No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
-@router.put("/{id:digits}", dependencies=[MAY_WRITE_CATALOGUE], responses=problem_responses(404, 409, 412))
+@router.put("/{id:digits}", dependencies=[MAY_WRITE], responses=problem_responses(404, 409, 412))
 async def replace_product(
     id: PathId, data: ProductCreate, products: ProductServiceDep, if_match: IfMatchDep
 ) -> ProductRead:
@@ -90,7 +88,7 @@ async def replace_product(
     return await products.update(id, data, if_match)
 
 
-@router.patch("/{id:digits}", dependencies=[MAY_WRITE_CATALOGUE], responses=problem_responses(404, 409, 412))
+@router.patch("/{id:digits}", dependencies=[MAY_WRITE], responses=problem_responses(404, 409, 412))
 async def update_product(
     id: PathId, data: ProductUpdate, products: ProductServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> ProductRead:
@@ -102,7 +100,7 @@ async def update_product(
 
 @router.delete(
     "/{id:digits}",
-    dependencies=[MAY_WRITE_CATALOGUE],
+    dependencies=[MAY_WRITE],
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(404, 412),
 )

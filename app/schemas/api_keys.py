@@ -7,7 +7,7 @@ from app.schemas.base import RequestSchema
 from app.schemas.types import Instant, Text, VisibleText
 
 Name = Annotated[VisibleText, Field(max_length=100, examples=["Nightly import"])]
-Scope = Annotated[Text, Field(max_length=50, examples=["catalogue:write"])]
+Scope = Annotated[Text, Field(max_length=50, examples=["content:write"])]
 
 
 class ApiKeyCreate(RequestSchema):

@@ -7,11 +7,11 @@ from app.schemas.types import Text
 from app.schemas.users import Address, Name
 
 Password = Annotated[Text, Field(max_length=1000)]
+# What plinth.security accepts is checked there, where also the account is known.
 NewPassword = Annotated[
     Text,
     Field(
-        min_length=10,
-        max_length=128,
+        json_schema_extra={"minLength": 10, "maxLength": 128},
         description="Not one of the first to be guessed, nor the name or the address of the account.",
         examples=["correct horse battery"],
     ),

@@ -11,6 +11,7 @@ from starlette.routing import Mount, Route
 
 from app.enums import Role
 from app.main import create_app
+from app.models import Base
 from app.routers import ROUTERS
 from app.scopes import ROLES
 from app.settings import Settings
@@ -141,7 +142,7 @@ async def test_each_caller_is_answered_as_the_table_says(
     await RESOURCES.create_all(client)
     key = (await client.post("/api/api-keys", json={"name": "No scope"})).json()["key"]
     gone = logins_of(Role.ADMIN)[2]
-    headers = {
+    headers: dict[str, dict[str, str]] = {
         "anonymous": {},
         REVOKED: headers_of(settings, Role.ADMIN, gone),
         KEY: {"Authorization": f"Bearer {key}"},
@@ -169,8 +170,7 @@ async def test_each_caller_is_answered_as_the_table_says(
 
 
 async def stored(onlooker: asyncpg.Connection) -> list[Any]:
-    tables = ("products", "categories", "users", "logins", "refresh_tokens", "mail_tokens", "api_keys")
-    return [await onlooker.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
+    return [await onlooker.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in Base.metadata.tables]
 
 
 async def restore(onlooker: asyncpg.Connection, path: str) -> None:

@@ -13,8 +13,9 @@ from itertools import islice
 import asyncpg
 import pytest
 from anyio import to_thread
+from httpx import AsyncClient
 
-from app.example_data import ProductRow, categories, products
+from app.example_data import EXAMPLE_ACCOUNTS, EXAMPLE_PASSWORD, ProductRow, categories, products
 from plinth.testing.environment import child_environment
 from tests.app.test_cli import run
 
@@ -104,6 +105,8 @@ async def test_seed_loads_ten_thousand_products_once(
     loaded = await counts(onlooker)
     assert loaded == (loaded[0], 10_000)
     assert await onlooker.fetchval("SELECT count(*) FROM products WHERE name LIKE '%Laptop%'") > 1000
+    accounts = await onlooker.fetch("SELECT email, role FROM users WHERE role <> 'user' OR email LIKE 'test@%'")
+    assert {*map(tuple, accounts)} >= {*EXAMPLE_ACCOUNTS.items()}
     again = run("seed", DATABASE_URL=database_url, APP_EXAMPLE_DATA="true")
     assert (again.returncode, again.stdout) == (0, "There is a catalogue already; nothing was loaded.\n")
     assert await counts(onlooker) == loaded
@@ -148,3 +151,16 @@ async def test_loading_it_goes_past_the_pooler_and_is_refused_in_one_sentence_wi
     failed = run("seed", APP_EXAMPLE_DATA="true", DATABASE_URL=nowhere, LOG_LEVEL="WARNING")
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
     assert "database" in failed.stderr
+
+
+async def test_the_example_accounts_can_sign_in_and_are_not_set_back(
+    anonymous: AsyncClient, database_url: str, onlooker: asyncpg.Connection
+) -> None:
+    await onlooker.execute("DELETE FROM users")
+    run("seed", "--products=1", DATABASE_URL=database_url, APP_EXAMPLE_DATA="true")
+    before = await onlooker.fetch("SELECT * FROM users ORDER BY id")
+    for email in EXAMPLE_ACCOUNTS:
+        credentials = {"email": email, "password": EXAMPLE_PASSWORD}
+        assert (await anonymous.post("/api/auth/login", json=credentials)).status_code == 200
+    run("seed", "--products=1", DATABASE_URL=database_url, APP_EXAMPLE_DATA="true")
+    assert await onlooker.fetch("SELECT * FROM users ORDER BY id") == before

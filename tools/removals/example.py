@@ -87,14 +87,19 @@ def seed(
 
 
 async def _seed(settings: Settings, products: int) -> int:
-    from app.repositories.example_data import load_example_data
+    from app.example_data import EXAMPLE_PASSWORD
+    from app.repositories.example_data import load_example_accounts, load_example_data
     from plinth.database import open_database
+    from plinth.security import open_passwords
 
     patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+    async with open_passwords(1) as passwords:
+        hash = await passwords.hash(EXAMPLE_PASSWORD)
     async with (
         open_database(patient, settings.app.name) as database,
         database.sessions.begin() as session,
     ):
+        await load_example_accounts(session, hash)
         return await load_example_data(session, products, partial(progress, length=products, label="Loading products"))
 ''',
         ),
@@ -146,6 +151,25 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
         "/api/products",
         create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},
     ),
+""",
+        ),
+        *lines(
+            "tests/app/test_access.py",
+            """\
+    ("GET", "/api/products"): PUBLIC,
+    ("GET", "/api/products/search"): PUBLIC,
+    ("GET", "/api/products/facets"): PUBLIC,
+    ("GET", "/api/products/{id}"): PUBLIC,
+    ("POST", "/api/products"): EDITORS,
+    ("PUT", "/api/products/{id}"): EDITORS,
+    ("PATCH", "/api/products/{id}"): EDITORS,
+    ("DELETE", "/api/products/{id}"): EDITORS,
+    ("GET", "/api/categories"): PUBLIC,
+    ("GET", "/api/categories/{id}"): PUBLIC,
+    ("POST", "/api/categories"): EDITORS,
+    ("PUT", "/api/categories/{id}"): EDITORS,
+    ("PATCH", "/api/categories/{id}"): EDITORS,
+    ("DELETE", "/api/categories/{id}"): EDITORS,
 """,
         ),
         *lines(

@@ -44,7 +44,7 @@ MAILS = Path(__file__).parent / "mails"
             Place(
                 "app/main.py",
                 """\
-"processes": processes}
+        }
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
     async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
         yield {**state, "mailer": mailer""",
             ),
-            '"processes": processes',
+            "        ",
         ),
         *blocks(
             "app/main.py",
@@ -139,6 +139,7 @@ async def test_the_connections_of_the_queue_count_too(settings: Settings, caplog
 """,
             end="\n\n\n",
         ),
+        *lines("tests/app/test_access.py", '    ("GET", "/api/jobs/{id}"): PRINCIPALS,\n'),
         *lines("tests/app/test_round_trips.py", '    ("GET", "/api/jobs/{id}"): READ,\n'),
     ],
     elements=[

@@ -64,6 +64,9 @@ async def get_report_service(jobs: JobsDep) -> ReportService:
 """,
             end="\n\n\n",
         ),
+        *lines("app/dependencies.py", "MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)\n"),
+        *lines("app/scopes.py", 'REPORTS = "reports:request"\n    REPORTS: "Have reports mailed.",\n'),
+        (Place("app/scopes.py", "{CONTENT_WRITE, REPORTS}"), "{CONTENT_WRITE}"),
         (Place("app/main.py", ', "reports_to": settings.app.reports_to'), ""),
         *lines(
             "app/settings.py",
@@ -71,6 +74,13 @@ async def get_report_service(jobs: JobsDep) -> ReportService:
         ),
         *lines(".env.example", "# Address that reports are mailed to.\n#APP_REPORTS_TO=reports@localhost\n"),
         (Place("tests/app/resources.py", '("POST", "/api/reports/prices"): None'), ""),
+        *lines(
+            "tests/app/test_access.py",
+            """\
+    ("GET", "/api/reports/prices"): PUBLIC,
+    ("POST", "/api/reports/prices"): EDITORS,
+""",
+        ),
         *lines(
             "tests/app/test_round_trips.py",
             """\
@@ -95,5 +105,6 @@ async def get_report_service(jobs: JobsDep) -> ReportService:
         r"\b(?:PRICE|LOW_STOCK)_REPORT\b",
         r"\breports_to\b",
         r"/api/reports\b",
+        r"\bMAY_REQUEST_REPORTS\b",
     ],
 )

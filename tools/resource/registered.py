@@ -35,6 +35,14 @@ ROUND_TRIPS = """\
     ("PATCH", "/api/categories/{id}"): UPDATE,
     ("DELETE", "/api/categories/{id}"): DELETE,
 """
+WHO = """\
+    ("GET", "/api/categories"): PUBLIC,
+    ("GET", "/api/categories/{id}"): PUBLIC,
+    ("POST", "/api/categories"): EDITORS,
+    ("PUT", "/api/categories/{id}"): EDITORS,
+    ("PATCH", "/api/categories/{id}"): EDITORS,
+    ("DELETE", "/api/categories/{id}"): EDITORS,
+"""
 UNCHANGED = "UPDATE - 1,  # sent again, the same references change nothing"
 ENUMS = '''"""The enums of columns, which requests and responses have too."""
 
@@ -64,6 +72,7 @@ def registered(resource: Resource, texts: Callable[[str], str]) -> dict[str, str
         ),
         "app/tags.py": lambda text: _with_tag(text, line('CATEGORIES = Tag("categories")\n')),
         "tests/app/resources.py": lambda text: _with_entry(text, _entry(resource)),
+        "tests/app/test_access.py": lambda text: _before('    ("GET", "/health/live")', line(WHO), text),
         "tests/app/test_round_trips.py": lambda text: _before('    ("GET", "/health/live")', trips, text),
     }
     if any(field.enum for field in resource.fields):
