@@ -11,6 +11,7 @@ function init(arguments)
       headers[name] = value
     elseif more ~= "" then
       headers["Content-Type"], body = "application/json", more
+      headers["Authorization"] = os.getenv("BENCHMARKS_AUTHORIZATION")
     end
     requests[#requests + 1] = wrk.format(method, path, headers, body)
   end

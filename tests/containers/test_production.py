@@ -37,17 +37,28 @@ def read(answer: HTTPResponse) -> tuple[int, dict[str, str], bytes]:
     return answer.status, headers, answer.read()
 
 
-def created(production: Compose, path: str, body: dict[str, Any]) -> int:
-    status, _, answer = ask(production, "POST", path, body, {"Content-Type": "application/json"})
-    assert status == 201, answer
-    return int(json.loads(answer)["id"])
+def posted(production: Compose, status: int, path: str, body: dict[str, Any], authorization: str = "") -> Any:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": authorization} if authorization else {})
+    answered, _, answer = ask(production, "POST", path, body, headers)
+    assert answered == status, answer
+    return json.loads(answer)
 
 
 @pytest.fixture(scope="module")
-def product(production: Compose) -> int:
-    category = created(production, "/api/categories", {"name": "Lamps", "description": "They shine. " * 100})
+def authorization(production: Compose) -> str:
+    """Of an administrator, as the first one of a service is made."""
+    account = {"email": "ada@api.test", "password": "a lamp that shines"}
+    create = f"printf %s '{account['password']}' | app create-admin {account['email']}"
+    production.inside("api-1", "sh", "-c", create)
+    return f"Bearer {posted(production, 200, '/api/auth/login', account)['access_token']}"
+
+
+@pytest.fixture(scope="module")
+def product(production: Compose, authorization: str) -> int:
+    category = {"name": "Lamps", "description": "They shine. " * 100}
+    category_id = posted(production, 201, "/api/categories", category, authorization)["id"]
     body = {"sku": "LAM-1", "name": "Lamp", "description": "Shines. " * 250, "price": "9.99", "stock": 1}
-    return created(production, "/api/products", body | {"category_id": category})
+    return int(posted(production, 201, "/api/products", body | {"category_id": category_id}, authorization)["id"])
 
 
 def test_http_is_redirected_to_https(production: Compose) -> None:
@@ -111,12 +122,13 @@ def test_a_service_is_confined(production: Compose, service: str) -> None:
 
 
 def test_replicas_are_replaced_under_load_without_a_failed_request(
-    production: Compose, product: int, record_property: Callable[[str, object], None]
+    production: Compose, product: int, authorization: str, record_property: Callable[[str, object], None]
 ) -> None:
     before = [production.id(replica) for replica in REPLICAS]
     paths = [f"/api/products/{product}", "/api/products?limit=1", "/api/products/search?q=lamp"]
     requests = [f"GET {path} HTTP/1.1\r\nHost: api.test\r\n\r\n".encode() for path in paths] * 10
     write = f"PATCH /api/products/{product} HTTP/1.1\r\nHost: api.test\r\nContent-Type: application/json\r\n"
+    write += f"Authorization: {authorization}\r\n"
     requests.append(f'{write}Content-Length: 11\r\n\r\n{{"stock":5}}'.encode())
     with under_load(int(production.environ["EDGE_HTTPS_PORT"]), requests, connections=4) as load:
         code, output = attempt(
