@@ -199,7 +199,7 @@ def test_the_secured_endpoint_is_compared_with_the_open_one(monkeypatch: pytest.
 def test_the_servers_of_a_launch_stop_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(testbed, "APP", (sys.executable, "-c", "import time; time.sleep(600)"))
     urls = cast(Servers, SimpleNamespace(database_url="", redis_url=""))
-    with testbed.Testbed(tmp_path, urls, 10).scope() as bed:
+    with testbed.Testbed(tmp_path, urls, 10, authorization="").scope() as bed:
         kept = bed.launch_app("kept", {})
         with bed.scope() as scope:
             processes = [kept.process, scope.launch_app("own", {}).process]

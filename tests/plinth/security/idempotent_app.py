@@ -14,7 +14,7 @@ from fastapi.security import SecurityScopes
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from app.dependencies import IDEMPOTENT, LinksDep, SessionDep, ValidatorsDep, get_session
+from app.dependencies import LinksDep, SessionDep, ValidatorsDep, get_session
 from app.main import create_app
 from app.settings import Settings
 from plinth.errors import ConflictError
@@ -22,6 +22,7 @@ from plinth.http import FastRoute
 from plinth.security import idempotent
 from plinth.testing.client import Service, serve
 
+IDEMPOTENT = idempotent(get_session)
 INSERT = text("INSERT INTO idempotent_things (name) VALUES (:name) RETURNING id, version, at")
 
 
