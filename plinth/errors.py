@@ -3,7 +3,7 @@
 AppError
 ├── UnauthenticatedError    the credentials of the request are missing (401)
 │   └── InvalidTokenError       they are not valid, or not any more (401)
-├── ForbiddenError      whoever sends the request may not make it (403)
+├── ForbiddenError      the principal may not make the request (403)
 ├── LimitError          there were too many such requests; one will be accepted later (429)
 ├── InvalidError        the request cannot be carried out as it was sent (422)
 ├── NotFoundError       the resource does not exist (404)

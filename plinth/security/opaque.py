@@ -14,7 +14,7 @@ def new_secret(prefix: str) -> tuple[str, bytes]:
 
 
 def hash_secret(secret: str) -> bytes:
-    """SHA-256. A slow hash would protect nothing: nobody guesses 256 random bits."""
+    """SHA-256. A slow hash would protect nothing: 256 random bits cannot be guessed."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 

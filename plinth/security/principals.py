@@ -13,7 +13,7 @@ _SCOPE = "__plinth_scope__"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever sends a request, as its credentials say."""
+    """Who sends a request, as its credentials say."""
 
     kind: str
     """`user`, `key` for a program's API key, or `issuer` for a token of the trusted issuer."""

@@ -31,9 +31,9 @@ OWNERSHIP = Ownership((ROOT / "ownership.toml").read_text())
 SUPPLIERS = "06618312f046"  # the revision of edits.patch
 NAMES = {"name": "Billing API", "author": "Ada Lovelace"}
 GIT = ["git", "-c", "user.name=Ada Lovelace", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"]
-# Both sides add lines below the same one: before the version between, and after it.
+# Both sides add lines below the same one, or the same library: before the version between, and after it.
 EARLY = {"docker-compose.yml": 1}
-LATE = {".env.example": 1, "pyproject.toml": 1}
+LATE = {".env.example": 1, "pyproject.toml": 1, "requirements/docs.txt": 1, "requirements/runtime.txt": 1}
 CONFLICT = re.compile(r"(?ms)^<{7} yours\n(.*?)^\|{7} recorded\n.*?^={7}\n(.*?)^>{7} new\n")
 
 

@@ -22,7 +22,7 @@ NOT_NEEDED = re.compile(
 )
 GONE = "plinth/http/target.py"
 VERSIONS = "migrations/versions/"
-USERS = f"{VERSIONS}2026_11_29_0010-create_users.py"
+USERS = f"{VERSIONS}2026_11_29_0040-create_users.py"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -160,12 +160,13 @@ def test_a_project_from_before_jobs_gains_their_tables(
     mine.write_text('revision = "mine"\ndown_revision = "3d6f0a51c9e2"\n')
     commit(project)
     before = files(project)
-    added = [f"{VERSIONS}2027_01_01_0900-create_jobs.py", f"{VERSIONS}2027_01_01_0900-create_security.py"]
+    names = ["0900-create_jobs", "0900-create_security", "0901-create_idempotency_keys", "0902-create_audit"]
+    added = [f"{VERSIONS}2027_01_01_{name}.py" for name in names]
     for options in (["--dry-run"], []):
         assert files(project) == before
         assert update(project, *options) == 0
         printed = capsys.readouterr().out
-        assert f"\nAdded, for tables of plinth's:\n  {added[0]}\n  {added[1]}\n\n" in printed
+        assert "\nAdded, for tables of plinth's:\n  {}\n\n".format("\n  ".join(added)) in printed
         version = f"{template.new[:7]} of {template.folder}"
         assert f"\nNew files of it, which you may copy; they are in {version}:\n  app/jobs.py\n  {USERS}\n\n" in printed
         assert "\n  `app migrate`, which creates the tables, where the service runs\n" in printed

@@ -123,9 +123,12 @@ async def test_a_slow_read_is_cancelled(settings: Settings, things: None) -> Non
 async def test_reads_are_counted_and_slow_ones_logged_with_their_sql(
     settings: Settings, things: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_database(settings.database.model_copy(update={"slow_statement_seconds": 0.05}), "slow") as database:
-        await database.reads.first(BACKEND)
+    fast, slow = (settings.database.model_copy(update={"slow_statement_seconds": each}) for each in (60, 0.05))
+    async with open_database(fast, "fast") as database:
+        await database.reads.first(SLEEP, seconds=0.06)
         assert "took" not in caplog.text
+    async with open_database(slow, "slow") as database:
+        await database.reads.first(BACKEND)
         await database.reads.first(SLEEP, seconds=0.06)
         assert "took 0." in caplog.text
         assert "pg_sleep" in caplog.text
