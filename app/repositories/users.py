@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app.enums import Role
 from app.models import User
 from plinth.database import Keyset, KeysetPage, Query, Readable, Session
+from plinth.security import set_actor
 
 
 class UserRow(NamedTuple):
@@ -85,6 +86,10 @@ class UserRepository(UserQueries):
         """Return the id, or None for an address that is taken."""
         connection = await self.session.connection()
         return (await connection.execute(INSERT, values)).scalar_one_or_none()
+
+    async def record_actor(self, name: str) -> None:
+        """The changes that follow are this principal's, in the audit trail."""
+        await set_actor(self.session, name)
 
     async def delete(self, user: User) -> None:
         await self.session.delete(user)

@@ -5,7 +5,6 @@ from fastapi import APIRouter, Form, status
 from app.access import (
     AUTH_LIMIT,
     NO_STORE,
-    RECORDED,
     AccountServiceDep,
     DeviceDep,
     LoginServiceDep,
@@ -81,12 +80,7 @@ async def reset_password(data: PasswordReset, accounts: AccountServiceDep) -> No
     await accounts.reset_password(data)
 
 
-@router.post(
-    "/password/change",
-    dependencies=[RECORDED],
-    status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(429),
-)
+@router.post("/password/change", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(429))
 async def change_password(data: PasswordChange, user: UserDep, accounts: AccountServiceDep, device: DeviceDep) -> None:
     """Set a new password. All other sessions end."""
     await accounts.change_password(user, data, device.address)

@@ -103,6 +103,8 @@ class AccountService:
             raise InvalidError("current_password", "This is not the password of the account.")
         await self._lockout.forget(found.email, address)
         hash = await self._passwords.hash(data.new_password)
+        # Not by a dependency: that would hold a connection while passwords are hashed, and Lockout needs another one.
+        await self._users.record_actor(principal.name)
         user = await self._users.find(found.id)
         if user is None or user.password_hash != found.password_hash:
             raise InvalidError("current_password", "This is not the password of the account any more.")
