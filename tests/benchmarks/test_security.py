@@ -71,6 +71,8 @@ def test_equal_times_pass_and_a_query_more_fails() -> None:
     assert rows[2][2:] == ["", ""]
     [sentence] = found
     assert sentence.startswith("The time of a login tells inactive emails from unknown ones: AUC 0.6")
+    _, both = judged_times({KNOWN: times(0), INACTIVE: times(0), UNKNOWN: times(0.001)})
+    assert len(both) == 2
 
 
 def a_load(errors: int = 0) -> Load:
