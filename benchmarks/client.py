@@ -107,6 +107,7 @@ async def main(port: int, lines: list[str], connections: int, seconds: float) ->
         "seconds": elapsed,
         "p50_ms": percentiles[49] * 1e3,
         "p99_ms": percentiles[98] * 1e3,
+        "max_ms": max(run.latencies, default=0.0) * 1e3,
         "errors": run.errors,
     }
     sys.stdout.write(json.dumps(figures) + "\n")

@@ -23,6 +23,7 @@ class Load:
     seconds: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     errors: int
     driver_busy: float
     """CPU time of the driver divided by the elapsed time."""

@@ -35,6 +35,7 @@ PRODUCTION = {
     "WEB_CONCURRENCY": "1",
     "CACHE_RESPONSES": "false",  # every response is produced, none comes from the cache
     # Requests are counted, as in production, and none is refused: all come from one address.
+    "LIMIT_AUTH": "1000000000/minute",
     "LIMIT_READS": "1000000000/minute",
     "LIMIT_WRITES": "1000000000/minute",
 }

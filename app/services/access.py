@@ -1,4 +1,6 @@
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from app import tags
@@ -6,11 +8,12 @@ from app.repositories.api_keys import ApiKeyQueries, KeyStateRow
 from app.repositories.auth import AuthQueries, LoginRow
 from app.repositories.users import StateRow, UserQueries
 from app.scopes import API_KEY_PREFIX, ROLES
-from plinth.cache import Cache
+from plinth.cache import Cache, Tag
 from plinth.errors import InvalidTokenError
 from plinth.security import Claims, Principal, Tokens, has_form, hash_secret
 
 TTL = 60.0
+LOGIN: Any = LoginRow | None
 
 
 class AccessService:
@@ -46,14 +49,12 @@ class AccessService:
         return await self._of_login(claims)
 
     async def _of_login(self, claims: Claims) -> Principal:
-        id, user_id = UUID(claims.session), int(claims.subject)
+        id, user_id, key, depends_on = _session(claims.session, claims.subject)
 
         async def load() -> LoginRow | None:
             return await self._auth.login(id)
 
-        login = await self._cache.remember(
-            f"login:{id}", TTL, load, schema=LoginRow | None, tags=(tags.LOGIN(id), tags.USER(user_id))
-        )
+        login = await self._cache.remember(key, TTL, load, schema=LOGIN, tags=depends_on)
         if login is None or login.user_id != user_id or not login.is_active or login.expires_at <= datetime.now(UTC):
             raise InvalidTokenError
         return Principal("user", claims.subject, ROLES[login.role], claims.session)
@@ -82,3 +83,10 @@ class AccessService:
         if user is None or not user.is_active:
             raise InvalidTokenError
         return Principal("key", str(user_id), ROLES[user.role] & frozenset(key.scopes), str(key.id))
+
+
+@lru_cache(maxsize=1000)
+def _session(id: str, user_id: str) -> tuple[UUID, int, str, tuple[Tag, Tag]]:
+    """What follows from the claims of a token alone, and is the same in each of its requests."""
+    session_id, subject = UUID(id), int(user_id)
+    return session_id, subject, f"login:{session_id}", (tags.LOGIN(session_id), tags.USER(subject))
