@@ -119,8 +119,11 @@ def test_a_package_without_a_hash_is_refused(programs: Path, tmp_path: Path) -> 
         audit.audit(programs, tmp_path / "lock.txt", options)
 
 
-def test_a_package_that_the_service_does_not_have_is_not_passed_over() -> None:
-    assert "--strict" in audit.AUDIT
+def test_a_package_that_the_service_does_not_have_is_not_passed_over(programs: Path, lock: Path) -> None:
+    """With the default service, which answers 404; where it cannot be reached, that is the same to the audit."""
+    lock.write_text(f"no-such-package-of-plinth==1.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(SetupError, match="were not audited"):
+        audit.audit(programs, lock, ["--timeout=5"])
 
 
 def test_make_writes_the_bill_and_passes_on_its_arguments() -> None:
