@@ -1,6 +1,6 @@
 from fastapi import APIRouter, status
 
-from app.access import NO_STORE, RECORDED, ApiKeyReaderDep, ApiKeyServiceDep, UserDep
+from app.access import NO_STORE, RECORDED, WRITE_LIMIT, ApiKeyReaderDep, ApiKeyServiceDep, UserDep
 from app.dependencies import IfMatchDep, PathId
 from app.schemas.api_keys import ApiKeyCreate, ApiKeyCreated, ApiKeys
 from plinth.http import FastRoute, problem_responses
@@ -15,7 +15,10 @@ async def list_api_keys(user: UserDep, keys: ApiKeyReaderDep) -> ApiKeys:
 
 
 @router.post(
-    "", dependencies=[RECORDED, NO_STORE], status_code=status.HTTP_201_CREATED, responses=problem_responses(409)
+    "",
+    dependencies=[WRITE_LIMIT, RECORDED, NO_STORE],
+    status_code=status.HTTP_201_CREATED,
+    responses=problem_responses(409),
 )
 async def create_api_key(data: ApiKeyCreate, user: UserDep, keys: ApiKeyServiceDep) -> ApiKeyCreated:
     """Create an API key, which a program sends as `Authorization: Bearer key_…`. It is shown only now."""
@@ -24,7 +27,7 @@ async def create_api_key(data: ApiKeyCreate, user: UserDep, keys: ApiKeyServiceD
 
 @router.delete(
     "/{id:digits}",
-    dependencies=[RECORDED],
+    dependencies=[WRITE_LIMIT, RECORDED],
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(404, 412),
 )

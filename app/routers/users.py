@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, status
 from app.access import (
     MAY_ADMINISTRATE,
     RECORDED,
+    WRITE_LIMIT,
     AdministratorDep,
     LoginServiceDep,
     SessionReaderDep,
@@ -29,7 +30,7 @@ async def get_me(user: UserDep, users: UserReaderDep, validators: ValidatorsDep)
     return me
 
 
-@router.patch("/me", dependencies=[RECORDED], responses=problem_responses(412))
+@router.patch("/me", dependencies=[WRITE_LIMIT, RECORDED], responses=problem_responses(412))
 async def update_me(
     data: UserUpdate, user: UserDep, users: UserServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> UserRead:
@@ -39,7 +40,12 @@ async def update_me(
     return me
 
 
-@router.delete("/me", dependencies=[RECORDED], status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(412))
+@router.delete(
+    "/me",
+    dependencies=[WRITE_LIMIT, RECORDED],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(412),
+)
 async def delete_me(user: UserDep, users: UserServiceDep, if_match: IfMatchDep) -> None:
     """Delete your account, its sessions and its API keys."""
     await users.delete(int(user.id), if_match)
@@ -51,7 +57,12 @@ async def list_my_sessions(user: UserDep, sessions: SessionReaderDep) -> Session
     return await sessions.all_of(user)
 
 
-@router.delete("/me/sessions/{id}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))
+@router.delete(
+    "/me/sessions/{id}",
+    dependencies=[WRITE_LIMIT],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(404, 412),
+)
 async def revoke_my_session(id: UUID, user: UserDep, logins: LoginServiceDep, if_match: IfMatchDep) -> None:
     """End one of your sessions."""
     await logins.revoke(user, id, if_match)
@@ -73,7 +84,7 @@ async def get_user(id: PathId, users: UserReaderDep, validators: ValidatorsDep) 
     return user
 
 
-@router.patch("/{id:digits}", dependencies=[RECORDED], responses=problem_responses(404, 409, 412))
+@router.patch("/{id:digits}", dependencies=[WRITE_LIMIT, RECORDED], responses=problem_responses(404, 409, 412))
 async def administrate_user(
     *,
     id: PathId,

@@ -28,8 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 GLOBS = ["*.md", "docs/**/*.md", "deploy/**/*.md", "plinth/*.md", "tools/*.md", ".github/*.md"]
 PAGES = [page for pattern in GLOBS for page in sorted(ROOT.glob(pattern))]
-# In prose, a folder of this repository and what is below it; not what a page makes up: a name in <>, or a new resource.
-PATH = re.compile(rf"`((?:{'|'.join(re.escape(each.name) for each in ROOT.iterdir() if each.is_dir())})/[^`\s<>]*)`")
+# In prose, a folder of this repository and what is below it, without a test's name in it; not what a page makes up: a
+# name in <>, or a new resource.
+PATH = re.compile(
+    rf"`((?:{'|'.join(re.escape(each.name) for each in ROOT.iterdir() if each.is_dir())})/[^`\s<>]*?)(?:::\w+)?`"
+)
 MADE_UP = re.compile(r"\b(test_)?(suppliers|invoices)\.py$")
 FENCE = re.compile(r"(?ms)^```.*?^```")
 MAKEFILES = (ROOT / "Makefile").read_text() + (ROOT / ".ci/targets.mk").read_text()
