@@ -3,8 +3,8 @@
 The table of plinth's audit trail, and what records changes in it. Its SQL is written out, since a revision outlives the
 version that brought it. A revision of yours opts a table in:
 
-    op.execute("SELECT plinth_audit_start('users', '{password_hash}')")  # without the values of these columns
-    op.execute("SELECT plinth_audit_stop('users')")
+    op.execute("SELECT plinth_audit_start('customers', '{iban}')")  # without the values of these columns
+    op.execute("SELECT plinth_audit_stop('customers')")
 
 Revision: 8e4b1d6fa903
 Revises: c4a7e1d95b38

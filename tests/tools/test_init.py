@@ -46,7 +46,7 @@ def lines_with(project: Path, pattern: str) -> Iterator[str]:
 def test_no_file_names_the_template_afterwards(project: Path) -> None:
     assert main(NAME, project) == 0
     # The library keeps its name: `plinth` alone, as a path or as a module, is the library, and so are its tables.
-    tables = "jobs|job_effects|schedules|login_attempts"
+    tables = "audit|idempotency_keys|jobs|job_effects|schedules|login_attempts"
     service = rf"Plinth|plinth(?!_(?:{tables})\b)[-_@]\w|[-_@:=]plinth|//plinth|(owner|\d)/plinth"
     assert [*lines_with(project, service)] == []
     assert current(project).author == "Quokka Desk contributors"
