@@ -62,7 +62,8 @@ MAY_WRITE = requires(get_principal, scopes.CONTENT_WRITE)
 MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)
 MAY_ADMINISTRATE = requires(get_principal, scopes.USERS_ADMIN)
 MAY_READ_AUDIT = requires(get_principal, scopes.AUDIT_READ)
-SIGNED_IN = requires(get_principal)
+PrincipalDep = Annotated[Principal, requires(get_principal)]
+ReporterDep = Annotated[Principal, MAY_REQUEST_REPORTS]
 AdministratorDep = Annotated[Principal, MAY_ADMINISTRATE]
 UserDep = Annotated[Principal, requires(get_user)]
 
