@@ -78,11 +78,11 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             "cache": cache,
             "outgoing": outgoing,
             "processes": processes,
-            "limits": limits,
             "auth": settings.auth,
             "tokens": Tokens(settings.auth, settings.app.signing_key, settings.app.identifier, remote),
             "passwords": passwords,
             "public_url": settings.app.public_url.rstrip("/"),
+            "limits": limits,
         }
 
 

@@ -113,6 +113,7 @@ def ends_the_session(context: Any) -> bool:
         "tests/app/test_round_trips.py",
         """\
 from tests.app.accounts import add_accounts
+RECORDED = 1  # who makes the change, for the audit trail
 COUNTED = 7  # BEGIN, two INSERTs that count an attempt, COMMIT; BEGIN, DELETE, COMMIT
 LOGIN = COUNTED + READ + 5  # BEGIN, SELECT FOR UPDATE, two INSERTs, COMMIT
     ("POST", "/api/auth/register"): 5,  # BEGIN, INSERT, SELECT, INSERT of the mail's job, COMMIT
@@ -123,19 +124,20 @@ LOGIN = COUNTED + READ + 5  # BEGIN, SELECT FOR UPDATE, two INSERTs, COMMIT
     ("POST", "/api/auth/verify-email"): 4,  # BEGIN, DELETE, SELECT FOR UPDATE, COMMIT
     ("POST", "/api/auth/password/forgot"): READ + 3,  # BEGIN, INSERT of the mail's job, COMMIT
     ("POST", "/api/auth/password/reset"): READ + 8,  # the password and all that it ends, and a mail's job
-    ("POST", "/api/auth/password/change"): READ + COUNTED + 7,
+    ("POST", "/api/auth/password/change"): READ + COUNTED + 7 + RECORDED,
     ("GET", "/api/auth/jwks"): 0,
     ("GET", "/api/users/me"): READ,
-    ("PATCH", "/api/users/me"): UPDATE,
-    ("DELETE", "/api/users/me"): DELETE,
+    ("PATCH", "/api/users/me"): UPDATE + RECORDED,
+    ("DELETE", "/api/users/me"): DELETE + RECORDED,
     ("GET", "/api/users/me/sessions"): READ,
     ("DELETE", "/api/users/me/sessions/{id}"): 3,  # BEGIN, DELETE, COMMIT
     ("GET", "/api/users"): READ,
     ("GET", "/api/users/{id}"): READ,
-    ("PATCH", "/api/users/{id}"): UPDATE,
+    ("PATCH", "/api/users/{id}"): UPDATE + RECORDED,
     ("GET", "/api/api-keys"): READ,
-    ("POST", "/api/api-keys"): 5,  # BEGIN, two SELECTs, INSERT, COMMIT
-    ("DELETE", "/api/api-keys/{id}"): DELETE,
+    ("POST", "/api/api-keys"): 5 + RECORDED,  # BEGIN, two SELECTs, INSERT, COMMIT
+    ("DELETE", "/api/api-keys/{id}"): DELETE + RECORDED,
+    ("GET", "/api/audit"): READ,
     if path.startswith(("/api/auth/", "/api/users/")):
         await add_accounts(onlooker)  # some calls end the session, or use up a token
     assert (await wired.get("/api/users/me")).is_success  # who sends the request is cached
