@@ -43,9 +43,12 @@ async def get_access(request: Request, reads: ReadsDep, cache: CacheDep) -> Acce
 
 
 async def get_principal(
-    credential: Annotated[str | None, Depends(BEARER)], access: Annotated[AccessService, Depends(get_access)]
+    request: Request,
+    credential: Annotated[str | None, Depends(BEARER)],
+    access: Annotated[AccessService, Depends(get_access)],
 ) -> Principal:
-    if credential is None:
+    # Of two headers a proxy may have checked the other one.
+    if credential is None or len(request.headers.getlist("Authorization")) > 1:
         raise UnauthenticatedError
     return await access.principal(credential)
 

@@ -277,7 +277,7 @@ async def test_a_form_is_made_once_too(prefix: str, sender: AsyncClient, onlooke
         assert replayed(again)
     assert await count(onlooker) == 1
     for form in ({"data": {"name": "b"}}, {"data": {"name": "a", "more": "b"}}, {"files": {"name": ("a", b"a")}}):
-        other = await sender.post(f"{prefix}/form", **form, headers=key)  # type: ignore[arg-type]
+        other = await sender.post(f"{prefix}/form", **form, headers=key)
         assert other.status_code == 422, form
         assert "was sent with another request" in other.text or "files" in form
     assert await count(onlooker) == 1
