@@ -165,6 +165,23 @@ async def test_any_text_is_accepted_or_refused_clearly(
             assert_clear(answer)
 
 
+async def test_a_name_adds_no_paragraph_to_a_mail_to_others(
+    client: AsyncClient, anonymous: AsyncClient, onlooker: asyncpg.Connection
+) -> None:
+    before = await stored(onlooker)
+    for character in ("\n", "\r", "\r\n", "\x0b", "\x0c", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\t"):
+        name = f"Ada{character}You have won: https://example.org"
+        account = {"email": "bob@example.org", "password": "correct horse battery", "name": name}
+        for answer in (
+            await anonymous.post("/api/auth/register", json=account),
+            await client.patch("/api/users/me", json={"name": name}),
+        ):
+            assert answer.status_code == 422
+            [fault] = answer.json()["errors"]
+            assert fault["detail"] == "Text must be one line without control characters"
+    assert await stored(onlooker) == before
+
+
 @pytest.mark.parametrize("password", ["🦊🐢🐍🦀" * 32, "e\u0301" * 64, "é" * 128, "\ufdfa" * 128, "a b\tc\r\nd" * 5])
 async def test_any_password_that_is_accepted_signs_in(anonymous: AsyncClient, password: str) -> None:
     account = {"email": "fox@example.com", "password": password, "name": "Fox"}

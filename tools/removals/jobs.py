@@ -119,7 +119,7 @@ async def get_job_reader(reads: ReadsDep) -> JobReader:
             "tests/app/conftest.py",
             '''
 async def add_job(onlooker: asyncpg.Connection) -> None:
-    """One job, which no worker takes; the administrator has requested it."""
+    """One job, which no worker takes."""
     await onlooker.execute("TRUNCATE plinth_jobs CASCADE")
     values = """($1, 'none', 'none', '{}', '{"requested_by": "user:3"}')"""
     await onlooker.execute(f"INSERT INTO plinth_jobs (id, name, queue, payload, context) VALUES {values}", JOB)
