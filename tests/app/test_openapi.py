@@ -47,7 +47,7 @@ def before_load_schema(_context: Any, document: dict[str, Any]) -> None:
 
 
 def broken_promises(settings: Settings) -> tuple[set[str], set[str], set[str]]:
-    """What failed, and the phases and checks that ran. The app runs in its lifespan, on a loop of Schemathesis's own."""
+    """What failed, the phases and checks that ran. The app runs in its lifespan, on a loop of Schemathesis's own."""
     failures: set[str] = set()
     phases: set[str] = set()
     ran: set[str] = set()
@@ -80,7 +80,7 @@ async def test_every_promise_of_the_document_is_kept(settings: Settings, empty_t
     failures, phases, ran = await to_thread.run_sync(broken_promises, settings)
     assert not failures, "\n\n".join(sorted(failures))
     assert phases >= {"coverage", "fuzzing"} | ({"examples", "stateful"} if write_routes(app) else set())
-    assert ("ignored_auth" in ran) == ("securitySchemes" in document()["components"])
+    assert "ignored_auth" in ran or "securitySchemes" not in document()["components"]
 
 
 def test_openapi_json_is_the_document_of_the_api() -> None:
