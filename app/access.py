@@ -43,9 +43,12 @@ async def get_access(request: Request, reads: ReadsDep, cache: CacheDep) -> Acce
 
 
 async def get_principal(
-    credential: Annotated[str | None, Depends(BEARER)], access: Annotated[AccessService, Depends(get_access)]
+    request: Request,
+    credential: Annotated[str | None, Depends(BEARER)],
+    access: Annotated[AccessService, Depends(get_access)],
 ) -> Principal:
-    if credential is None:
+    # Of two headers a proxy may have checked the other one.
+    if credential is None or len(request.headers.getlist("Authorization")) > 1:
         raise UnauthenticatedError
     return await access.principal(credential)
 
@@ -62,7 +65,8 @@ MAY_WRITE = requires(get_principal, scopes.CONTENT_WRITE)
 MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)
 MAY_ADMINISTRATE = requires(get_principal, scopes.USERS_ADMIN)
 MAY_READ_AUDIT = requires(get_principal, scopes.AUDIT_READ)
-SIGNED_IN = requires(get_principal)
+PrincipalDep = Annotated[Principal, requires(get_principal)]
+ReporterDep = Annotated[Principal, MAY_REQUEST_REPORTS]
 AdministratorDep = Annotated[Principal, MAY_ADMINISTRATE]
 UserDep = Annotated[Principal, requires(get_user)]
 

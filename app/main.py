@@ -23,6 +23,7 @@ from plinth.http import (
     GZipMiddleware,
     HeadMiddleware,
     HttpsRedirectMiddleware,
+    JsonDepthMiddleware,
     QueryEncodingMiddleware,
     RequestContextMiddleware,
     RequestTargetMiddleware,
@@ -133,6 +134,8 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
     yield Middleware(UnhandledErrorMiddleware)
     # Routers and routes override it by `max_body_size=`. FastAPI's own argument would act outside of all the above.
     yield Middleware(RequestBodyLimitMiddleware, max_body_size=http.max_body_bytes)
+    # Innermost: what it raises while a body is read becomes a problem in the app itself.
+    yield Middleware(JsonDepthMiddleware)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -1,6 +1,6 @@
 from fastapi import APIRouter, status
 
-from app.access import MAY_REQUEST_REPORTS, WRITE_LIMIT
+from app.access import WRITE_LIMIT, ReporterDep
 from app.dependencies import LinksDep, ReportReaderDep, ReportServiceDep
 from app.schemas.jobs import JobStarted
 from app.schemas.reports import PriceSummary
@@ -16,9 +16,9 @@ async def get_prices(reports: ReportReaderDep) -> PriceSummary:
     return await reports.prices()
 
 
-@router.post("/prices", dependencies=[MAY_REQUEST_REPORTS, WRITE_LIMIT], status_code=status.HTTP_202_ACCEPTED)
-async def request_prices(reports: ReportServiceDep, links: LinksDep) -> JobStarted:
+@router.post("/prices", dependencies=[WRITE_LIMIT], status_code=status.HTTP_202_ACCEPTED)
+async def request_prices(principal: ReporterDep, reports: ReportServiceDep, links: LinksDep) -> JobStarted:
     """Have this summary mailed; Location is the job, which shows how far it is."""
-    job = JobStarted(id=await reports.request_prices())
+    job = JobStarted(id=await reports.request_prices(principal))
     links.location(f"/api/jobs/{job.id}")
     return job

@@ -6,11 +6,12 @@ from pydantic import MISSING, AfterValidator, BaseModel, Field
 
 from app.enums import Role
 from app.schemas.base import ListQuery, PatchSchema
-from app.schemas.types import Choice, Email, VisibleText
+from app.schemas.types import Choice, Email, Line
 
 # The local part could in theory distinguish capitals, and no provider does: one mailbox is one account.
 Address = Annotated[Email, AfterValidator(str.lower)]
-Name = Annotated[VisibleText, Field(max_length=100, examples=["Ada Lovelace"])]
+# One line: it is in mails that others receive, who have not written it.
+Name = Annotated[Line, Field(max_length=100, examples=["Ada Lovelace"])]
 
 
 class UserUpdate(PatchSchema):

@@ -49,7 +49,10 @@ class AccessService:
         return await self._of_login(claims)
 
     async def _of_login(self, claims: Claims) -> Principal:
-        id, user_id, key, depends_on = _session(claims.session, claims.subject)
+        try:
+            id, user_id, key, depends_on = _session(claims.session, claims.subject)
+        except ValueError:  # of another service that has the same key
+            raise InvalidTokenError from None
 
         async def load() -> LoginRow | None:
             return await self._auth.login(id)

@@ -16,6 +16,7 @@ from asyncpg import LockNotAvailableError
 from fastapi import Depends, Header, Request, Response
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from plinth.database import Session
@@ -93,7 +94,7 @@ async def prune_idempotency_keys(session: Session, older_than: timedelta, most: 
 
 
 async def _claim(session: Session, key: bytes, request: Request) -> None:
-    fingerprint = _hash(request.scope["path"], request.scope["query_string"], await request.body())
+    fingerprint = _hash(request.scope["path"], request.scope["query_string"], *await _content(request))
     values = {"key": key, "fingerprint": fingerprint, "wait": f"{WAIT_SECONDS}s"}
     try:
         if (await session.execute(CLAIM, values)).first() is not None:
@@ -128,6 +129,28 @@ async def _store(session: Session, key: bytes | None, request: Request, response
     version, last_modified_at = validators_of(request.scope) or (None, None)
     values = {"version": version, "last_modified_at": last_modified_at, "headers": headers, "body": body}
     await session.execute(STORE, {"key": key, "status": response.status_code, **values})
+
+
+async def _content(request: Request) -> list[str | bytes]:
+    """The body. A form is read by FastAPI before any dependency: of that, its fields, whose boundary may differ."""
+    try:
+        return [await request.body()]
+    except RuntimeError:
+        parts: list[str | bytes] = []
+        for name, value in (await request.form()).multi_items():
+            if isinstance(value, str):
+                parts += [name, "text", value]
+            else:
+                parts += [name, "file", value.filename or "", value.content_type or "", await _digest(value)]
+        return parts
+
+
+async def _digest(file: UploadFile) -> bytes:
+    whole = sha256()
+    while piece := await file.read(65_536):
+        whole.update(piece)
+    await file.seek(0)
+    return whole.digest()
 
 
 def _parsed(request: Request) -> str:

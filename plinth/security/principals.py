@@ -28,6 +28,11 @@ class Principal:
         """Distinct for each principal: for limits, idempotency keys and the audit trail."""
         return f"{self.kind}:{self.id}"
 
+    @property
+    def owner(self) -> str:
+        """Of what it makes: the same for a user and for the user's API keys."""
+        return self.name if self.kind == "issuer" else f"user:{self.id}"
+
 
 async def public() -> None:
     """Access for everyone."""

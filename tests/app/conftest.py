@@ -41,7 +41,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
 async def add_job(onlooker: asyncpg.Connection) -> None:
     """One job, which no worker takes."""
     await onlooker.execute("TRUNCATE plinth_jobs CASCADE")
-    await onlooker.execute("INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}')", JOB)
+    values = """($1, 'none', 'none', '{}', '{"requested_by": "user:3"}')"""
+    await onlooker.execute(f"INSERT INTO plinth_jobs (id, name, queue, payload, context) VALUES {values}", JOB)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from app.enums import Role
 from app.main import create_app
 from app.models import Base
 from app.routers import ROUTERS
-from app.scopes import CONTENT_WRITE, ROLES, USERS_ADMIN
+from app.scopes import AUDIT_READ, CONTENT_WRITE, ROLES, USERS_ADMIN
 from app.settings import Settings
 from plinth.http.dependants import plan_for
 from plinth.security.principals import accesses
@@ -85,7 +85,11 @@ WHO: dict[tuple[str, str], str] = {
     ("GET", "/health/ready"): PUBLIC,
 }
 # What these name is an administrator's, and does not exist for anyone else.
-OF_THE_ADMINISTRATOR = {("DELETE", "/api/users/me/sessions/{id}"), ("DELETE", "/api/api-keys/{id}")}
+OF_THE_ADMINISTRATOR = {
+    ("DELETE", "/api/users/me/sessions/{id}"),
+    ("DELETE", "/api/api-keys/{id}"),
+    ("GET", "/api/jobs/{id}"),
+}
 
 
 def test_every_endpoint_is_in_the_table() -> None:
@@ -139,7 +143,7 @@ async def test_each_caller_is_answered_as_the_table_says(
         if not expected:
             assert await stored(onlooker) == before
             assert_refused(answer, 401 if caller in UNAUTHENTICATED else 403)
-        elif (method, path) in OF_THE_ADMINISTRATOR and caller != Role.ADMIN:
+        elif (method, path) in OF_THE_ADMINISTRATOR and caller not in {Role.ADMIN, KEY}:  # an administrator's key
             assert await stored(onlooker) == before
             assert_refused(answer, 404)
         else:
@@ -201,13 +205,21 @@ async def test_a_token_of_the_trusted_issuer_has_the_trusted_scopes(settings: Se
         claims = {"iss": issuer, "aud": settings.app.identifier, "sub": "3", "iat": now, "nbf": now, "exp": now + 60}
         claims["scope"] = f"{USERS_ADMIN} {CONTENT_WRITE}"
         token = jwt.encode(claims, key, "EdDSA", headers={"kid": "theirs"})
-        for trusted, status in (("", 403), (CONTENT_WRITE, 403), (f"{CONTENT_WRITE}, {USERS_ADMIN}", 200)):
+        forged = jwt.encode(claims, Ed25519PrivateKey.generate(), "EdDSA", headers={"kid": "theirs"})
+        for trusted, status, job in (
+            ("", 403, 404),
+            (f"{CONTENT_WRITE}, {AUDIT_READ}", 403, 404),
+            (f"{CONTENT_WRITE}, {USERS_ADMIN}, {AUDIT_READ}", 200, 200),
+        ):
             auth = settings.auth.model_copy(update={"trusted_issuer": issuer, "trusted_scopes": trusted})
             app = create_app(settings.model_copy(update={"auth": auth}))
             async with serve(app) as service, service.client({"Authorization": f"Bearer {token}"}) as client:
                 assert (await client.get("/api/users")).status_code == status
                 assert (await client.get("/api/users/me")).status_code == 403  # it has no account here
-                assert (await client.get(f"/api/jobs/{JOB}")).status_code == 200
+                assert (await client.get(f"/api/jobs/{JOB}")).status_code == job
+                assert (await client.get("/api/audit")).status_code == 403  # trusted, and not in the token
+                client.headers["Authorization"] = f"Bearer {forged}"
+                assert (await client.get(f"/api/jobs/{JOB}")).status_code == 401
 
 
 def test_each_role_may_do_what_those_below_it_may() -> None:

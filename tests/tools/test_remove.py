@@ -302,7 +302,7 @@ def test_a_reference_of_the_users_is_named_and_nothing_is_changed(
         (JOBS, "async def pay(jobs: JobsDep) -> None:", True),
         (JOBS, "from app.routers import job_offers", False),
         (ACCOUNTS, "from app.models import Invoice, User", True),
-        (ACCOUNTS, "from app.access import SIGNED_IN", True),
+        (ACCOUNTS, "from app.access import PrincipalDep", True),
         (ACCOUNTS, "from app.access import MAY_WRITE", False),
         (ACCOUNTS, 'user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))', True),
         (ACCOUNTS, 'user: Mapped["User"] = relationship(lazy="raise")', True),

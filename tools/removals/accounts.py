@@ -71,8 +71,27 @@ from app.models.auth import Login, MailToken, RefreshToken
 from app.models.users import User
 """,
         ),
-        *lines("app/routers/jobs.py", "from app.access import SIGNED_IN\n"),
-        (Place("app/routers/jobs.py", "[SIGNED_IN"), "[PUBLIC"),
+        *lines("app/routers/jobs.py", "from app.access import PrincipalDep\n"),
+        (Place("app/routers/jobs.py", '"/{id}", '), '"/{id}", dependencies=[PUBLIC], '),
+        (Place("app/routers/jobs.py", "principal: PrincipalDep, "), ""),
+        (Place("app/routers/jobs.py", "get(id, principal)"), "get(id)"),
+        (
+            Place("app/routers/jobs.py", "is, to the user who has requested it and to administrators."),
+            "is. Its random id is known only to the client that started it.",
+        ),
+        *lines("app/services/jobs.py", "from app.scopes import USERS_ADMIN\nfrom plinth.security import Principal\n"),
+        (Place("app/services/jobs.py", "id: UUID, principal: Principal"), "id: UUID"),
+        *lines(
+            "app/services/jobs.py",
+            '        """Raises NotFoundError, also for a job that another user has requested."""\n',
+        ),
+        (
+            Place(
+                "app/services/jobs.py",
+                " or not (job.requested_by == principal.owner or USERS_ADMIN in principal.scopes)",
+            ),
+            "",
+        ),
         (
             Place("app/routers/jobs.py", "\n\nrouter = APIRouter("),
             "\nfrom plinth.security import PUBLIC\n\nrouter = APIRouter(",

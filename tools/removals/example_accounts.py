@@ -7,7 +7,7 @@ CACHING = "tests/app/routers/test_catalogue_caching.py"
 
 EXAMPLE_ACCOUNTS = Removal(
     about="the example's accounts",
-    paths=["tests/app/test_example_accounts.py"],
+    paths=["tests/app/test_example_accounts.py", "tests/app/test_job_owners.py"],
     texts=[
         (
             Place(
@@ -64,9 +64,30 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
             end="\n\n\n",
         ),
         # The reports, which are there as long as both are.
-        (Place("app/routers/reports.py", "import MAY_REQUEST_REPORTS"), "import MAY_WRITE"),
-        (Place("app/routers/reports.py", "[MAY_REQUEST_REPORTS"), "[MAY_WRITE"),
+        (Place("app/routers/reports.py", "import WRITE_LIMIT, ReporterDep"), "import MAY_WRITE, WRITE_LIMIT"),
+        (Place("app/routers/reports.py", "[WRITE_LIMIT"), "[MAY_WRITE, WRITE_LIMIT"),
+        (Place("app/routers/reports.py", "principal: ReporterDep, "), ""),
+        (Place("app/routers/reports.py", "request_prices(principal)"), "request_prices()"),
+        *lines("app/services/reports.py", "from plinth.security import Principal, hash_secret\n"),
+        (
+            Place(
+                "app/services/reports.py",
+                '''\
+(self, principal: Principal) -> UUID:
+        """Have the summary mailed. While one is being made for a user, no other is begun."""
+        owner = principal.owner
+        key = f"prices:{hash_secret(owner).hex()}"  # for each, since the job is shown to no one else
+        return await self._jobs.enqueue(PRICE_REPORT, PriceReport(), key=key, requested_by=owner)
+''',
+            ),
+            '''\
+(self) -> UUID:
+        """Have the summary mailed. While one is being made, no other is begun."""
+        return await self._jobs.enqueue(PRICE_REPORT, PriceReport(), key="prices")
+''',
+        ),
         *lines("app/access.py", "MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)\n"),
+        *lines("app/access.py", "ReporterDep = Annotated[Principal, MAY_REQUEST_REPORTS]\n"),
         *lines("app/scopes.py", 'REPORTS = "reports:request"\n    REPORTS: "Have reports mailed.",\n'),
         (Place("app/scopes.py", "{CONTENT_WRITE, REPORTS}"), "{CONTENT_WRITE}"),
         *lines(
@@ -113,7 +134,7 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
     ],
     elements=[],
     references=[
-        r"\b(?:MAY_REQUEST_REPORTS|EXAMPLE_(?:ACCOUNTS|PASSWORD)|load_example_accounts)\b",
+        r"\b(?:MAY_REQUEST_REPORTS|ReporterDep|EXAMPLE_(?:ACCOUNTS|PASSWORD)|load_example_accounts)\b",
         r"\bscopes\.REPORTS\b",
     ],
 )

@@ -51,7 +51,7 @@ async def test_an_account_that_is_deleted_leaves_nothing(
     mine = headers_of(settings, Role.USER)
     key = (await client.post("/api/api-keys", json={"name": "Mine"}, headers=mine)).json()["key"]
     by_key = {"Authorization": f"Bearer {key}"}
-    assert (await client.get(f"/api/jobs/{JOB}", headers=by_key)).status_code == 200
+    assert (await client.get(f"/api/jobs/{JOB}", headers=by_key)).status_code == 404  # another user's
     assert (await client.delete("/api/users/me", headers=mine)).status_code == 204
     for headers in (mine, by_key):
         assert (await client.get(f"/api/jobs/{JOB}", headers=headers)).status_code == 401

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from asyncpg import Connection
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Form, Header, UploadFile
 from fastapi import Response as FastAPIResponse
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import SecurityScopes
@@ -98,6 +98,17 @@ def router(gate: Gate, prefix: str, *dependencies: Any) -> APIRouter:
     @router.post("/principal", dependencies=[idempotent(get_session, principal)])
     async def create_for_principal(data: ThingCreate, session: SessionDep) -> int:
         return int(await session.scalar(INSERT, data.model_dump()))
+
+    @router.post("/form", status_code=201, dependencies=[IDEMPOTENT])
+    async def create_by_form(name: Annotated[str, Form()], session: SessionDep) -> str:
+        await session.execute(INSERT, {"name": name})
+        return name
+
+    @router.post("/file", status_code=201, dependencies=[IDEMPOTENT])
+    async def create_by_file(file: UploadFile, session: SessionDep) -> int:
+        name = (await file.read()).decode()
+        await session.execute(INSERT, {"name": name})
+        return len(name)
 
     @router.post("/timeout", dependencies=[IDEMPOTENT])
     async def show_timeout(session: SessionDep) -> str:

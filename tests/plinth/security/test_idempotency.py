@@ -267,6 +267,33 @@ async def test_a_failed_request_keeps_no_key(
     assert await stored_keys(onlooker) == before
 
 
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_a_form_is_made_once_too(prefix: str, sender: AsyncClient, onlooker: asyncpg.Connection) -> None:
+    key = new_key()
+    multipart: Any = {"files": {"name": (None, "a")}}
+    for form in ({"data": {"name": "a"}}, multipart):
+        first, again = [await sender.post(f"{prefix}/form", **form, headers=key) for _ in range(2)]
+        assert (first.status_code, first.json(), whole(again)) == (201, "a", whole(first))
+        assert replayed(again)
+    assert await count(onlooker) == 1
+    for form in ({"data": {"name": "b"}}, {"data": {"name": "a", "more": "b"}}, {"files": {"name": ("a", b"a")}}):
+        other = await sender.post(f"{prefix}/form", **form, headers=key)
+        assert other.status_code == 422, form
+        assert "was sent with another request" in other.text or "files" in form
+    assert await count(onlooker) == 1
+
+
+async def test_of_a_file_the_whole_content_is_compared(sender: AsyncClient, onlooker: asyncpg.Connection) -> None:
+    key, content = new_key(), b"a" * 70_000
+    for _ in range(2):
+        answer = await sender.post("/things/file", files={"file": ("a.txt", content)}, headers=key)
+        assert (answer.status_code, answer.json()) == (201, len(content)), "the endpoint reads it from the start"
+    for file in (("a.txt", content[:-1] + b"b"), ("b.txt", content)):
+        answer = await sender.post("/things/file", files={"file": file}, headers=key)
+        assert answer.status_code == 422
+    assert await count(onlooker) == 1
+
+
 @pytest.mark.parametrize("headers", [{}, new_key()])
 async def test_a_route_that_is_no_fast_route_is_refused(
     headers: dict[str, str], sender: AsyncClient, caplog: pytest.LogCaptureFixture

@@ -132,7 +132,7 @@ async def test_all_routes_with_a_name_share_its_limit(limited_service: Service) 
     async with limited_service.client() as client:
         statuses = [(await client.post(f"{prefix}/setting")).status_code for prefix in ("/fast", "/stock", "/fast")]
         assert statuses == [200, 200, 429]
-        refused = await client.post("/api/categories", json={"name": "Lamps"})
+        refused = await client.post("/stock/setting")
         assert (refused.status_code, quota(refused)[1]) == (429, '"writes";q=2;w=2678400')
 
 

@@ -56,7 +56,8 @@ def executor() -> Iterator[Counted]:
 
 async def refused(passwords: Passwords) -> bool:
     try:
-        await passwords.verify("a password", None)
+        async with asyncio.timeout(30):  # one that is not refused waits for as long as the gate is closed
+            await passwords.verify("a password", None)
     except UnavailableError:
         return True
     return False
@@ -158,7 +159,7 @@ async def test_only_so_many_wait(executor: Counted) -> None:
     passwords = Passwords(executor, 3)
     executor.gate.clear()
     waiting = [asyncio.create_task(passwords.verify("a password", None)) for _ in range(3)]
-    await asyncio.to_thread(executor.entered.wait)
+    assert await asyncio.to_thread(executor.entered.wait, 30)
     for _ in range(5):
         assert await refused(passwords)
     executor.gate.set()
@@ -171,7 +172,7 @@ async def test_a_cancelled_request_frees_its_place_when_its_hash_is_done(executo
     passwords = Passwords(executor, 2)
     executor.gate.clear()
     running, waiting = (asyncio.create_task(passwords.verify("a password", None)) for _ in range(2))
-    await asyncio.to_thread(executor.entered.wait)
+    assert await asyncio.to_thread(executor.entered.wait, 30)
     assert await refused(passwords)
 
     running.cancel()
