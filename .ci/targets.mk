@@ -28,7 +28,7 @@ bench-cache: environment ## Print the cost of cached responses (two minutes)
 bench-jobs: environment ## Print the cost of enqueueing, and how fast a worker is (a minute)
 	@exec .venv/bin/python -m benchmarks jobs
 
-bench-security: environment ## Fail if login times show which accounts exist, or many logins at once make requests fail (three minutes)
+bench-security: environment ## Fail if login times show which accounts exist, or many at once fail others (minutes)
 	@exec .venv/bin/python -m benchmarks security
 
 bench-check: environment ## Fail if a request costs more than recorded (RECORD=1 to record)

@@ -1,6 +1,6 @@
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from app import tags
@@ -50,15 +50,20 @@ class AccessService:
 
     async def _of_login(self, claims: Claims) -> Principal:
         try:
-            id, user_id, key, depends_on = _session(claims.session, claims.subject)
+            session = _session(claims.session, claims.subject)
         except ValueError:  # of another service that has the same key
             raise InvalidTokenError from None
 
         async def load() -> LoginRow | None:
-            return await self._auth.login(id)
+            return await self._auth.login(session.id)
 
-        login = await self._cache.remember(key, TTL, load, schema=LOGIN, tags=depends_on)
-        if login is None or login.user_id != user_id or not login.is_active or login.expires_at <= datetime.now(UTC):
+        login = await self._cache.remember(session.key, TTL, load, schema=LOGIN, tags=session.tags)
+        if (
+            login is None
+            or login.user_id != session.user_id
+            or not login.is_active
+            or login.expires_at <= datetime.now(UTC)
+        ):
             raise InvalidTokenError
         return Principal("user", claims.subject, ROLES[login.role], claims.session)
 
@@ -88,8 +93,16 @@ class AccessService:
         return Principal("key", str(user_id), ROLES[user.role] & frozenset(key.scopes), str(key.id))
 
 
-@lru_cache(maxsize=1000)
-def _session(id: str, user_id: str) -> tuple[UUID, int, str, tuple[Tag, Tag]]:
+class Session(NamedTuple):
     """What follows from the claims of a token alone, and is the same in each of its requests."""
-    session_id, subject = UUID(id), int(user_id)
-    return session_id, subject, f"login:{session_id}", (tags.LOGIN(session_id), tags.USER(subject))
+
+    id: UUID
+    user_id: int
+    key: str
+    tags: tuple[Tag, Tag]
+
+
+@lru_cache(maxsize=1000)
+def _session(session: str, subject: str) -> Session:
+    id, user_id = UUID(session), int(subject)
+    return Session(id, user_id, f"login:{id}", tags=(tags.LOGIN(id), tags.USER(user_id)))

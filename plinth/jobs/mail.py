@@ -25,6 +25,7 @@ from plinth.jobs.mail_settings import MailSettings, mail_address
 PORTS = {"starttls": 587, "implicit": 465, "none": 25}
 DEVELOPMENT_SENDER = "service@localhost"
 # Each of these has a meaning in an address header, and `email` does not quote all of them where it folds a long name.
+LONGEST_WORD = 60  # characters
 NAME_SPECIALS = str.maketrans(dict.fromkeys('"\\<>()[]:;,@', " "))
 
 
@@ -39,11 +40,14 @@ def _text(text: str) -> str:
 def _line(text: str) -> str:
     """One line: control characters and line separators become spaces, so that no value begins another header."""
     spaced = "".join(" " if unicodedata.category(char) in {"Cc", "Zl", "Zp"} else char for char in _text(text))
-    return " ".join(spaced.replace("=?", "= ?").split())  # `=?` would begin an encoded word, which is decoded
+    words = spaced.replace("=?", "= ?").split()  # `=?` would begin an encoded word, which is decoded
+    # Where a word is longer than a line, Python may write an empty line, which ends the headers.
+    return " ".join(word[:LONGEST_WORD] for word in words)
 
 
 def _address(address: str, name: str) -> Address:
-    return Address(_line(name.translate(NAME_SPECIALS)), addr_spec=address)
+    # A dot may not come first without quotes, which are lost where the header is folded.
+    return Address(_line(name.translate(NAME_SPECIALS)).lstrip(". "), addr_spec=address)
 
 
 class Mailer:

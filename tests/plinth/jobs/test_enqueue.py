@@ -28,9 +28,10 @@ async def test_a_job_is_there_once_its_transaction_commits(queue: Queue) -> None
 
 
 async def test_a_job_shows_who_requested_it_also_while_it_runs(queue: Queue) -> None:
-    request_id.set("r1")
+    token = request_id.set("r1")
     async with queue.database.sessions.begin() as session:
         ids = [await Jobs(session).enqueue(queue.job(), Number(), requested_by=user) for user in ("user:7", None)]
+    request_id.reset(token)
     found = [await JobQueries(queue.database.reads).get(id) for id in ids]
     assert [status.requested_by for status in found if status] == ["user:7", None]
     assert json.loads((await queue.jobs())[0]["context"])["request_id"] == "r1"

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import aiosmtplib
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -177,7 +177,19 @@ HOSTILE = st.lists(
             ["\r\nBcc: eve@example.com", "\n\n", "\r", "\x00", "\x85", "\u2028", "=?utf-8?q?=0D=0ABcc:_e?="]
         ),
         st.sampled_from(
-            ["\r\n.\r\n", "MAIL FROM:<a@b>", '"', "\\", "<eve@example.com>", ",", ";", "ü" * 80, "--====="]
+            [
+                "\r\n.\r\n",
+                "MAIL FROM:<a@b>",
+                '"',
+                "\\",
+                "<eve@example.com>",
+                ",",
+                ";",
+                "ü" * 80,
+                "--=====",
+                ".",
+                "x" * 90,
+            ]
         ),
     ),
     max_size=6,
@@ -186,6 +198,7 @@ HOSTILE = st.lists(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=HOSTILE, name=HOSTILE, sender_name=HOSTILE)
+@example(value="", name="x" * 90 + "(" + "x" * 40 + "=" + "x" * 40, sender_name="." + "x" * 40 + ";" + "x" * 40)
 def test_no_value_adds_a_header_a_recipient_or_a_part(opened: Open, value: str, name: str, sender_name: str) -> None:
     inbox = Inbox()
 
