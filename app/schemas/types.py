@@ -19,7 +19,6 @@ from app.schemas.wire import ByValue, InJSON, whole
 
 # Spelled out, because \s and \w differ between Python and JSON Schema.
 VISIBLE = re.compile(r"[^\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u2060\u3000\ufeff]")
-CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,2})?")
 # What a browser takes for <input type=email>: https://html.spec.whatwg.org/#valid-e-mail-address. Whether mail arrives
 # there, only sending one shows.
@@ -53,12 +52,6 @@ def _storable(text: str) -> str:
 def _visible(text: str) -> str:
     if not VISIBLE.search(_storable(text)):
         raise ValueError("Text must hold a visible character")
-    return text
-
-
-def _line(text: str) -> str:
-    if re.search(f"[{CONTROL}]", _visible(text)):
-        raise ValueError("Text must be one line without control characters")
     return text
 
 
@@ -109,9 +102,6 @@ _uuid = _parser(UUID, ID, UUID, 'A UUID is a string such as "2c1e6f0a-5d43-4b1e-
 
 Text = Annotated[str, InJSON(check=_storable, pattern=r"^[^\x00]*$")]
 VisibleText = Annotated[str, Field(min_length=1), InJSON(check=_visible, pattern=text_with(VISIBLE))]
-Line = Annotated[
-    str, Field(min_length=1), InJSON(check=_line, pattern=f"^[^{CONTROL}]*{VISIBLE.pattern}[^{CONTROL}]*$")
-]
 Email = Annotated[str, Field(max_length=254), InJSON(check=_email, pattern=f"^{EMAIL.pattern}$")]
 
 # Money is a decimal string in JSON: many clients read a JSON number as a float.

@@ -1,3 +1,4 @@
+import re
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -6,12 +7,24 @@ from pydantic import MISSING, AfterValidator, BaseModel, Field
 
 from app.enums import Role
 from app.schemas.base import ListQuery, PatchSchema
-from app.schemas.types import Choice, Email, Line
+from app.schemas.types import Choice, Email, VisibleText
+from app.schemas.wire import InJSON
+
+ONE_LINE = re.compile(r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
+
+
+def _one_line(text: str) -> str:
+    if not ONE_LINE.fullmatch(text):
+        raise ValueError("Text must be one line without control characters")
+    return text
+
 
 # The local part could in theory distinguish capitals, and no provider does: one mailbox is one account.
 Address = Annotated[Email, AfterValidator(str.lower)]
 # One line: it is in mails that others receive, who have not written it.
-Name = Annotated[Line, Field(max_length=100, examples=["Ada Lovelace"])]
+Name = Annotated[
+    VisibleText, InJSON(check=_one_line, pattern=ONE_LINE.pattern), Field(max_length=100, examples=["Ada Lovelace"])
+]
 
 
 class UserUpdate(PatchSchema):
