@@ -1,56 +1,19 @@
 """Nginx and three replicas from the production files: requests, confinement, replacement, killed servers."""
 
 import json
-import socket
-import ssl
 import zlib
 from collections.abc import Callable
 from contextlib import closing
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
-from typing import Any
+from http.client import HTTPConnection
 
 import pytest
 
+from tests.containers.edge import ask, posted, read
 from tests.containers.load import under_load
 from tests.containers.support import CONFINED, Compose, attempt, docker, eventually
 
 REPLICAS = ["api-1", "api-2", "api-3"]
 REQUESTS_DURING_REPLACEMENT = 20_000
-
-
-def ask(
-    production: Compose, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, str], bytes]:
-    """Send a request. Returns the status, the headers by lower-case name, and the body."""
-    tls = ssl.create_default_context(cafile=str(production.folder / "secrets" / "tls_certificate"))
-    with closing(HTTPSConnection("api.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)) as connection:
-        raw = socket.create_connection(("127.0.0.1", connection.port), timeout=30)
-        connection.sock = tls.wrap_socket(raw, server_hostname="api.test")
-        connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
-        return read(connection.getresponse())
-
-
-def read(answer: HTTPResponse) -> tuple[int, dict[str, str], bytes]:
-    headers: dict[str, str] = {}
-    for name, value in answer.getheaders():
-        headers[name.lower()] = f"{headers[name.lower()]}, {value}" if name.lower() in headers else value
-    return answer.status, headers, answer.read()
-
-
-def posted(production: Compose, status: int, path: str, body: dict[str, Any], authorization: str = "") -> Any:
-    headers = {"Content-Type": "application/json"} | ({"Authorization": authorization} if authorization else {})
-    answered, _, answer = ask(production, "POST", path, body, headers)
-    assert answered == status, answer
-    return json.loads(answer)
-
-
-@pytest.fixture(scope="module")
-def authorization(production: Compose) -> str:
-    """Of an administrator, as the first one of a service is made."""
-    account = {"email": "ada@api.test", "password": "a lamp that shines"}
-    create = f"printf %s '{account['password']}' | app create-admin {account['email']}"
-    production.inside("api-1", "sh", "-c", create)
-    return f"Bearer {posted(production, 200, '/api/auth/login', account)['access_token']}"
 
 
 @pytest.fixture(scope="module")
