@@ -11,7 +11,7 @@ COMPILE = .venv/bin/uv pip compile --quiet --system-certs --universal --python-v
 # NAME="Billing API" on make's command line becomes --name="Billing API"; a variable of the environment is ignored.
 option = $(if $(filter command,$(origin $(1))),--$(2)="$$$(1)")
 
-.PHONY: help init update run test test-app test-faults check fix migration openapi-check check-deploy backup-drill lock clean environment
+.PHONY: help init update run test test-app test-faults check fix migration openapi-check check-deploy backup-drill audit lock clean environment
 
 help: ## List the targets
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,11 +58,15 @@ check-deploy: environment ## Render and validate the Kubernetes manifests (needs
 backup-drill: environment ## Dump a database, restore it beside the original, and compare them (DATABASE_URL=)
 	@exec .venv/bin/python -m tools.backup
 
+audit: environment ## Write a bill of materials; fail if a package has a known vulnerability (ARGS="--ignore-vuln=ID")
+	@exec .venv/bin/python -m tools.audit $(ARGS)
+
 lock: environment ## Update the lock files after a change of pyproject.toml (UPGRADE=1 for the newest versions)
 	$(COMPILE) pyproject.toml --output-file=requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra=docs --constraint=requirements/runtime.txt --output-file=requirements/docs.txt
 	$(COMPILE) pyproject.toml --extra=docs --group=dev --constraint=requirements/docs.txt --output-file=requirements/development.txt
 	$(COMPILE) --group=deploy --output-file=requirements/deploy.txt
+	$(COMPILE) --group=audit --output-file=requirements/audit.txt
 
 clean: ## Remove .venv, .data (the database!) and all caches
 	@sh tools/bootstrap.sh clean

@@ -1,6 +1,6 @@
 # The template's own targets. `make init` removes this file with all that they need.
 
-.PHONY: test-containers test-deploy drill drill-update bench bench-quick bench-cache bench-jobs bench-check bench-soak loadtest lock-template
+.PHONY: test-containers test-deploy drill drill-update bench bench-quick bench-cache bench-jobs bench-security bench-check bench-soak loadtest lock-template
 
 test-containers: environment ## Build the images, run them with Compose, and break them (needs Docker)
 	@.venv/bin/uv venv --quiet --allow-existing .data/containers
@@ -27,6 +27,9 @@ bench-cache: environment ## Print the cost of cached responses (two minutes)
 
 bench-jobs: environment ## Print the cost of enqueueing, and how fast a worker is (a minute)
 	@exec .venv/bin/python -m benchmarks jobs
+
+bench-security: environment ## Fail if login times show which accounts exist, or many at once fail others (minutes)
+	@exec .venv/bin/python -m benchmarks security
 
 bench-check: environment ## Fail if a request costs more than recorded (RECORD=1 to record)
 	@exec .venv/bin/python -m benchmarks check $(if $(RECORD),--record)

@@ -22,6 +22,7 @@ from plinth.database import Database, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
 from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
+from plinth.security import AuthSettings, Limits, Passwords, Tokens
 from plinth.serving import is_draining
 
 
@@ -33,6 +34,11 @@ class State(TypedDict):
     cache: Cache
     outgoing: httpx.AsyncClient
     processes: Processes
+    limits: Limits
+    auth: AuthSettings
+    tokens: Tokens
+    passwords: Passwords
+    public_url: str
 
 
 class WorkerState(State):
@@ -42,29 +48,29 @@ class WorkerState(State):
     reports_to: str
 
 
-def _state(request: Request) -> State:
+def state_of(request: Request) -> State:
     return cast(State, request.scope["state"])
 
 
 async def get_reads(request: Request) -> Reads:
-    return _state(request)["database"].reads
+    return state_of(request)["database"].reads
 
 
 async def get_session(request: Request) -> AsyncIterator[Session]:
-    async with _state(request)["database"].sessions.begin() as session:
+    async with state_of(request)["database"].sessions.begin() as session:
         yield session
 
 
 async def get_cache(request: Request) -> Cache:
-    return _state(request)["cache"]
+    return state_of(request)["cache"]
 
 
 async def get_outgoing(request: Request) -> httpx.AsyncClient:
-    return _state(request)["outgoing"]
+    return state_of(request)["outgoing"]
 
 
 async def get_processes(request: Request) -> Processes:
-    return _state(request)["processes"]
+    return state_of(request)["processes"]
 
 
 async def get_links(request: Request, response: Response) -> Links:
@@ -149,7 +155,7 @@ async def get_job_reader(reads: ReadsDep) -> JobReader:
 
 
 async def get_health_service(request: Request) -> HealthService:
-    state = _state(request)
+    state = state_of(request)
     return HealthService(state["database"], state["redis"], draining=is_draining())
 
 

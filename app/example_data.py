@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
+from app.enums import Role
+
 # A block is a category: name, noun, share in percent, lowest and highest price, description; then three kinds of
 # specification, each from cheap to expensive; and the words of its descriptions: qualities, uses and five features.
 CATALOGUE = """
@@ -79,6 +81,12 @@ small | cool | travel-ready | powerful
 hotel rooms | phones and laptops together | drawers full of old adapters | airport waits
 folding pins | gallium nitride inside | plugs for three continents | a status light | overheating protection
 """
+EXAMPLE_ACCOUNTS = {
+    "test@example.com": Role.USER,
+    "editor@example.com": Role.EDITOR,
+    "admin@example.com": Role.ADMIN,
+}
+EXAMPLE_PASSWORD = "testpass123"  # noqa: S105 - refused in production, as all of this is
 SERIES = """
 Aurora Borealis Cedar Delta Ember Fjord Granite Harbour Indigo Juniper Kestrel Lumen Meridian
 Nimbus Orbit Pioneer Quartz Ridge Solstice Tundra Umber Vertex Willow Yonder Zephyr

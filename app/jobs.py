@@ -4,6 +4,8 @@ A name and the fields of a payload are stored: while jobs of an older version ma
 a default.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from plinth.jobs import Job
@@ -12,6 +14,20 @@ from plinth.jobs import Job
 class PruneJobs(BaseModel):
     finished_days: int = 7
     dead_days: int = 90
+    keys_hours: int = 24
+    audit_days: int = 365
+
+
+class PruneAccounts(BaseModel):
+    refresh_token_days: int = 30
+
+
+class AccountMail(BaseModel):
+    """Never the secret of a link: the task makes it, so that it is stored nowhere but in the mail."""
+
+    user_id: int
+    """0 where there is no account: then the job does nothing, which no client can see."""
+    purpose: Literal["verify", "registered", "reset", "changed"]
 
 
 class PriceReport(BaseModel):
@@ -23,5 +39,7 @@ class LowStockReport(BaseModel):
 
 
 PRUNE_JOBS = Job("prune_jobs", PruneJobs)
+PRUNE_ACCOUNTS = Job("prune_accounts", PruneAccounts)
+ACCOUNT_MAIL = Job("account_mail", AccountMail)
 PRICE_REPORT = Job("price_report", PriceReport)
 LOW_STOCK_REPORT = Job("low_stock_report", LowStockReport)

@@ -23,6 +23,7 @@ from plinth.http import (
     GZipMiddleware,
     HeadMiddleware,
     HttpsRedirectMiddleware,
+    JsonDepthMiddleware,
     QueryEncodingMiddleware,
     RequestContextMiddleware,
     RequestTargetMiddleware,
@@ -35,6 +36,7 @@ from plinth.http import (
 )
 from plinth.jobs import Worker, open_mailer
 from plinth.resilience import open_outgoing, open_processes
+from plinth.security import DiscoveredKeys, LimitMiddleware, Limits, Tokens, open_passwords
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -55,12 +57,33 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
         ) as cache,
         open_outgoing(settings.outgoing) as outgoing,
         open_processes(settings.server.cpu_processes) as processes,
+        open_passwords(settings.auth.most_waiting) as passwords,
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
         workers, others = (settings.workers, 0) if app else (settings.job.processes, 1)  # the one for the queue
         await database.warn_of_too_many_connections(workers, others)
-        yield {"database": database, "redis": redis, "cache": cache, "outgoing": outgoing, "processes": processes}
+        limits = Limits(
+            settings.limit,
+            redis,
+            namespace=settings.cache.namespace,
+            workers=settings.workers,
+            timeout_seconds=settings.redis.timeout_seconds,
+        )
+        trusted = settings.auth.trusted_issuer
+        remote = DiscoveredKeys(trusted, outgoing) if trusted else None
+        yield {
+            "database": database,
+            "redis": redis,
+            "cache": cache,
+            "outgoing": outgoing,
+            "processes": processes,
+            "auth": settings.auth,
+            "tokens": Tokens(settings.auth, settings.app.signing_key, settings.app.identifier, remote),
+            "passwords": passwords,
+            "public_url": settings.app.public_url.rstrip("/"),
+            "limits": limits,
+        }
 
 
 @asynccontextmanager
@@ -83,6 +106,8 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
     if settings.cors.allowed:
         # Outside of the errors, so that a browser may read those.
         yield cors(settings.cors)
+    # Outside of the cache and of routing, so that what it refuses costs next to nothing.
+    yield Middleware(LimitMiddleware, limit=settings.limit.reads, workers=settings.workers, exempt=PROBES)
     yield Middleware(HeadMiddleware)
     # Without Redis, a process receives no invalidations of others, and cannot know whether there are any.
     cached = settings.cache.responses == "memory" or (settings.cache.responses and settings.redis.url is not None)
@@ -109,6 +134,8 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
     yield Middleware(UnhandledErrorMiddleware)
     # Routers and routes override it by `max_body_size=`. FastAPI's own argument would act outside of all the above.
     yield Middleware(RequestBodyLimitMiddleware, max_body_size=http.max_body_bytes)
+    # Innermost: what it raises while a body is read becomes a problem in the app itself.
+    yield Middleware(JsonDepthMiddleware)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

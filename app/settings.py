@@ -20,6 +20,9 @@ class AppSettings(plinth.settings.AppSettings):
         description="What the service does, in the same place.",
     )
     example_data: bool = Field(False, description="Let `app seed` load example data. Refused in production.")
+    public_url: str = Field(
+        "http://localhost:8000", description="Where people reach the service's pages: links in mails begin with it."
+    )
     reports_to: str = Field("reports@localhost", description="Address that reports are mailed to.")
 
     def production_faults(self) -> Iterator[str]:
@@ -37,4 +40,6 @@ class Settings(plinth.settings.Settings):
 @lru_cache
 def get_settings() -> Settings:
     """The settings of the process, for entry points only: everything else is passed what it needs."""
-    return plinth.settings.load_settings(Settings)
+    settings = plinth.settings.load_settings(Settings)
+    _ = settings.app.signing_key  # which tokens are signed with: without it no process starts
+    return settings

@@ -5,3 +5,6 @@ from plinth.cache import Tag
 CATEGORIES = Tag("categories")
 PRODUCTS = Tag("products")
 PRODUCT = Tag("product:{id}")
+USER = Tag("user:{id}")
+LOGIN = Tag("login:{id}")
+API_KEY = Tag("api_key:{hash}")

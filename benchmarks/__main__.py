@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks quick | cache | jobs | check | report | soak | loadtest`."""
+"""Command line of the benchmarks: `python -m benchmarks --help` lists what there is."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from benchmarks.compare import quick
 from benchmarks.jobs import jobs
 from benchmarks.loadtest import loadtest
 from benchmarks.report import report
+from benchmarks.security import security
 from benchmarks.soak import soak
 from plinth.testing.locks import SetupError
 
@@ -20,6 +21,7 @@ def main() -> int:
     add.add_argument("scenario", nargs="*", help="only these scenarios")
     commands.add_parser("cache", help="print the cost of cached responses")
     commands.add_parser("jobs", help="print the cost of enqueueing, and how fast a worker is")
+    commands.add_parser("security", help="judge the times of logins, and what many at once cost others")
     add = commands.add_parser("check", help="compare with the recorded costs")
     add.add_argument("--record", action="store_true", help="record the costs instead")
     add = commands.add_parser("report", help="write docs/benchmarks.md and README's table")
@@ -38,6 +40,8 @@ def main() -> int:
                 caching()
             case "jobs":
                 jobs()
+            case "security":
+                return security()
             case "check":
                 return check(arguments.record)
             case "report":

@@ -51,8 +51,11 @@ def checks(bed: Testbed) -> Iterator[Check]:
     for case in (caching.HIT, caching.NOT_MODIFIED):
         ping = Subject(caching.BASELINE, floors["A"], PING)
         yield Check(f"cached {case.name}", "CPU × floor A", Subject(case.name, cached, case.scenario), ping)
-    without, behind = (Subject(each.name, bed.secured_app(each.name), each) for each in bearer.SCENARIOS)
+    without, behind, signed_in = (
+        Subject(each.name, bed.secured_app(each.name), each) for each in bearer.scenarios(bed.authorization)
+    )
     yield Check("HTTPBearer", "CPU × without it", behind, without)
+    yield Check("signed in", "CPU × without it", signed_in, without)
     usual = Subject(USUAL, bed.usual_template(), BY_ID)
     yield Check(f"{USUAL}, by id", f"CPU × {USUAL}", Subject("app", app, BY_ID), usual)
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.client import AUTHORIZATION
 from benchmarks.servers import ROOT
 from plinth.testing.locks import SetupError
 
@@ -22,13 +23,17 @@ class Load:
     seconds: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     errors: int
     driver_busy: float
     """CPU time of the driver divided by the elapsed time."""
 
 
-def load(url: str, lines: Path, connections: int, seconds: int) -> Load:
-    """Send the requests of a file in turn, over and over, on that many connections. Raises SetupError."""
+def load(url: str, lines: Path, connections: int, seconds: int, authorization: str = "") -> Load:
+    """Send the requests of a file in turn, over and over, on that many connections. Raises SetupError.
+
+    `authorization` is a header of those that change something.
+    """
     if WRK:
         script = str(ROOT / "benchmarks" / "wrk.lua")
         options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={script}"]
@@ -37,7 +42,11 @@ def load(url: str, lines: Path, connections: int, seconds: int) -> Load:
         argv = [sys.executable, "-m", "benchmarks.client", url, str(lines), str(connections), str(seconds)]
     before = _cpu_of_children()
     done = subprocess.run(
-        argv, capture_output=True, text=True, check=False, env=dict(os.environ) | {"PYTHONPATH": str(ROOT)}
+        argv,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), AUTHORIZATION: authorization},
     )
     if done.returncode:
         raise SetupError(f"{DRIVER} failed: {done.stderr or done.stdout}")

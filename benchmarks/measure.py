@@ -63,7 +63,7 @@ def measure_slice(server: Server, lines: Path, seconds: int, connections: int = 
     """Send the requests of a file on that many connections to each worker of the server."""
     connections *= len(server.workers)
     cpu, busy = server.cpu_seconds(), busy_seconds(server.cores)
-    done = load(server.url, lines, connections, seconds)
+    done = load(server.url, lines, connections, seconds, server.authorization)
     cpu, busy = server.cpu_seconds() - cpu, busy_seconds(server.cores) - busy
     return Slice(done, cpu, max(0.0, busy - cpu) / done.seconds)
 

@@ -23,6 +23,8 @@ class Server:
     process: Process
     port: int
     cores: Set[int]
+    authorization: str = ""
+    """The header of requests that change something, if the server wants one."""
 
     @property
     def url(self) -> str:
@@ -56,14 +58,23 @@ class Server:
             connection.close()
 
 
-def launch(name: str, argv: Sequence[str], env: Mapping[str, str], *, log: Path, port: int, cores: Set[int]) -> Server:
+def launch(
+    name: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    log: Path,
+    port: int,
+    cores: Set[int],
+    authorization: str = "",
+) -> Server:
     """Start a server on a reserved port, which it gets as `HOST` and `PORT`. Does not wait until it answers."""
     # The uvicorn command reads UVICORN_HOST and UVICORN_PORT.
     address = {"HOST": LOOPBACK, "PORT": str(port), "UVICORN_HOST": LOOPBACK, "UVICORN_PORT": str(port)}
     process = Process(name, log.parent, log.stem, signal.SIGTERM)
     with pinned(cores):
         process.start(argv, {**plain_environment(), **address, **env})
-    return Server(name, process, port, cores)
+    return Server(name, process, port, cores, authorization)
 
 
 def plain_environment() -> dict[str, str]:

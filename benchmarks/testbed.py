@@ -12,9 +12,12 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from pydantic import SecretStr
 
+from app.settings import AppSettings
 from benchmarks.processes import OTHER_CORES, SERVER_CORES, cpu_seconds, pinned
 from benchmarks.servers import Server, launch, plain_environment
+from plinth.security import AuthSettings, Tokens
 from plinth.testing.locks import SetupError, held
 from plinth.testing.network import reserved_port
 from plinth.testing.process import Process
@@ -23,6 +26,7 @@ from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 APP = (sys.executable, "-m", "app")
 UVICORN = ("-m", "uvicorn", "--loop=uvloop", "--http=httptools", "--no-access-log", "--no-server-header")
 USUAL = "usual template"
+ACCESS_SECONDS = 86_400  # no measurement takes longer
 PRODUCTION = {
     "APP_ENV": "production",
     "APP_SECRET_KEY": "for-measuring-on-loopback-and-nothing-else",
@@ -30,6 +34,10 @@ PRODUCTION = {
     "HTTP_ALLOWED_HOSTS": "*",
     "WEB_CONCURRENCY": "1",
     "CACHE_RESPONSES": "false",  # every response is produced, none comes from the cache
+    # Requests are counted, as in production, and none is refused: all come from one address.
+    "LIMIT_AUTH": "1000000000/minute",
+    "LIMIT_READS": "1000000000/minute",
+    "LIMIT_WRITES": "1000000000/minute",
 }
 
 
@@ -38,6 +46,8 @@ class Testbed:
     directory: Path
     servers: Servers
     products: int
+    authorization: str
+    """The header of requests of the example editor."""
     _started: list[Process] = field(default_factory=list, repr=False)
     _ports: ExitStack = field(default_factory=ExitStack, repr=False)
 
@@ -81,7 +91,8 @@ class Testbed:
     def _launch(self, name: str, argv: Sequence[str], env: Mapping[str, str], cores: Set[int]) -> Server:
         port = self._ports.enter_context(reserved_port())
         log = self.directory / f"{name.replace(' ', '-')}.log"
-        server = launch(name, argv, env, log=log, port=port, cores=cores)
+        authorization = self.authorization if "APP_SECRET_KEY" in env else ""
+        server = launch(name, argv, env, log=log, port=port, cores=cores, authorization=authorization)
         self._started.append(server.process)
         return server
 
@@ -126,7 +137,8 @@ def testbed(products: int) -> Iterator[Testbed]:
         started(Path(folder), POSTGRES_VERSION, True, {}) as servers,
     ):
         fill(servers.database_url, products)
-        with Testbed(Path(folder), servers, products).scope() as bed:
+        authorization = f"Bearer {asyncio.run(_access_token(servers.database_url))}"
+        with Testbed(Path(folder), servers, products, authorization).scope() as bed:
             yield bed
 
 
@@ -139,6 +151,23 @@ def fill(database_url: str, products: int) -> None:
         if done.returncode:
             raise SetupError(f"`app {command[0]}` failed: {done.stderr or done.stdout}")
     asyncio.run(_execute(database_url, ["VACUUM ANALYZE", "CHECKPOINT"]))
+
+
+async def _access_token(url: str) -> str:
+    """Begin a session of the example editor."""
+    secret = SecretStr(PRODUCTION["APP_SECRET_KEY"])
+    tokens = Tokens(AuthSettings(access_seconds=ACCESS_SECONDS), secret, AppSettings().identifier)
+    connection = await asyncpg.connect(url)
+    try:
+        user_id = await connection.fetchval("SELECT id FROM users WHERE email = 'editor@example.com'")
+        login_id = await connection.fetchval(
+            "INSERT INTO logins (id, user_id, user_agent, expires_at)"
+            " VALUES (gen_random_uuid(), $1, 'benchmarks', now() + interval '1 day') RETURNING id",
+            user_id,
+        )
+    finally:
+        await connection.close()
+    return tokens.issue(str(user_id), str(login_id), ())
 
 
 async def _execute(url: str, statements: Sequence[str]) -> object:

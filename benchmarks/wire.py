@@ -26,10 +26,10 @@ async def wire_counts(bed: Testbed) -> dict[str, dict[str, int]]:
             for scenario in SCENARIOS:
                 # The fixed seed makes the bytes the same in every run.
                 first, *others = scenario.lines(Random(1), bed.products, 5)
-                await _send(client, first)
+                await _send(client, first, server.authorization)
                 for line in others:
                     with postgres.counting() as to_postgres, redis.counting() as to_redis:
-                        await _send(client, line)
+                        await _send(client, line, server.authorization)
                     if "PING" not in to_redis.commands:  # the heartbeat of the invalidation listener
                         break
                 counts[scenario.name] = {
@@ -57,8 +57,8 @@ async def _ready(server: Server, client: AsyncClient) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _send(client: AsyncClient, line: str) -> None:
+async def _send(client: AsyncClient, line: str, authorization: str) -> None:
     method, path, *body = line.split(" ", 2)
-    headers = {"Content-Type": "application/json"} if body else {}
+    headers = {"Content-Type": "application/json", "Authorization": authorization} if body else {}
     response = await client.request(method, path, content="".join(body), headers=headers)
     response.raise_for_status()

@@ -11,6 +11,7 @@ function init(arguments)
       headers[name] = value
     elseif more ~= "" then
       headers["Content-Type"], body = "application/json", more
+      headers["Authorization"] = os.getenv("BENCHMARKS_AUTHORIZATION")
     end
     requests[#requests + 1] = wrk.format(method, path, headers, body)
   end
@@ -24,8 +25,8 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    '{"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "errors": %d}\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    '{"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "max_ms": %f, "errors": %d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3,
     errors.status + errors.connect + errors.read + errors.write + errors.timeout
   ))
 end

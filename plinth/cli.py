@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = {
     "new": "Add a resource: `new resource invoices number:str:unique total:money`.",
-    "remove": "Take a part out of the service: `remove example`, `remove jobs`.",
+    "remove": "Take a part out of the service: `remove example`, `accounts` or `jobs`.",
 }
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -1,6 +1,10 @@
 """The errors that a service raises. They know no HTTP library and no database.
 
 AppError
+├── UnauthenticatedError    the credentials of the request are missing (401)
+│   └── InvalidTokenError       they are not valid, or not any more (401)
+├── ForbiddenError      the principal may not make the request (403)
+├── LimitError          there were too many such requests; one will be accepted later (429)
 ├── InvalidError        the request cannot be carried out as it was sent (422)
 ├── NotFoundError       the resource does not exist (404)
 ├── ConflictError       the state of another resource forbids it (409)
@@ -13,6 +17,7 @@ ConfigurationError      the settings cannot be used; the process does not start
 """
 
 import copyreg
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
@@ -21,8 +26,12 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "DeadlineError",
+    "ForbiddenError",
     "InvalidError",
+    "InvalidTokenError",
+    "LimitError",
     "NotFoundError",
+    "UnauthenticatedError",
     "UnavailableError",
 ]
 
@@ -30,9 +39,56 @@ __all__ = [
 class AppError(Exception):
     """Its text is sent to the client: one clear sentence, never a secret."""
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields of the answer."""
+        return {}
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without its parameters: a process that calculates may raise any of these errors."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+
+class UnauthenticatedError(AppError):
+    def __init__(self, message: str = "Send credentials, as in `Authorization: Bearer <token>`.") -> None:
+        super().__init__(message)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What is wrong with a token is only said to those who sent one (RFC 6750 §3.1)."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class InvalidTokenError(UnauthenticatedError):
+    def __init__(self, message: str = "The token is not valid or has expired. Sign in again.") -> None:
+        super().__init__(message)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+
+class ForbiddenError(AppError):
+    """`scope` is what the credentials lack, if other ones would do."""
+
+    def __init__(self, message: str = "You may not do this.", scope: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        scope = f', scope="{self.scope}"' if self.scope else ""
+        return {"WWW-Authenticate": f'Bearer error="insufficient_scope"{scope}'}
+
+
+class LimitError(AppError):
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after_seconds)}
 
 
 class InvalidError(AppError):
@@ -67,9 +123,17 @@ class UnavailableError(AppError):
 
     retry_after_seconds = 1
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after_seconds)}
+
 
 class OutcomeUnknownError(UnavailableError):
-    """Raised by plinth, where the answer to a COMMIT was lost."""
+    """Raised by plinth, where the answer to a COMMIT was lost. It is not to be retried without looking."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
 
 class ConfigurationError(Exception):

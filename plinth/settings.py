@@ -1,7 +1,6 @@
 """Settings: one validated group per capability, read once from the environment, `.env` and secret files.
 
-The name of a variable is its group and its field: `DATABASE_POOL_SIZE` is `settings.database.pool_size`. A secret may
-be a file of that name in /run/secrets, where Docker and Kubernetes mount them; a variable takes precedence.
+`DATABASE_POOL_SIZE` is `settings.database.pool_size`. A secret may be a file in /run/secrets; a variable goes first.
 """
 
 import re
@@ -22,6 +21,7 @@ from plinth.http.settings import CorsSettings, HttpSettings
 from plinth.jobs.mail_settings import MailSettings
 from plinth.jobs.settings import JobSettings
 from plinth.resilience.settings import OutgoingSettings
+from plinth.security.settings import AuthSettings, LimitSettings
 from plinth.serving.settings import ServerSettings, available_cores
 from plinth.telemetry.settings import LogSettings
 from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     cors: CorsSettings = Field(default_factory=CorsSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    limit: LimitSettings = Field(default_factory=LimitSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
     outgoing: OutgoingSettings = Field(default_factory=OutgoingSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -1,4 +1,4 @@
-"""`app remove example` or `jobs`: takes a part of the project out that it can do without (see tools/removals/).
+"""`app remove example`, `accounts` or `jobs`: takes a part out that the project can do without (see tools/removals/).
 
 The work is done in a copy first: texts, imports that nothing uses any more, and the migration that drops the tables.
 The project is changed only if all of that succeeds. It must have no uncommitted changes, so that git can undo it.

@@ -10,7 +10,11 @@ from tools.trees import Tree
 
 CHANGELOG, SETTINGS = "plinth/CHANGELOG.md", ".env.example"
 # Where a new capability has lines.
-SHOWN = ("app/main.py", "app/dependencies.py", "app/settings.py", "app/cli.py", "app/routers/__init__.py")
+SHOWN = (
+    *(f"app/{name}.py" for name in ("main", "dependencies", "settings", "tags", "cli")),
+    "app/models/__init__.py",
+    "app/routers/__init__.py",
+)
 SETTING = re.compile(r"(?m)^#?\s*(?:export\s+)?([A-Z][A-Z0-9_]*)=")
 NEXT = ["make environment", "make check", "make test", "git diff", "git commit"]
 

@@ -23,7 +23,9 @@ from plinth.testing.servers import POSTGRES_VERSION, Servers, started
 
 EXAMPLE = "app/example_data.py"  # which `app remove example` takes out
 JOBS = "app/jobs.py"  # and `app remove jobs` this
+ACCOUNTS = "app/models/users.py"  # and `app remove accounts` this
 PLACES = {"API": "/api/products", "Docs": "/docs", "Health": "/health/ready"}
+SIGNS_IN = "  Users   admin@example.com, editor@example.com, test@example.com; password testpass123\n"
 
 
 class Stopped(BaseException):
@@ -67,7 +69,8 @@ def run(root: Path, app: Sequence[str]) -> None:
             if (root / JOBS).exists():
                 worker.start_in_terminal([*app, "worker", "--reload"], env)
             places = {name: path for name, path in PLACES.items() if example or name != "API"}
-            _watch((server, worker, *servers.processes), host, port, places)
+            signs_in = SIGNS_IN if _loads(env) and (root / ACCOUNTS).exists() else ""
+            _watch((server, worker, *servers.processes), host, port, places, signs_in)
         finally:
             _ignore_signals()
 
@@ -79,8 +82,7 @@ def _environment(environ: Mapping[str, str], servers: Servers, host: str, port: 
 
 
 def _prepare(app: Sequence[str], env: Mapping[str, str]) -> None:
-    loads = env.get("APP_EXAMPLE_DATA", "").lower() in {"true", "yes", "on", "1"}
-    commands = ["migrate", "seed"] if loads else ["migrate"]
+    commands = ["migrate", "seed"] if _loads(env) else ["migrate"]
     for command in commands:
         # In a session of its own, because it would print a traceback on Ctrl-C.
         code = subprocess.run([*app, command], env=env, start_new_session=True, check=False).returncode
@@ -88,7 +90,12 @@ def _prepare(app: Sequence[str], env: Mapping[str, str]) -> None:
             raise SetupError(f"`app {command}` failed (exit code {code}): see its output above.")
 
 
-def _watch(processes: Sequence[Process], host: str, port: int, places: Mapping[str, str]) -> None:
+def _loads(env: Mapping[str, str]) -> bool:
+    """Whether example data is loaded."""
+    return env.get("APP_EXAMPLE_DATA", "").lower() in {"true", "yes", "on", "1"}
+
+
+def _watch(processes: Sequence[Process], host: str, port: int, places: Mapping[str, str], signs_in: str) -> None:
     shown = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
     announced = False
     while True:
@@ -100,7 +107,7 @@ def _watch(processes: Sequence[Process], host: str, port: int, places: Mapping[s
             announced = True
             address = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
             shown_places = "".join(f"  {name:8}{address}{path}\n" for name, path in places.items())
-            echo(f"\n{shown_places}\nCtrl-C stops it.")
+            echo(f"\n{shown_places}{signs_in}\nCtrl-C stops it.")
         time.sleep(0.5 if announced else 0.05)
 
 

@@ -1,7 +1,10 @@
 """The tables. Alembic compares what is imported here with the database."""
 
+from app.models.api_keys import ApiKey
+from app.models.auth import Login, MailToken, RefreshToken
 from app.models.base import Base
 from app.models.categories import Category
 from app.models.products import Product
+from app.models.users import User
 
-__all__ = ["Base", "Category", "Product"]
+__all__ = ["ApiKey", "Base", "Category", "Login", "MailToken", "Product", "RefreshToken", "User"]

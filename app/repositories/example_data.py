@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import cast
 
 import asyncpg
@@ -6,9 +7,18 @@ from sqlalchemy import select, text
 
 from app import example_data
 from app.models import Category, Product
+from app.repositories.users import UserRepository
 from plinth.database import Session
 
 Rows = Iterable[example_data.ProductRow]
+
+
+async def load_example_accounts(session: Session, password_hash: str) -> None:
+    """Add the accounts that are not there."""
+    users = UserRepository(session)
+    for email, role in example_data.EXAMPLE_ACCOUNTS.items():
+        values = {"email": email, "name": role.title(), "role": role, "verified_at": datetime.now(UTC)}
+        await users.add(password_hash=password_hash, **values)
 
 
 async def load_example_data(session: Session, products: int, progress: Callable[[Rows], Rows] = iter) -> int:

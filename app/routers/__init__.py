@@ -1,5 +1,15 @@
 """HTTP requests. Each router is included directly in the app, with its full prefix, the busiest first."""
 
-from app.routers import categories, health, jobs, products, reports
+from app.routers import api_keys, audit, auth, categories, health, jobs, products, reports, users
 
-ROUTERS = (products.router, categories.router, reports.router, jobs.router, health.router)
+ROUTERS = (
+    products.router,
+    categories.router,
+    auth.router,
+    users.router,
+    api_keys.router,
+    audit.router,
+    reports.router,
+    jobs.router,
+    health.router,
+)

@@ -3,11 +3,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app import tags
+from app.access import IDEMPOTENT, MAY_WRITE, WRITE_LIMIT
 from app.dependencies import CategoryReaderDep, CategoryServiceDep, IfMatchDep, LinksDep, PathId, ValidatorsDep
 from app.schemas.base import Page
 from app.schemas.categories import CategoryCreate, CategoryListQuery, CategoryRead, CategoryUpdate
 from plinth.cache import cached_response
 from plinth.http import FastRoute, problem_responses
+from plinth.security import PUBLIC
 
 router = APIRouter(prefix="/api/categories", tags=["categories"], route_class=FastRoute)
 
@@ -15,7 +17,7 @@ TTL = 60.0
 MISSING_TTL = 5.0
 
 
-@router.get("")
+@router.get("", dependencies=[PUBLIC])
 @cached_response(ttl=TTL, tags=[tags.CATEGORIES])
 async def list_categories(
     query: Annotated[CategoryListQuery, Query()], categories: CategoryReaderDep, links: LinksDep
@@ -26,7 +28,7 @@ async def list_categories(
     return page
 
 
-@router.get("/{id:digits}", responses=problem_responses(404))
+@router.get("/{id:digits}", dependencies=[PUBLIC], responses=problem_responses(404))
 @cached_response(ttl=TTL, tags=[tags.CATEGORIES], missing_ttl=MISSING_TTL)
 async def get_category(id: PathId, categories: CategoryReaderDep, validators: ValidatorsDep) -> CategoryRead:
     """Return a category."""
@@ -35,7 +37,12 @@ async def get_category(id: PathId, categories: CategoryReaderDep, validators: Va
     return category
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
+@router.post(
+    "",
+    dependencies=[MAY_WRITE, WRITE_LIMIT, IDEMPOTENT],
+    status_code=status.HTTP_201_CREATED,
+    responses=problem_responses(409),
+)
 async def create_category(
     data: CategoryCreate, categories: CategoryServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> CategoryRead:
@@ -47,7 +54,7 @@ async def create_category(
 
 
 # No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
-@router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
+@router.put("/{id:digits}", dependencies=[MAY_WRITE, WRITE_LIMIT], responses=problem_responses(404, 409, 412))
 async def replace_category(
     id: PathId, data: CategoryCreate, categories: CategoryServiceDep, if_match: IfMatchDep
 ) -> CategoryRead:
@@ -55,7 +62,7 @@ async def replace_category(
     return await categories.update(id, data, if_match)
 
 
-@router.patch("/{id:digits}", responses=problem_responses(404, 409, 412))
+@router.patch("/{id:digits}", dependencies=[MAY_WRITE, WRITE_LIMIT], responses=problem_responses(404, 409, 412))
 async def update_category(
     id: PathId, data: CategoryUpdate, categories: CategoryServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> CategoryRead:
@@ -65,7 +72,12 @@ async def update_category(
     return category
 
 
-@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 409, 412))
+@router.delete(
+    "/{id:digits}",
+    dependencies=[MAY_WRITE, WRITE_LIMIT],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(404, 409, 412),
+)
 async def delete_category(id: PathId, categories: CategoryServiceDep, if_match: IfMatchDep) -> None:
     """Delete a category that nothing refers to."""
     await categories.delete(id, if_match)

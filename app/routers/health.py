@@ -3,8 +3,9 @@ from fastapi import APIRouter
 from app.dependencies import HealthServiceDep
 from app.schemas.health import Liveness, Readiness
 from plinth.http import FastRoute, ORJSONResponse
+from plinth.security import PUBLIC
 
-router = APIRouter(prefix="/health", tags=["health"], route_class=FastRoute)
+router = APIRouter(prefix="/health", tags=["health"], route_class=FastRoute, dependencies=[PUBLIC])
 
 
 @router.get("/live")

@@ -3,6 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from app import tags
+from app.access import IDEMPOTENT, MAY_WRITE, WRITE_LIMIT
 from app.dependencies import (
     FacetReaderDep,
     IfMatchDep,
@@ -24,6 +25,7 @@ from app.schemas.products import (
 )
 from plinth.cache import cached_response
 from plinth.http import FastRoute, problem_responses
+from plinth.security import PUBLIC
 
 router = APIRouter(prefix="/api/products", tags=["products"], route_class=FastRoute)
 
@@ -31,7 +33,7 @@ TTL = 60.0
 MISSING_TTL = 5.0
 
 
-@router.get("")
+@router.get("", dependencies=[PUBLIC])
 @cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def list_products(
     query: Annotated[ProductListQuery, Query()], products: ProductReaderDep, links: LinksDep
@@ -42,7 +44,7 @@ async def list_products(
     return page
 
 
-@router.get("/search")
+@router.get("/search", dependencies=[PUBLIC])
 @cached_response(ttl=TTL, tags=[tags.PRODUCTS, tags.CATEGORIES])
 async def search_products(
     query: Annotated[ProductSearchQuery, Query()], products: ProductReaderDep
@@ -51,13 +53,13 @@ async def search_products(
     return await products.search(query)
 
 
-@router.get("/facets")
+@router.get("/facets", dependencies=[PUBLIC])
 async def get_product_facets(facets: FacetReaderDep) -> ProductFacets:
     """Count products and compare prices by category."""
     return await facets.get()
 
 
-@router.get("/{id:digits}", responses=problem_responses(404))
+@router.get("/{id:digits}", dependencies=[PUBLIC], responses=problem_responses(404))
 @cached_response(ttl=TTL, tags=[tags.PRODUCT, tags.CATEGORIES], missing_ttl=MISSING_TTL)
 async def get_product(id: PathId, products: ProductReaderDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
@@ -66,7 +68,12 @@ async def get_product(id: PathId, products: ProductReaderDep, validators: Valida
     return product
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(409))
+@router.post(
+    "",
+    dependencies=[MAY_WRITE, WRITE_LIMIT, IDEMPOTENT],
+    status_code=status.HTTP_201_CREATED,
+    responses=problem_responses(409),
+)
 async def create_product(
     data: ProductCreate, products: ProductServiceDep, links: LinksDep, validators: ValidatorsDep
 ) -> ProductRead:
@@ -78,7 +85,7 @@ async def create_product(
 
 
 # No validators: a PUT is answered without them unless the representation is stored as it was sent (RFC 9110 §9.3.4).
-@router.put("/{id:digits}", responses=problem_responses(404, 409, 412))
+@router.put("/{id:digits}", dependencies=[MAY_WRITE, WRITE_LIMIT], responses=problem_responses(404, 409, 412))
 async def replace_product(
     id: PathId, data: ProductCreate, products: ProductServiceDep, if_match: IfMatchDep
 ) -> ProductRead:
@@ -86,7 +93,7 @@ async def replace_product(
     return await products.update(id, data, if_match)
 
 
-@router.patch("/{id:digits}", responses=problem_responses(404, 409, 412))
+@router.patch("/{id:digits}", dependencies=[MAY_WRITE, WRITE_LIMIT], responses=problem_responses(404, 409, 412))
 async def update_product(
     id: PathId, data: ProductUpdate, products: ProductServiceDep, if_match: IfMatchDep, validators: ValidatorsDep
 ) -> ProductRead:
@@ -96,7 +103,12 @@ async def update_product(
     return product
 
 
-@router.delete("/{id:digits}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404, 412))
+@router.delete(
+    "/{id:digits}",
+    dependencies=[MAY_WRITE, WRITE_LIMIT],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(404, 412),
+)
 async def delete_product(id: PathId, products: ProductServiceDep, if_match: IfMatchDep) -> None:
     """Delete a product."""
     await products.delete(id, if_match)

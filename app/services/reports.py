@@ -7,6 +7,7 @@ from app.repositories.reports import ReportQueries, StockRow
 from app.schemas.reports import PriceSummary
 from plinth.jobs import Jobs
 from plinth.resilience import Processes
+from plinth.security import Principal, hash_secret
 
 
 class ReportReader:
@@ -27,9 +28,11 @@ class ReportService:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    async def request_prices(self) -> UUID:
-        """Have the summary mailed. While one is being made, no other is begun."""
-        return await self._jobs.enqueue(PRICE_REPORT, PriceReport(), key="prices")
+    async def request_prices(self, principal: Principal) -> UUID:
+        """Have the summary mailed. While one is being made for a user, no other is begun."""
+        owner = principal.owner
+        key = f"prices:{hash_secret(owner).hex()}"  # for each, since the job is shown to no one else
+        return await self._jobs.enqueue(PRICE_REPORT, PriceReport(), key=key, requested_by=owner)
 
 
 def summarize(prices: Sequence[tuple[Decimal, int]]) -> PriceSummary:

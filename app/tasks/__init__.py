@@ -3,12 +3,19 @@
 from typing import Any
 
 from app.dependencies import WorkerState
-from app.jobs import LOW_STOCK_REPORT, PRUNE_JOBS, LowStockReport, PruneJobs
-from app.tasks import jobs, reports
+from app.jobs import LOW_STOCK_REPORT, PRUNE_ACCOUNTS, PRUNE_JOBS, LowStockReport, PruneAccounts, PruneJobs
+from app.tasks import jobs, reports, users
 from plinth.jobs import Schedule, Task
 
-TASKS: list[Task[WorkerState, Any]] = [jobs.prune, reports.mail_prices, reports.mail_low_stock]
+TASKS: list[Task[WorkerState, Any]] = [
+    jobs.prune,
+    users.prune,
+    users.mail_account,
+    reports.mail_prices,
+    reports.mail_low_stock,
+]
 SCHEDULES: list[Schedule[Any]] = [
     Schedule("prune_jobs", PRUNE_JOBS, PruneJobs(), cron="20 3 * * *"),
+    Schedule("prune_accounts", PRUNE_ACCOUNTS, PruneAccounts(), cron="40 3 * * *"),
     Schedule("low_stock_report", LOW_STOCK_REPORT, LowStockReport(), cron="0 7 * * 1-5"),
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from inspect import Parameter, Signature
 from typing import Protocol
 from urllib.parse import quote
@@ -28,13 +29,16 @@ class Tag:
     pattern: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pattern, str) or set("{}") & set(_PARAMETER.sub("", self.pattern)):
+        pattern = self.pattern
+        if isinstance(pattern, str) and "{" not in pattern and "}" not in pattern:
+            return
+        if not isinstance(pattern, str) or set("{}") & set(_PARAMETER.sub("", pattern)):
             raise ValueError(f"Tag({self.pattern!r}): expected text with parameters such as {{id}}.")
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The names of the parameters, in their order."""
-        return tuple(dict.fromkeys(_PARAMETER.findall(self.pattern)))
+        return _parameters(self.pattern) if "{" in self.pattern else ()
 
     @property
     def name(self) -> str:
@@ -45,12 +49,14 @@ class Tag:
 
     def __call__(self, *values: object, **named: object) -> "Tag":
         """The tag with every parameter filled in. Raises TypeError unless the arguments are its parameters."""
-        signature = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in self.parameters])
-        try:
-            arguments = signature.bind(*values, **named).arguments
-        except TypeError as error:
-            raise TypeError(f"{self!r}: {error}.") from None
-        return Tag(self.fill({name: canonical(value) for name, value in arguments.items()}))
+        parameters = self.parameters
+        if named or len(values) != len(parameters):
+            signature = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in parameters])
+            try:
+                values = signature.bind(*values, **named).args
+            except TypeError as error:
+                raise TypeError(f"{self!r}: {error}.") from None
+        return Tag(self.fill(dict(zip(parameters, map(canonical, values), strict=True))))
 
     def fill(self, texts: dict[str, str]) -> str:
         """The name for parameters in their canonical text."""
@@ -87,6 +93,11 @@ def canonical(value: object) -> str:
 def names_of(tags: Iterable[Tag]) -> tuple[str, ...]:
     """The names of the tags. Raises TypeError for one that lacks a value, and for anything but a tag."""
     return tuple([expect_tag(tag).name for tag in tags])
+
+
+@lru_cache(maxsize=1000)  # of the tags that are declared: one with its values filled in has none
+def _parameters(pattern: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_PARAMETER.findall(pattern)))
 
 
 def expect_tag(value: object) -> Tag:

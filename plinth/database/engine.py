@@ -113,6 +113,7 @@ def create_engine(settings: DatabaseSettings, application_name: str, generation:
         pool_use_lifo=True,
         pool_timeout=settings.pool_timeout_seconds,
         pool_recycle=settings.pool_recycle_seconds,
+        hide_parameters=True,  # they may be secrets, and SQLAlchemy quotes them in errors and at DEBUG
         connect_args=options,
     )
     listen(engine.sync_engine, settings.slow_statement_seconds, generation)

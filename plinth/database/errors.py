@@ -40,10 +40,18 @@ TRANSIENT = {
 }
 
 
+class ConstraintError(Exception):
+    """A row does not satisfy a constraint: a mistake of the service, which checks its input."""
+
+
 def raise_translated(error: Exception) -> NoReturn:
     """Raise the error that a client may see, caused by this one; or this one, where there is none."""
     if translated := translate(error):
         raise translated from error
+    cause = _driver_error(error)
+    if isinstance(cause, asyncpg.CheckViolationError | asyncpg.NotNullViolationError):
+        # PostgreSQL's error has the values of the whole row, some of which may be secret.
+        raise ConstraintError(str(cause.args[0])) from None
     raise error
 
 

@@ -5,6 +5,7 @@ from plinth.http.compression import GZipMiddleware
 from plinth.http.conditional import accepted_versions
 from plinth.http.deadline import DeadlineMiddleware
 from plinth.http.deprecation import deprecated_route
+from plinth.http.depth import JsonDepthMiddleware
 from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.forwarded import ForwardedMiddleware
@@ -23,6 +24,7 @@ __all__ = [
     "GZipMiddleware",
     "HeadMiddleware",
     "HttpsRedirectMiddleware",
+    "JsonDepthMiddleware",
     "Links",
     "ORJSONResponse",
     "QueryEncodingMiddleware",

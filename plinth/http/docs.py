@@ -62,8 +62,9 @@ _SCRIPT = b"""window.ui = SwaggerUIBundle({
 def openapi(app: FastAPI) -> dict[str, Any]:
     """Return the app's OpenAPI document with the problems of every route, in place of `HTTPValidationError`.
 
-    Every route documents 400, 500 and 503; one with something to validate 422; one with a request body 413 and 415; one
-    that documents 412 accepts `If-Match` and also documents 428. A route declares the others by `problem_responses`.
+    Every route documents 400, 429, 500 and 503; one with a security scheme 401 and 403; one with something to validate
+    422; one with a request body 413 and 415; one that documents 412 accepts `If-Match` and also documents 428. A route
+    declares the others by `problem_responses`.
     There is no `default` response: it would make any status valid, so that no test could fail.
 
     `app.openapi()` is not changed, and may return such a document already. What the service declares is kept: a 422 or
@@ -121,7 +122,9 @@ def _described(operation: dict[str, Any], suffix: str) -> dict[str, Any]:
         else response
         for status, response in operation.get("responses", {}).items()
     }
-    statuses = {400, 500, 503}
+    statuses = {400, 429, 500, 503}
+    if operation.get("security"):
+        statuses |= {401, 403}
     if responses.get("422") in (_FASTAPI_422, _OWN_422):
         validates = "requestBody" in operation or operation.get("parameters")
         # FastAPI adds the app's responses to every route, also where there is nothing to validate.

@@ -20,9 +20,12 @@ from plinth.errors import (
     ChangedError,
     ConflictError,
     DeadlineError,
+    ForbiddenError,
     InvalidError,
+    LimitError,
     NotFoundError,
     OutcomeUnknownError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from plinth.http.faults import fault_of, invalid_request
@@ -33,6 +36,9 @@ from plinth.telemetry.context import request_id
 _log = logging.getLogger(__name__)
 
 _STATUSES = {
+    UnauthenticatedError: 401,
+    ForbiddenError: 403,
+    LimitError: 429,
     InvalidError: 422,
     NotFoundError: 404,
     ConflictError: 409,
@@ -131,10 +137,8 @@ async def app_error(request: Request, error: AppError) -> Response:
         return problem(status, str(error), errors=[await fault_of(request, error)])
     if isinstance(error, UnavailableError):
         _log.warning("Answering 503: %r", error.__cause__ or error)
-        if isinstance(error, OutcomeUnknownError):
-            return problem(status, str(error), kind="Outcome unknown")  # not to be retried without looking
-        return problem(status, str(error), headers={"Retry-After": str(error.retry_after_seconds)})
-    return problem(status, str(error))
+    kind = "Outcome unknown" if isinstance(error, OutcomeUnknownError) else None
+    return problem(status, str(error), headers=error.headers, kind=kind)
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:

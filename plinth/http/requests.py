@@ -23,6 +23,7 @@ _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Nginx's status for a client that disconnected before the response.
 _NO_RESPONSE = 499
 _INTERNAL_ERROR = 500
+_MOST_PARAMETERS = 1000  # as of fields in a form, which is Starlette's bound
 
 
 class RequestContextMiddleware:
@@ -111,13 +112,20 @@ class HeadMiddleware:
 
 
 class QueryEncodingMiddleware:
-    """Refuses a query string that is not UTF-8, which Starlette would decode to replacement characters."""
+    """Refuses a query string that is not UTF-8, which Starlette would decode to replacement characters.
+
+    Also one with more parameters than a form may have fields: each costs time, and no endpoint takes so many.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = scope.get("query_string", b"")
+        if query.count(b"&") >= _MOST_PARAMETERS:
+            detail = f"The query string has too many parameters. At most {_MOST_PARAMETERS} are allowed."
+            await problem(400, detail)(scope, receive, send)
+            return
         if b"%" in query or not query.isascii():
             try:
                 unquote_to_bytes(query).decode()

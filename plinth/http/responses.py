@@ -117,6 +117,11 @@ class ValidatorsMiddleware:
         return self.app(scope, receive, validating_send)
 
 
+def validators_of(scope: Scope) -> tuple[int, datetime] | None:
+    """What `Validators.set` was called with."""
+    return scope.get(_SCOPE_KEY)
+
+
 def raw_path(scope: Scope) -> str:
     """Return the path as the client percent-encoded it, safe to use in a header."""
     return quote(scope.get("raw_path") or quote(scope["path"]).encode(), _URI)

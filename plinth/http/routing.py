@@ -21,9 +21,8 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope
 
+from plinth.http.answering import Handler, answering
 from plinth.http.dependants import Plan, plan_for
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class DigitsConvertor(Convertor[str | int]):
@@ -52,7 +51,7 @@ class FastRoute(APIRoute):
         plan = plan_for(self)
         # A handler that another module made is an integration's, or that of a route class further up. It must run.
         is_stock = getattr(stock, "__globals__", None) is vars(routing)
-        return _fast_handler(plan, stock) if plan and is_stock else stock
+        return answering(_fast_handler(plan, stock) if plan and is_stock else stock)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         # FastAPI tries the routes one by one. This rules out most of the others in a tenth of the time.

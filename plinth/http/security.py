@@ -40,8 +40,11 @@ _CORS_CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match", "If-Unmodi
 _CORS_RESPONSE_HEADERS = (
     "Deprecation",
     "ETag",
+    "Idempotency-Replayed",
     "Link",
     "Location",
+    "RateLimit",
+    "RateLimit-Policy",
     "Retry-After",
     "Sunset",
     "X-Process-Time",

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import orjson
 from opentelemetry import propagate
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import Text, bindparam, literal_column, select, text
 
 from plinth.database import Query, Readable, Session
 from plinth.jobs.declarations import Job, PayloadT, Run
@@ -55,11 +55,15 @@ class Jobs:
         delay: timedelta = timedelta(0),
         key: str | None = None,
         priority: Literal[-1, 0, 1] = 0,
+        requested_by: str | None = None,
     ) -> UUID:
         """Add a job that runs `delay` after the transaction began, once that is committed, and return its id.
 
         While a job of the same name and `key` is queued or running, no other is added: the id is that job's. Jobs of a
-        higher `priority` are started first. Raises TypeError or ValueError for arguments that do not fit.
+        higher `priority` are started first. `requested_by` is part of the job's status, so that a service can show it
+        to that user alone: then `key` has to name the user, too, or another one is given the id of this job.
+
+        Raises TypeError or ValueError for arguments that do not fit.
         """
         if not isinstance(payload, job.payload):
             raise TypeError(f"{job.name} takes a {job.payload.__name__}, not a {type(payload).__name__}.")
@@ -76,7 +80,7 @@ class Jobs:
             "priority": priority,
             "key": key,
             "payload": payload.model_dump_json(),
-            "context": _captured_context(),
+            "context": _captured_context(requested_by),
             "delay": delay,
         }
         while True:
@@ -107,11 +111,15 @@ class JobStatus:
     """Why it is dead, or why the last attempt failed. It may contain what the service does not show to its clients."""
     created_at: datetime
     finished_at: datetime | None
+    requested_by: str | None = None
 
 
 STATUS = Query(
     JobStatus,
-    select(*(JOBS.c[name] for name in JobStatus.__slots__)).where(JOBS.c.id == bindparam("id")),
+    select(
+        *(JOBS.c[name] for name in JobStatus.__slots__ if name in JOBS.c),
+        literal_column("context ->> 'requested_by'", Text).label("requested_by"),
+    ).where(JOBS.c.id == bindparam("id")),
 )
 
 
@@ -123,10 +131,12 @@ class JobQueries:
         return await self._db.first(STATUS, id=id)
 
 
-def _captured_context() -> str:
-    """The ids that connect a job to the request that enqueued it: its own, and that of its trace."""
+def _captured_context(requested_by: str | None) -> str:
+    """What connects a job to the request that enqueued it: its id, that of its trace, and who sent it."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     if id := request_id.get():
         carrier["request_id"] = id
+    if requested_by is not None:
+        carrier["requested_by"] = requested_by
     return orjson.dumps(carrier).decode()

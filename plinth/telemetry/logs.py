@@ -88,19 +88,19 @@ class JSONFormatter(OrjsonFormatter):
         )
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        log_data |= {
+        own = {
             "timestamp": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
             "message": record.message,
-            "request_id": request_id.get(),
             **self.static_fields,
         }
-        if isinstance(record.args, dict):
-            log_data |= record.args
-        merge_record_extra(record, log_data, _RESERVED)
-        for name, value in message_dict.items():
-            log_data[self.rename_fields.get(name, name)] = value
+        fields = record.args.copy() if isinstance(record.args, dict) else {}
+        merge_record_extra(record, fields, _RESERVED)
+        fields |= {self.rename_fields.get(name, name): value for name, value in message_dict.items()}
+        log_data |= own | {"request_id": request_id.get()}
+        for name, value in fields.items():  # what a client sends must not pass for another level or message
+            log_data[f"{name}_" if own.get(name) else name] = value
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         try:

@@ -26,8 +26,9 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app({**scope, "state": dict(self.state)}, receive, send)  # httpx would not pass the state on
 
-    def client(self) -> AsyncClient:
-        return AsyncClient(transport=ASGITransport(self), base_url="http://test")
+    def client(self, headers: Mapping[str, str] | None = None) -> AsyncClient:
+        """A client that sends these headers with each request."""
+        return AsyncClient(transport=ASGITransport(self), base_url="http://test", headers=headers)
 
 
 @asynccontextmanager

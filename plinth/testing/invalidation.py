@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 
 from httpx import AsyncClient, Response
 
-from plinth.testing.resources import Resources
+from plinth.testing.resources import Resources, send
 
 _COMPARED_HEADERS = ("ETag", "Last-Modified", "Link")
 
@@ -37,7 +37,7 @@ async def stale_answers(
     repeated = [url for url, answer in before.items() if _shown(await client.get(url)) == _shown(answer)]
     method, path = write
     url, body = resources.request(method, path, 1)
-    answer = await client.request(method, url, json=body)
+    answer = await send(client, method, url, body)
     if not answer.is_success:
         raise AssertionError(
             f"{method} {url} is refused ({answer.text}), so it tests nothing: correct its body in "

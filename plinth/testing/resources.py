@@ -33,28 +33,38 @@ class Resource:
     change: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Form:
+    """A body that is sent as a form."""
+
+    fields: Mapping[str, str]
+
+
 class Resources:
     """All of them, in an order in which they can be created.
 
     `bodies` has the bodies of other endpoints by method and path, None for none: `{("POST", "/api/orders/{id}/pay"):
-    None}`. `urls` has those of a GET that needs a query or has other parameters than ids.
+    None}`. `urls` has those of a GET that needs a query or has other parameters than ids. `ids` are of what is there
+    without being created, by the path of its collection: three of each.
     """
 
     def __init__(
         self,
         *resources: Resource,
-        bodies: Mapping[tuple[str, str], Mapping[str, Any] | None] | None = None,
+        bodies: Mapping[tuple[str, str], Mapping[str, Any] | Form | None] | None = None,
         urls: Mapping[str, Sequence[str]] | None = None,
+        ids: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         self._resources = resources
         self._bodies = bodies or {}
         self._urls = urls or {}
-        self._ids: dict[str, list[Any]] = {}
-        """Of what `create_all` has made at each path."""
+        self._given = {path: [*each] for path, each in (ids or {}).items()}
+        self._ids: dict[str, list[Any]] = {**self._given}
+        """Of what `create_all` has made at each path, and of what is there without it."""
 
     async def create_all(self, client: AsyncClient, before: str | None = None) -> None:
         """`before` is the path of a resource: only those that it may refer to are created."""
-        self._ids = {resource.path: [] for resource in self._resources}
+        self._ids = {**self._given, **{resource.path: [] for resource in self._resources}}
         for resource in self._resources:
             if resource.path == before:
                 break
@@ -100,7 +110,7 @@ class Resources:
             case _:
                 return value(number) if callable(value) else value
 
-    def _body(self, method: str, path: str) -> Mapping[str, Any] | None:
+    def _body(self, method: str, path: str) -> Mapping[str, Any] | Form | None:
         if (method, path) in self._bodies:
             return self._bodies[method, path]
         for resource in self._resources:
@@ -112,6 +122,13 @@ class Resources:
             f"{method} {path} has no body to be tested with: add its resource to tests/app/resources.py, or "
             f'`("{method}", "{path}"): …` to `bodies` there.'
         )
+
+
+async def send(client: AsyncClient, method: str, url: str, body: Any) -> Response:
+    """Send what `Resources.request` returns."""
+    if isinstance(body, Form):
+        return await client.request(method, url, data=body.fields)
+    return await client.request(method, url, json=body)
 
 
 def write_routes(app: FastAPI) -> list[tuple[str, str]]:

@@ -13,8 +13,11 @@ from plinth.testing.wire import WirePostgres
 
 forget_settings(Settings)  # before app.main is imported, which reads them
 
+from app import tags
+from app.enums import Role
 from app.main import create_app
 from app.models import Base
+from tests.app.accounts import IDS, add_accounts, headers_of
 from tests.app.resources import JOB, RESOURCES
 
 
@@ -25,6 +28,7 @@ def settings(database_url: str, redis_url: str) -> Settings:
         database={"url": database_url},
         redis={"url": redis_url, "timeout_seconds": 2},  # a busy machine is no outage
         log={"level": "WARNING"},
+        limit=dict.fromkeys(("auth", "writes", "reads"), "1000000/minute"),  # more than any test sends
     )
 
 
@@ -37,30 +41,47 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
 async def add_job(onlooker: asyncpg.Connection) -> None:
     """One job, which no worker takes."""
     await onlooker.execute("TRUNCATE plinth_jobs CASCADE")
-    await onlooker.execute("INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}')", JOB)
+    values = """($1, 'none', 'none', '{}', '{"requested_by": "user:3"}')"""
+    await onlooker.execute(f"INSERT INTO plinth_jobs (id, name, queue, payload, context) VALUES {values}", JOB)
 
 
 @pytest.fixture
 async def empty_tables(onlooker: asyncpg.Connection) -> None:
+    """No rows but the accounts of the tests, and a job."""
     await empty(onlooker, Base.metadata)
+    await add_accounts(onlooker)
     await add_job(onlooker)
 
 
 @pytest.fixture
-async def client(service: Service, empty_tables: None) -> AsyncIterator[AsyncClient]:
-    """A client of the app, whose tables are empty."""
+async def accounts(service: Service, empty_tables: None) -> None:
+    """Nothing is cached of the accounts as another test has left them."""
+    await service.state["cache"].invalidate(*(tags.USER(id) for id in IDS.values()))
+
+
+@pytest.fixture
+async def client(service: Service, settings: Settings, accounts: None) -> AsyncIterator[AsyncClient]:
+    """A client of the app, whose tables are empty, that an administrator has signed in with."""
+    async with service.client(headers_of(settings, Role.ADMIN)) as client:
+        yield client
+
+
+@pytest.fixture
+async def anonymous(service: Service, accounts: None) -> AsyncIterator[AsyncClient]:
+    """A client that nobody has signed in with."""
     async with service.client() as client:
         yield client
 
 
 @pytest.fixture
-async def wired(wire: WirePostgres, settings: Settings, empty_tables: None) -> AsyncIterator[AsyncClient]:
+async def wired(wire: WirePostgres, settings: Settings, accounts: None) -> AsyncIterator[AsyncClient]:
     """A client of an app whose every word with PostgreSQL crosses the wire, with one of each resource."""
     one_each = {"url": wire.through(settings.database.url), "pool_size": 1, "read_pool_size": 1}
     changed = {
         "database": settings.database.model_copy(update=one_each),
         "cache": settings.cache.model_copy(update={"responses": False}),  # or the second time would cost nothing
     }
-    async with serve(create_app(settings.model_copy(update=changed))) as service, service.client() as client:
+    headers = headers_of(settings, Role.ADMIN)
+    async with serve(create_app(settings.model_copy(update=changed))) as service, service.client(headers) as client:
         await RESOURCES.create_all(client)
         yield client

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 from httpx import AsyncClient
-from pydantic import RootModel
+from pydantic import RootModel, SecretStr
 
 from app.dependencies import CacheDep
 from app.main import create_app
@@ -54,7 +54,7 @@ async def twice(client: AsyncClient) -> list[Any]:
 async def test_production_does_not_say_where_a_response_is_from(settings: Settings, loads: list[str]) -> None:
     production = settings.model_copy(
         update={
-            "app": settings.app.model_copy(update={"env": "production"}),
+            "app": settings.app.model_copy(update={"env": "production", "secret_key": SecretStr("k" * 32)}),
             "cache": settings.cache.model_copy(update={"namespace": "production"}),
         }
     )

@@ -3,18 +3,24 @@
 What is sent is in tests/app/resources.py.
 """
 
+import asyncpg
 import pytest
 from fastapi.routing import APIRoute
 from httpx import AsyncClient
 
 from app.routers import ROUTERS
+from plinth.testing.resources import send
 from plinth.testing.wire import WirePostgres
+from tests.app.accounts import add_accounts
 from tests.app.resources import RESOURCES
 
 READ = 1
 CREATE = 4  # BEGIN, INSERT, SELECT, COMMIT
 UPDATE = 5  # BEGIN, SELECT FOR UPDATE, UPDATE, SELECT, COMMIT
 DELETE = 4  # BEGIN, SELECT FOR UPDATE, DELETE, COMMIT
+RECORDED = 1  # who makes the change, for the audit trail
+COUNTED = 7  # BEGIN, two INSERTs that count an attempt, COMMIT; BEGIN, DELETE, COMMIT
+LOGIN = COUNTED + READ + 5  # BEGIN, SELECT FOR UPDATE, two INSERTs, COMMIT
 
 ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("GET", "/api/products"): READ,
@@ -31,6 +37,28 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("PUT", "/api/categories/{id}"): UPDATE,
     ("PATCH", "/api/categories/{id}"): UPDATE,
     ("DELETE", "/api/categories/{id}"): DELETE,
+    ("POST", "/api/auth/register"): 5,  # BEGIN, INSERT, SELECT, INSERT of the mail's job, COMMIT
+    ("POST", "/api/auth/login"): LOGIN,
+    ("POST", "/api/auth/token"): LOGIN,
+    ("POST", "/api/auth/refresh"): 6,  # BEGIN, SELECT FOR UPDATE, two UPDATEs, INSERT, COMMIT
+    ("POST", "/api/auth/logout"): 3,  # BEGIN, DELETE, COMMIT
+    ("POST", "/api/auth/verify-email"): 4,  # BEGIN, DELETE, SELECT FOR UPDATE, COMMIT
+    ("POST", "/api/auth/password/forgot"): READ + 3,  # BEGIN, INSERT of the mail's job, COMMIT
+    ("POST", "/api/auth/password/reset"): READ + 8,  # the password and all that it ends, and a mail's job
+    ("POST", "/api/auth/password/change"): READ + COUNTED + 7 + RECORDED,
+    ("GET", "/api/auth/jwks"): 0,
+    ("GET", "/api/users/me"): READ,
+    ("PATCH", "/api/users/me"): UPDATE + RECORDED,
+    ("DELETE", "/api/users/me"): DELETE + RECORDED,
+    ("GET", "/api/users/me/sessions"): READ,
+    ("DELETE", "/api/users/me/sessions/{id}"): 3,  # BEGIN, DELETE, COMMIT
+    ("GET", "/api/users"): READ,
+    ("GET", "/api/users/{id}"): READ,
+    ("PATCH", "/api/users/{id}"): UPDATE + RECORDED,
+    ("GET", "/api/api-keys"): READ,
+    ("POST", "/api/api-keys"): 5 + RECORDED,  # BEGIN, two SELECTs, INSERT, COMMIT
+    ("DELETE", "/api/api-keys/{id}"): DELETE + RECORDED,
+    ("GET", "/api/audit"): READ,
     ("GET", "/api/reports/prices"): READ,
     ("POST", "/api/reports/prices"): 5,  # BEGIN, INSERT, prepare and SELECT of the job that is queued already, COMMIT
     ("GET", "/api/jobs/{id}"): READ,
@@ -41,14 +69,17 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
 
 @pytest.mark.parametrize(("method", "path"), ROUND_TRIPS)
 async def test_an_endpoint_takes_its_round_trips(
-    wired: AsyncClient, wire: WirePostgres, method: str, path: str
+    wired: AsyncClient, wire: WirePostgres, onlooker: asyncpg.Connection, method: str, path: str
 ) -> None:
     async def call(number: int) -> None:
         url, body = (RESOURCES.urls(path)[0], None) if method == "GET" else RESOURCES.request(method, path, number)
-        answer = await wired.request(method, url, json=body)
+        answer = await send(wired, method, url, body)
         assert answer.is_success, answer.text
 
     await call(1)  # prepares the statement, which is once in a connection's life
+    if path.startswith(("/api/auth/", "/api/users/")):
+        await add_accounts(onlooker)  # some calls end the session, or use up a token
+    assert (await wired.get("/api/users/me")).is_success  # who sends the request is cached
     with wire.counting() as count:
         await call(2)
     assert count.round_trips == ROUND_TRIPS[method, path], count.statements

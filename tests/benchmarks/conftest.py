@@ -1,10 +1,10 @@
 import pytest
 from httpx import AsyncClient
 
-from tests.app.conftest import client, empty_tables, service, settings
+from tests.app.conftest import accounts, client, empty_tables, service, settings
 from tests.app.factories import create_category, create_product
 
-__all__ = ["client", "empty_tables", "service", "settings"]
+__all__ = ["accounts", "client", "empty_tables", "service", "settings"]
 
 
 @pytest.fixture

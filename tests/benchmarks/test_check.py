@@ -56,6 +56,7 @@ def test_every_check_compares_two_servers_and_is_recorded() -> None:
         floors=lambda: {"A": "floor A", "B": "floor B", "C": "floor C"},
         app=lambda name="app", **_: name,
         secured_app=lambda name: name,
+        authorization="Bearer token",
         usual_template=lambda: "usual",
     )
     recorded = json.loads(RECORDED.read_text())

@@ -26,7 +26,7 @@ from plinth.testing.servers import Servers
 
 
 def a_slice(cpu_us: float, requests: int = 10_000, *, errors: int = 0, seconds: float = 1, foreign: float = 0) -> Slice:
-    load = Load(requests=requests, seconds=seconds, p50_ms=1.5, p99_ms=9, errors=errors, driver_busy=0.5)
+    load = Load(requests=requests, seconds=seconds, p50_ms=1.5, p99_ms=9, max_ms=12, errors=errors, driver_busy=0.5)
     return Slice(load, cpu_us * requests / 1e6, foreign)
 
 
@@ -53,15 +53,16 @@ def test_the_number_of_connections_is_per_worker(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: list[int], expected: int
 ) -> None:
     monkeypatch.setattr(servers, "process_tree", lambda pid: [pid, *workers])
-    opened: list[int] = []
+    opened: list[tuple[int, str]] = []
 
-    def load(url: str, lines: Path, connections: int, seconds: int) -> Load:
-        opened.append(connections)
+    def load(url: str, lines: Path, connections: int, seconds: int, authorization: str) -> Load:
+        opened.append((connections, authorization))
         return a_slice(90).load
 
     monkeypatch.setattr(measure, "load", load)
-    measure.measure_slice(Server("app", Process("app", tmp_path, "app", signal.SIGTERM), 1, set()), tmp_path, 1)
-    assert opened == [expected]
+    server = Server("app", Process("app", tmp_path, "app", signal.SIGTERM), 1, set(), "Bearer token")
+    measure.measure_slice(server, tmp_path, 1)
+    assert opened == [(expected, "Bearer token")]
 
 
 def test_a_server_runs_on_the_core_with_the_fewest_disk_interrupts() -> None:
@@ -78,6 +79,7 @@ class FakeTestbed(SimpleNamespace):
     """Counts the launches and starts no process: its servers are namespaces with a name."""
 
     launches = 0
+    authorization = "Bearer token"
 
     @contextmanager
     def scope(self) -> Iterator["FakeTestbed"]:
@@ -180,18 +182,21 @@ def test_cached_responses_are_compared_with_the_ping_of_their_own_round(monkeypa
     assert usual == [caching.USUAL_HIT.name, "350", "5.80", "2.63", "2.63 ≥ 2.5"]
 
 
-def test_the_secured_endpoint_is_compared_with_the_open_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_secured_endpoints_are_compared_with_the_open_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(_bed: object, subjects: Sequence[Subject], _rounds: int, _seconds: int) -> Results:
         assert {subject.server.name for subject in subjects} == {"secured app"}
-        without, behind = (next(subject.scenario.lines(Random(1), 1, 1)) for subject in subjects)
+        without, behind, signed_in = (next(subject.scenario.lines(Random(1), 1, 1)) for subject in subjects)
         assert behind == f"{without.replace('open', 'secured')} Authorization: Bearer {bearer.TOKEN}"
-        return {subjects[0].name: [a_slice(100)], subjects[1].name: [a_slice(130, errors=failed)]}
+        assert signed_in == f"{without.replace('open', 'signed-in')} Authorization: {fake_bed().authorization}"
+        slices = [a_slice(100)], [a_slice(130, errors=failed)], [a_slice(124)]
+        return {subject.name: each for subject, each in zip(subjects, slices, strict=True)}
 
     monkeypatch.setattr(bearer, "measure", fake)
     failed = 0
-    without, behind = rows_of(bearer.section(fake_bed(), launches=2, rounds=1, seconds=1))
+    without, behind, signed_in = rows_of(bearer.section(fake_bed(), launches=2, rounds=1, seconds=1))
     assert without == ["without", "100", "1.00", ""]
     assert behind == ["behind HTTPBearer", "130", "1.30", "**1.30 > 1.25**"]
+    assert signed_in == ["signed in", "124", "1.24", "1.24 ≤ 1.25"]
     failed = 2
     assert rows_of(bearer.section(fake_bed(), launches=2, rounds=1, seconds=1))[1][-1] == "4 requests failed"
 
@@ -199,7 +204,7 @@ def test_the_secured_endpoint_is_compared_with_the_open_one(monkeypatch: pytest.
 def test_the_servers_of_a_launch_stop_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(testbed, "APP", (sys.executable, "-c", "import time; time.sleep(600)"))
     urls = cast(Servers, SimpleNamespace(database_url="", redis_url=""))
-    with testbed.Testbed(tmp_path, urls, 10).scope() as bed:
+    with testbed.Testbed(tmp_path, urls, 10, authorization="").scope() as bed:
         kept = bed.launch_app("kept", {})
         with bed.scope() as scope:
             processes = [kept.process, scope.launch_app("own", {}).process]

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers.edge import posted
 from tests.containers.support import IMAGE, ROOT, Compose, attempt, copy_checkout, docker, free_port
+
+# All requests come from one address.
+UNLIMITED = "LIMIT_READS=off\nLIMIT_WRITES=off\n"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,6 +80,7 @@ def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose
     for file in folder.iterdir():
         file.chmod(0o644)
     assert (folder / "tls_key").exists(), made
+    (checkout / "production.env").write_text(UNLIMITED)
     options = ["--file=docker-compose.yml", "--file=docker-compose.production.yml", "--profile=edge"]
     environ = {
         "IMAGE": image,
@@ -88,6 +93,15 @@ def production(image: str, nginx_image: str, checkout: Path) -> Iterator[Compose
     with Compose(checkout, "containers-test-production", options, environ) as project:
         project("up", "--detach", "--wait")
         yield project
+
+
+@pytest.fixture(scope="session")
+def authorization(production: Compose) -> str:
+    """Of an administrator, as the first one of a service is made."""
+    account = {"email": "ada@api.test", "password": "a lamp that shines"}
+    create = f"printf %s '{account['password']}' | app create-admin {account['email']}"
+    production.inside("api-1", "sh", "-c", create)
+    return f"Bearer {posted(production, 200, '/api/auth/login', account)['access_token']}"
 
 
 @pytest.fixture(scope="session")

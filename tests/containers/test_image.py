@@ -10,7 +10,7 @@ import pytest
 
 from tests.containers.support import ROOT, attempt, container, docker
 
-MOST_BYTES_OVER_THE_BASE = 120_000_000
+MOST_BYTES_OVER_THE_BASE = 135_000_000
 SETTINGS = ["--env=APP_SECRET_KEY=" + "k" * 32, "--env=DATABASE_ALLOW_PLAINTEXT=true", "--env=HTTP_ALLOWED_HOSTS=*"]
 
 

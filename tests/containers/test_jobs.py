@@ -5,12 +5,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.containers.edge import ask
 from tests.containers.support import CONFINED, IMAGE, Compose, attempt, docker, eventually
-from tests.containers.test_production import REPLICAS, ask
+from tests.containers.test_production import REPLICAS
 
 CLIENTS = 4
 JOBS_DURING_ROLLOUT = 100
@@ -96,14 +98,15 @@ def releases(production: Compose, tmp_path_factory: pytest.TempPathFactory) -> I
         for image in images
     ]
     environment = production.folder / "production.env"
-    environment.write_text(PRODUCTION_ENV)
+    limits = environment.read_text()
+    environment.write_text(limits + PRODUCTION_ENV)
     try:
         projects[0]("up", "--detach", "--wait")
         for table in ("begun", "ledger"):
             query(production, f"CREATE TABLE {table} (job uuid, release int)")
         yield projects
     finally:
-        environment.unlink()
+        environment.write_text(limits)
         production("up", "--detach", "--wait")
         query(production, "DROP TABLE IF EXISTS begun, ledger")
 
@@ -124,8 +127,8 @@ def enqueue(production: Compose, release: int = 1) -> str:
     return str(json.loads(body))
 
 
-def state(production: Compose, job: str) -> str:
-    status, _, body = ask(production, "GET", f"/api/jobs/{job}")
+def state(production: Compose, authorization: str, job: str) -> str:
+    status, _, body = ask(production, "GET", f"/api/jobs/{job}", headers={"Authorization": authorization})
     assert status == 200, body
     return str(json.loads(body)["state"])
 
@@ -135,6 +138,7 @@ class Clients:
     """Each enqueues a job, asks until it has succeeded, and goes on with the next."""
 
     production: Compose
+    authorization: str
     jobs: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -156,18 +160,21 @@ class Clients:
             while not stopping.is_set():
                 job = enqueue(self.production)
                 self.jobs.append(job)
-                eventually(lambda job=job: state(self.production, job) == "succeeded", f"job {job} succeeds")  # type: ignore[misc]
+                eventually(partial(self._is_done, job), f"job {job} succeeds")
         except Exception as fault:
             self.faults.append(repr(fault))
 
+    def _is_done(self, job: str) -> bool:
+        return state(self.production, self.authorization, job) == "succeeded"
+
 
 def test_a_rollout_of_servers_and_workers_loses_no_job(
-    releases: list[Compose], record_property: Callable[[str, object], None]
+    releases: list[Compose], authorization: str, record_property: Callable[[str, object], None]
 ) -> None:
     old, new = releases
     before = [*workers(old), *map(old.id, REPLICAS)]
     assert len(before) == 5
-    with Clients(new).running() as clients:
+    with Clients(new, authorization).running() as clients:
         eventually(lambda: len(clients.jobs) >= CLIENTS, "every client has a job")
         long = enqueue(new, release=2)
         eventually(lambda: query(new, f"SELECT count(*) FROM begun WHERE job = '{long}'") == "1", "the long job begins")
@@ -179,7 +186,7 @@ def test_a_rollout_of_servers_and_workers_loses_no_job(
     assert clients.faults == []
     assert not set(before) & {*workers(new), *map(new.id, REPLICAS)}
     assert len(workers(new)) == 2
-    eventually(lambda: state(new, long) == "succeeded", "the long job succeeds")
+    eventually(lambda: state(new, authorization, long) == "succeeded", "the long job succeeds")
     enqueued = sorted([*clients.jobs, long])
     rows = query(new, "SELECT id, state FROM plinth_jobs WHERE name = 'record' ORDER BY id").splitlines()
     assert rows == [f"{job} succeeded" for job in enqueued]
@@ -191,7 +198,7 @@ def test_a_rollout_of_servers_and_workers_loses_no_job(
     record_property("jobs while servers and workers were replaced", f"{len(enqueued)}, all of them done once")
 
 
-def test_a_worker_goes_on_when_the_database_is_back(releases: list[Compose]) -> None:
+def test_a_worker_goes_on_when_the_database_is_back(releases: list[Compose], authorization: str) -> None:
     release = releases[0]
 
     def is_well(wanted: str) -> bool:
@@ -207,7 +214,7 @@ def test_a_worker_goes_on_when_the_database_is_back(releases: list[Compose]) -> 
     assert workers(release) == started
     eventually(lambda: ask(release, "GET", "/health/ready")[0] == 200, "the servers have found it, too")
     job = enqueue(release)
-    eventually(lambda: state(release, job) == "succeeded", "the job succeeds")
+    eventually(lambda: state(release, authorization, job) == "succeeded", "the job succeeds")
 
 
 def test_a_worker_that_is_silent_is_not_alive(production: Compose) -> None:

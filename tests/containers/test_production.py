@@ -1,16 +1,14 @@
 """Nginx and three replicas from the production files: requests, confinement, replacement, killed servers."""
 
 import json
-import socket
-import ssl
 import zlib
 from collections.abc import Callable
 from contextlib import closing
-from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
-from typing import Any
+from http.client import HTTPConnection
 
 import pytest
 
+from tests.containers.edge import ask, posted, read
 from tests.containers.load import under_load
 from tests.containers.support import CONFINED, Compose, attempt, docker, eventually
 
@@ -18,36 +16,12 @@ REPLICAS = ["api-1", "api-2", "api-3"]
 REQUESTS_DURING_REPLACEMENT = 20_000
 
 
-def ask(
-    production: Compose, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, str], bytes]:
-    """Send a request. Returns the status, the headers by lower-case name, and the body."""
-    tls = ssl.create_default_context(cafile=str(production.folder / "secrets" / "tls_certificate"))
-    with closing(HTTPSConnection("api.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)) as connection:
-        raw = socket.create_connection(("127.0.0.1", connection.port), timeout=30)
-        connection.sock = tls.wrap_socket(raw, server_hostname="api.test")
-        connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
-        return read(connection.getresponse())
-
-
-def read(answer: HTTPResponse) -> tuple[int, dict[str, str], bytes]:
-    headers: dict[str, str] = {}
-    for name, value in answer.getheaders():
-        headers[name.lower()] = f"{headers[name.lower()]}, {value}" if name.lower() in headers else value
-    return answer.status, headers, answer.read()
-
-
-def created(production: Compose, path: str, body: dict[str, Any]) -> int:
-    status, _, answer = ask(production, "POST", path, body, {"Content-Type": "application/json"})
-    assert status == 201, answer
-    return int(json.loads(answer)["id"])
-
-
 @pytest.fixture(scope="module")
-def product(production: Compose) -> int:
-    category = created(production, "/api/categories", {"name": "Lamps", "description": "They shine. " * 100})
+def product(production: Compose, authorization: str) -> int:
+    category = {"name": "Lamps", "description": "They shine. " * 100}
+    category_id = posted(production, 201, "/api/categories", category, authorization)["id"]
     body = {"sku": "LAM-1", "name": "Lamp", "description": "Shines. " * 250, "price": "9.99", "stock": 1}
-    return created(production, "/api/products", body | {"category_id": category})
+    return int(posted(production, 201, "/api/products", body | {"category_id": category_id}, authorization)["id"])
 
 
 def test_http_is_redirected_to_https(production: Compose) -> None:
@@ -111,12 +85,13 @@ def test_a_service_is_confined(production: Compose, service: str) -> None:
 
 
 def test_replicas_are_replaced_under_load_without_a_failed_request(
-    production: Compose, product: int, record_property: Callable[[str, object], None]
+    production: Compose, product: int, authorization: str, record_property: Callable[[str, object], None]
 ) -> None:
     before = [production.id(replica) for replica in REPLICAS]
     paths = [f"/api/products/{product}", "/api/products?limit=1", "/api/products/search?q=lamp"]
     requests = [f"GET {path} HTTP/1.1\r\nHost: api.test\r\n\r\n".encode() for path in paths] * 10
     write = f"PATCH /api/products/{product} HTTP/1.1\r\nHost: api.test\r\nContent-Type: application/json\r\n"
+    write += f"Authorization: {authorization}\r\n"
     requests.append(f'{write}Content-Length: 11\r\n\r\n{{"stock":5}}'.encode())
     with under_load(int(production.environ["EDGE_HTTPS_PORT"]), requests, connections=4) as load:
         code, output = attempt(

@@ -1,5 +1,5 @@
 """Some tests of plinth are of it in the service."""
 
-from tests.app.conftest import client, empty_tables, service, settings
+from tests.app.conftest import accounts, client, empty_tables, service, settings
 
-__all__ = ["client", "empty_tables", "service", "settings"]
+__all__ = ["accounts", "client", "empty_tables", "service", "settings"]

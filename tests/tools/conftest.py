@@ -1,8 +1,8 @@
 import pytest
 
-from tests.app.conftest import client, empty_tables, service, settings
+from tests.app.conftest import accounts, anonymous, client, empty_tables, service, settings
 
-__all__ = ["client", "empty_tables", "service", "settings"]
+__all__ = ["accounts", "anonymous", "client", "empty_tables", "service", "settings"]
 
 
 @pytest.fixture(autouse=True)

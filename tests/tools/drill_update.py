@@ -4,7 +4,7 @@ The project begins as the oldest version of tools/releases.toml, with the edits 
 resource, a middleware, settings, a dependency, Compose's variables, a target of make, a page, and a test corrected that
 failed in that version as it was. It is updated to HEAD, which must pass all checks and its own tests; and a second one
 by way of the version between, which must end the same. A third one, which has lost the example, does not get it back.
-A fourth one is of a version without jobs, and gains their tables, and then jobs.
+A fourth one is of a version without jobs, and gains their tables, and then jobs and accounts.
 """
 
 import filecmp
@@ -31,9 +31,9 @@ OWNERSHIP = Ownership((ROOT / "ownership.toml").read_text())
 SUPPLIERS = "06618312f046"  # the revision of edits.patch
 NAMES = {"name": "Billing API", "author": "Ada Lovelace"}
 GIT = ["git", "-c", "user.name=Ada Lovelace", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"]
-# Both sides add lines below the same one: before the version between, and after it.
+# Both sides add lines below the same one, or the same library: before the version between, and after it.
 EARLY = {"docker-compose.yml": 1}
-LATE = {".env.example": 1, "pyproject.toml": 1}
+LATE = {".env.example": 1, "pyproject.toml": 1, "requirements/docs.txt": 1, "requirements/runtime.txt": 1}
 CONFLICT = re.compile(r"(?ms)^<{7} yours\n(.*?)^\|{7} recorded\n.*?^={7}\n(.*?)^>{7} new\n")
 
 
@@ -111,7 +111,7 @@ def gain_jobs(template: Path, project: Path) -> None:
     run(["git", "clone", "--quiet", str(template), str(project)], template)
     run(["git", "checkout", "--quiet", RELEASES[WITHOUT_JOBS]], project)
     make(project, "init", *(f"{name.upper()}={value}" for name, value in NAMES.items()))
-    parts = [f"--include={path}" for path in (".env.example", "app/models/*", "migrations/*")]
+    parts = [f"--include={path}" for path in (".env.example", "migrations/*")]
     run(["git", "apply", *parts, str(HERE / "edits.patch")], project)
     mine = edited(project)
     printed = update(template, project, "HEAD", {".env.example": 1}, f"FROM={WITHOUT_JOBS}")

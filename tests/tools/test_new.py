@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +20,7 @@ from tools.resource.checks import requested
 from tools.resource.fields import KINDS
 from tools.resource.layers import files, rewritten, source
 from tools.resource.parsing import singular_of
-from tools.resource.registered import ALIASES, PROVIDER_IMPORTS, PROVIDERS, ROUND_TRIPS
+from tools.resource.registered import ALIASES, PROVIDER_IMPORTS, PROVIDERS, ROUND_TRIPS, WHO
 
 EVERYTHING = [
     "number:str(20):unique",
@@ -88,6 +89,7 @@ def test_of_the_fields_of_the_categories_it_makes_the_categories() -> None:
         ("app/tags.py", 'CATEGORIES = Tag("categories")\n'),
         ("app/models/__init__.py", "from app.models.categories import Category\n"),
         ("tests/app/test_round_trips.py", ROUND_TRIPS),
+        ("tests/app/test_access.py", WHO),
         *(("app/dependencies.py", provider) for provider in PROVIDERS.split("\n\n\n")),
     ],
 )
@@ -103,6 +105,7 @@ def test_lines_are_registered_where_there_is_nothing_of_the_example(project: Pat
         "tests/app/resources.py": "from plinth.testing.resources import Resources\n\n"
         "RESOURCES = Resources(\n    # A comment.\n    urls={},\n    bodies={},\n)\n",
         "tests/app/test_round_trips.py": 'ROUND_TRIPS = {\n    ("GET", "/health/live"): 0,\n}\n',
+        "tests/app/test_access.py": 'WHO = {\n    ("GET", "/health/live"): PUBLIC,\n}\n',
     }
     for path, text in emptied.items():
         (project / path).write_text(text)
@@ -113,6 +116,27 @@ def test_lines_are_registered_where_there_is_nothing_of_the_example(project: Pat
     assert made["tests/app/resources.py"].startswith("from plinth.testing.resources import Resource, Resources\n")
     assert 'Resource("/api/invoices", create={"number": "Number {n}"}),\n' in made["tests/app/resources.py"]
     assert made["tests/app/test_round_trips.py"].count("/api/invoices") == 6
+    assert made["tests/app/test_access.py"].count('/api/invoices"): EDITORS') == 1
+    assert made["tests/app/test_access.py"].count("PUBLIC") == 3
+
+
+@pytest.mark.parametrize(
+    "enums",
+    [None, '"""The enums of columns."""\n', '"""Enums."""\n\nfrom enum import StrEnum\n\n\nclass A(StrEnum): ...\n'],
+)
+def test_lines_are_registered_where_there_are_no_accounts(project: Path, enums: str | None) -> None:
+    (project / "tests/app/test_access.py").unlink()
+    (project / "app/enums.py").unlink()
+    if enums is not None:
+        (project / "app/enums.py").write_text(enums)
+    made = new.planned(resource("status:enum(draft,paid)=draft"), project)
+    assert "tests/app/test_access.py" not in made
+    assert made["app/enums.py"].startswith((enums or '"""The enums').partition("\n")[0])
+    defined: dict[str, Any] = {}
+    exec(made["app/enums.py"], defined)
+    assert [*defined["InvoiceStatus"]] == ["draft", "paid"]
+    assert ("A" in defined) == ("class A" in (enums or ""))
+    assert made["app/enums.py"].count("import StrEnum") == 1
 
 
 def test_a_list_that_was_rewritten_is_said_to_have_no_place(project: Path) -> None:

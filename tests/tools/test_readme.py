@@ -13,25 +13,32 @@ from typing import Any
 import asyncpg
 import pytest
 import yaml
+from httpx import AsyncClient
 
 from app import tags
+from app.enums import Role
 from app.repositories.example_data import load_example_data
 from app.settings import Settings
 from plinth.database.settings import DatabaseSettings
 from plinth.testing.client import Service
 from plinth.testing.environment import variables
+from tests.app.accounts import token_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 GLOBS = ["*.md", "docs/**/*.md", "deploy/**/*.md", "plinth/*.md", "tools/*.md", ".github/*.md"]
 PAGES = [page for pattern in GLOBS for page in sorted(ROOT.glob(pattern))]
-# In prose, a folder of this repository and what is below it; not what a page makes up: a name in <>, or a new resource.
-PATH = re.compile(rf"`((?:{'|'.join(re.escape(each.name) for each in ROOT.iterdir() if each.is_dir())})/[^`\s<>]*)`")
+# In prose, a folder of this repository and what is below it, without a test's name in it; not what a page makes up: a
+# name in <>, or a new resource.
+PATH = re.compile(
+    rf"`((?:{'|'.join(re.escape(each.name) for each in ROOT.iterdir() if each.is_dir())})/[^`\s<>]*?)(?:::\w+)?`"
+)
 MADE_UP = re.compile(r"\b(test_)?(suppliers|invoices)\.py$")
 FENCE = re.compile(r"(?ms)^```.*?^```")
 MAKEFILES = (ROOT / "Makefile").read_text() + (ROOT / ".ci/targets.mk").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILES, re.MULTILINE))
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+SECRETS = ("access_token", "refresh_token")
 GROUPS = "|".join({name.partition("_")[0] for name in variables(Settings) if "_" in name})
 
 
@@ -115,21 +122,21 @@ def test_its_make_targets_exist() -> None:
 
 def test_it_lists_every_app_command() -> None:
     shown = subprocess.check_output([sys.executable, "-m", "app", "--help"], cwd=ROOT, text=True)
-    commands = set(re.findall(r"^│ (\w+) ", shown, re.MULTILINE))
-    assert set(re.findall(r"`app (\w+)`", README)) == commands != set()
+    commands = set(re.findall(r"^│ (\w[\w-]*) ", shown, re.MULTILINE))
+    assert set(re.findall(r"`app (\w[\w-]*)`", README)) == commands != set()
     for page in PAGES:
-        assert set(re.findall(r"`app (\w+)", page.read_text())) <= commands, page
+        assert set(re.findall(r"`app (\w[\w-]*)", page.read_text())) <= commands, page
 
 
 def test_every_command_that_the_readme_shows_is_run_by_a_test() -> None:
-    """The curl below, `make run` by test_run.py, `make test` and `app new` by the drill."""
+    """Each curl below, `make run` by test_run.py, `make test` and `app new` by the drill."""
     shown = re.findall(r"(?m)^\$ (\S+ \S+)", README)
     assert [each for each in shown if not each.startswith("curl ")] == [
         "make run",
         "make test",
         *[".venv/bin/app new"] * 2,
     ]
-    assert len([each for each in shown if each.startswith("curl ")]) == 1
+    assert len([each for each in shown if each.startswith("curl ")]) == 2
 
 
 def test_the_page_for_agents_is_short() -> None:
@@ -143,16 +150,16 @@ def test_the_hooks_before_a_commit_pass(hook: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def test_the_examples_of_caching_answer_as_shown(service: Service, empty_tables: None) -> None:
+async def test_the_examples_of_caching_answer_as_shown(service: Service, settings: Settings, accounts: None) -> None:
     page = (ROOT / "docs/plinth/caching.md").read_text()
     async with service.state["database"].sessions.begin() as session:
         await load_example_data(session, 10)
     await service.state["cache"].invalidate(tags.PRODUCTS, tags.PRODUCT(7), tags.PRODUCT(8), tags.CATEGORIES)
     examples = re.findall(r"\$ curl (.+)\nHTTP/1.1 (\d+)", page)
-    etag = ""
+    etag, token = "", token_of(settings, Role.EDITOR)
     async with service.client() as client:
         for command, status in examples:
-            words = shlex.split(command.replace("$ETAG", etag.replace('"', r"\"")))
+            words = shlex.split(command.replace("$ETAG", etag.replace('"', r"\"")).replace("$TOKEN", token))
             options = list(pairwise(words))
             answer = await client.request(
                 next((value for name, value in options if name == "-X"), "GET"),
@@ -174,6 +181,19 @@ async def test_its_example_answers_as_shown(service: Service, empty_tables: None
     async with service.client() as client:
         answered = (await client.get(url)).json()
     assert without_instants(answered) == without_instants(json.loads(example[2]))
+
+
+async def test_its_login_answers_as_shown(anonymous: AsyncClient) -> None:
+    example = re.search(r"\$ curl (-d .*) \S+(/api/auth/\S+)\n(.*)\n", README)
+    assert example
+    options = shlex.split(example[1])
+    headers = dict([options[options.index("-H") + 1].split(": ")])
+    answer = await anonymous.post(example[2], content=options[options.index("-d") + 1], headers=headers)
+    assert answer.status_code == 200, answer.text
+    shown, answered = json.loads(example[3]), answer.json()
+    assert {**shown, **dict.fromkeys(SECRETS, "…")} == {**answered, **dict.fromkeys(SECRETS, "…")}
+    for name in SECRETS:
+        assert answered[name].startswith(shown[name].removesuffix("…"))
 
 
 def without_instants(answer: dict[str, list[dict[str, object]]]) -> list[dict[str, object]]:

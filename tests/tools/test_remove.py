@@ -1,4 +1,4 @@
-"""`app remove example`: on a copy of this project, which `make init` has made a project of its own."""
+"""`app remove`: on a copy of this project, which `make init` has made a project of its own."""
 
 import re
 import subprocess
@@ -15,8 +15,10 @@ from tests.tools.test_init import NAME, files, lines_with, project
 from tools import init
 from tools.project import TEMPLATE_PATHS
 from tools.removals import REMOVALS, removal_from
+from tools.removals.accounts import ACCOUNTS
 from tools.removals.example import EXAMPLE
 from tools.removals.jobs import JOBS
+from tools.removals.removal import Removal
 from tools.removals.texts import references, taken_out
 from tools.remove import carry_out, main
 
@@ -24,15 +26,32 @@ __all__ = ["project"]
 
 FROM_HERE = [removal_from(ROOT, name) for name in REMOVALS]
 PLACES = [(removal, place) for removal in FROM_HERE for place in (*(p for p, _ in removal.texts), *removal.elements)]
-# A project without jobs may lack them: importing one ends the program.
+# What a project may lack then: importing one ends the program.
+MODULES = {
+    "accounts": ["jwt", "pwdlib", "cryptography", "multipart", "python_multipart"],
+    "jobs": ["aiosmtplib", "cronsim", "jinja2"],
+}
+COMMANDS = {"create-admin": "accounts", "worker": "jobs", "jobs": "jobs"}
 BLOCKED = """
 import sys
-sys.modules.update(dict.fromkeys(["aiosmtplib", "cronsim", "jinja2"]))
+sys.modules.update(dict.fromkeys({modules}))
 import app.main, app.cli
-from typer.testing import CliRunner
-shown = CliRunner().invoke(app.cli.app, ["--help"]).stdout
-assert " serve " in shown and " worker " not in shown and " jobs " not in shown, shown
+from typer.main import get_command
+print(*get_command(app.cli.app).commands)
 """
+SERVICE = r"app/|tests/app/|docker|Dockerfile|deploy/kubernetes/(base|overlays)|pyproject\.toml|openapi\.json"
+LEFT = {
+    "accounts": (
+        r"(?i)\baccounts?\b|\buser(s|_)|\bpassword|\bjwt|pwdlib|multipart>|api.?key|\blogins?\b|\broles?\b|scopes\b"
+        r"|administrator|\btokens?\b|headers_of|anonymous|signed.in|/api/auth|Bearer",
+        r"docker|deploy/|Without accounts everyone may|module = |\(scopes\)",
+    ),
+    "jobs": (
+        r"(?i)\bjobs?\b|\bworker(?!s)|plinth_jobs|aiosmtp|\bcronsim>|\bjinja2>",
+        r"plinth\.jobs|plinth/jobs|\| jobs|\(jobs\)|uvicorn.worker|module = |kind: Job|migration|nginx"
+        r"|healthcheck\.py|one worker does not know|A project without jobs needs",
+    ),
+}
 INVOICE = """from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -108,42 +127,54 @@ def test_a_missing_text_is_named(project: Path) -> None:
     for removal, (name, text) in PLACES:
         file = project / name
         whole = file.read_text()
-        file.write_text(whole.replace(text, "something_else"))
+        first = text.strip().partition("\n")[0]
+        # What is shared goes before, and may be a part of this text.
+        file.write_text(whole.replace(text if text in whole else first, "something_else"))
         with pytest.raises(SetupError) as raised:
             taken_out(removal, project)
         *sentences, last = str(raised.value).splitlines()
         # Another text may contain this one.
-        assert f"{name} does not contain this once: {text.strip().partition(chr(10))[0]}" in sentences
+        assert f"{name} does not contain this once: {first}" in sentences
         assert last == "Restore that first; nothing was changed."
         file.write_text(whole)
     assert all(taken_out(removal, project) for removal in FROM_HERE)
 
 
-@pytest.mark.parametrize("order", [["jobs"], ["example", "jobs"], ["jobs", "example"]])
-def test_nothing_names_jobs_afterwards(initialised: Path, order: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    for name in order:
+# Every part before and after every other, but for jobs, which accounts need.
+@pytest.mark.parametrize(
+    "order", [["example", "accounts", "jobs"], ["accounts", "example", "jobs"], ["accounts", "jobs", "example"]]
+)
+def test_nothing_names_what_is_gone(initialised: Path, order: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    for number, name in enumerate(order):
         assert main([name], initialised) == 0, capsys.readouterr().err
+        assert REMOVALS[name].stays in capsys.readouterr().out
         commit(initialised)
-    assert JOBS.stays in capsys.readouterr().out
-    named = r"(?i)\bjobs?\b|\bworker(?!s)|plinth_jobs|aiosmtp|\bcronsim>|\bjinja2>"
-    where = r"app/|tests/app/|docker|Dockerfile|deploy/kubernetes/(base|overlays)|pyproject\.toml|openapi\.json"
-    expected = r"plinth\.jobs|plinth/jobs|\| jobs|\(jobs\)|uvicorn.worker|module = |kind: Job|migration|nginx"
-    expected += r"|healthcheck\.py|one worker does not know|A project without jobs needs"
-    left = [line for line in lines_with(initialised, named) if re.match(where, line)]
-    assert [line for line in left if not re.search(expected, line)] == []
+        gone = [each for each in order[: number + 1] if each in LEFT]
+        assert [line for each in gone for line in left_of(initialised, each)] == []
+        assert len([*initialised.glob(f"migrations/versions/*-remove_{name}.py")]) == 1
+        code = BLOCKED.format(modules=[module for each in gone for module in MODULES[each]])
+        commands = subprocess.run(
+            [sys.executable, "-B", "-c", code], cwd=initialised, env={}, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.split()
+        assert {"serve", *(each for each in COMMANDS if COMMANDS[each] not in gone)} <= {*commands}
+        assert not {*commands} & {each for each in COMMANDS if COMMANDS[each] in gone}
     assert not (initialised / "app/tasks").exists()
     assert not (initialised / "deploy/kubernetes/base/worker").exists()
-    assert len([*initialised.glob("migrations/versions/*-remove_jobs.py")]) == 1
     config = Config(str(initialised / "alembic.ini"), config_args={"here": str(initialised)})
     assert len(ScriptDirectory.from_config(config).get_heads()) == 1
-    subprocess.run([sys.executable, "-c", BLOCKED], cwd=initialised, env={}, check=True)
     for arguments in (["check", "."], ["format", "--check", "."]):
         assert subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=initialised, check=False).returncode == 0
 
 
+def left_of(project: Path, name: str) -> list[str]:
+    """The lines of the service that still name it, but for those that name something else."""
+    named, something_else = LEFT[name]
+    lines = (line for line in lines_with(project, named) if re.match(SERVICE, line))
+    return [line for line in lines if not re.search(something_else, line)]
+
+
 def test_jobs_stay_while_there_are_accounts(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (initialised / "app/models/users.py").touch()
-    commit(initialised)
     before = files(initialised)
     capsys.readouterr()
     assert main(["jobs"], initialised) == 1
@@ -154,23 +185,27 @@ def test_jobs_stay_while_there_are_accounts(initialised: Path, capsys: pytest.Ca
     assert files(initialised) == before
 
 
-def test_a_job_of_the_users_is_named(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (initialised / "app/services/billing.py").write_text("from app.jobs import PRUNE_JOBS\n\nprint(PRUNE_JOBS)\n")
+def test_a_route_of_the_users_for_those_who_signed_in_is_named(
+    initialised: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (initialised / "app/routers/billing.py").write_text("from app.access import MAY_WRITE, UserDep\n\nprint(UserDep)\n")
     commit(initialised)
     before = files(initialised)
     capsys.readouterr()
-    assert main(["jobs"], initialised) == 1
+    assert main(["accounts"], initialised) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "app/services/billing.py:1: from app.jobs import PRUNE_JOBS",
-        f"These lines need {JOBS.about}. Change them first; nothing was changed.",
+        "app/routers/billing.py:1: from app.access import MAY_WRITE, UserDep",
+        f"These lines need {ACCOUNTS.about}. Change them first; nothing was changed.",
     ]
     assert files(initialised) == before
 
 
 def test_the_line_that_was_edited_is_named(project: Path) -> None:
-    change(project / "app/cli.py", ("database.sessions.begin() as session,", "database.sessions.begin() as own,"))
-    with pytest.raises(SetupError, match=r"app/cli\.py does not contain this once: database\.sessions\.begin\(\) as s"):
-        taken_out(EXAMPLE, project)
+    change(project / "app/cli.py", ("open_database(patient, settings.app.name)", "open_database(patient, 'seed')"))
+    with pytest.raises(
+        SetupError, match=r"app/cli\.py does not contain this once: open_database\(patient, settings\.a"
+    ):
+        taken_out(removal_from(project, "example"), project)
 
 
 def test_all_that_is_missing_is_named_at_once_and_nothing_is_changed(
@@ -195,23 +230,31 @@ def test_all_that_is_missing_is_named_at_once_and_nothing_is_changed(
 def test_resources_of_the_users_own_stay(project: Path) -> None:
     change(
         project / "app/routers/__init__.py",
-        ("import categories, health, jobs, ", "import (\n    categories,\n    health,\n    invoices,\n    jobs,\n    "),
-        ("products, reports\n\nROUTERS", "products,\n    reports,\n)\n\nROUTERS"),
-        ("(products.router, categories", "(\n    products.router,\n    invoices.router,\n    categories"),
-        (" jobs.router, health.router)", "\n    jobs.router,\n    health.router,\n)"),
+        (
+            "import api_keys, audit, auth, categories, health, ",
+            "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    invoices,\n    ",
+        ),
+        ("jobs, products, reports, users\n\nROUTERS", "jobs,\n    products,\n    reports,\n    users,\n)\n\nROUTERS"),
+        ("    categories.router,\n", "    invoices.router,\n    categories.router,\n"),
     )
-    change(project / "app/models/__init__.py", ('"Category", "Product"]', '"Category", "Invoice", "Product"]'))
+    change(project / "app/models/__init__.py", ('"Category", ', '"Category", "Invoice", '))
+    change(project / "app/enums.py", ("class Role", 'class Paid(StrEnum):\n    YES = "yes"\n\n\nclass Role'))
     change(project / "app/tags.py", ("PRODUCTS = ", 'INVOICES = Tag("invoices")\nPRODUCTS = '))
     change(
         project / "tests/app/resources.py",
         ("    Resource(\n", '    Resource("/api/invoices", create={}),\n    Resource(\n'),
         ('=laptop"], ', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], '),
     )
+    for path, text in taken_out(removal_from(project, "accounts"), project).items():
+        (project / path).write_text(text)
+    for path in removal_from(project, "accounts").paths:
+        (project / path).unlink()
     texts = taken_out(removal_from(project, "example"), project)
     assert "import (\n    health,\n    invoices,\n    jobs,\n)" in texts["app/routers/__init__.py"]
     assert "(\n    invoices.router,\n    jobs.router,\n    health.router,\n)" in texts["app/routers/__init__.py"]
     assert '["Base", "Invoice"]' in texts["app/models/__init__.py"]
     assert texts["app/tags.py"].endswith('\nINVOICES = Tag("invoices")\n')
+    assert (project / "app/enums.py").read_text().count("class ") == 1
     assert 'Resources(\n    Resource("/api/invoices", create={}),\n    # A GET' in texts["tests/app/resources.py"]
     assert (
         'urls={"/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], "/api/jobs' in texts["tests/app/resources.py"]
@@ -236,31 +279,44 @@ def test_a_reference_of_the_users_is_named_and_nothing_is_changed(
 
 
 @pytest.mark.parametrize(
-    ("line", "refers"),
+    ("removal", "line", "refers"),
     [
-        ("from app.models.products import Product", True),
-        ("from app.models import Base, Category", True),
-        ("from app.routers import products", True),
-        ("import app.services.categories", True),
-        ("from app import example_data", True),
-        ("async def pay(products: ProductServiceDep) -> None:", True),
-        ("@cached_response(ttl=1, tags=[tags.INVOICE, tags.PRODUCTS])", True),
-        ('product: Mapped["Product"] = relationship(lazy="raise")', True),
-        ('product = relationship("Product", lazy="raise")', True),
-        ('    "SELECT name FROM products WHERE id = 1"', True),
-        ('await client.get("/api/products/1")', True),
-        ("from app.models import Invoice", False),
-        ("from app.models.product_lines import ProductLine", False),
-        ("category: Mapped[str]  # a category or a product", False),
-        ('"""Invoices of products, by category."""', False),
-        ("tags.PRODUCT_LINES", False),
-        ('Resource("/api/product-lines", create={})', False),
+        (EXAMPLE, "from app.models.products import Product", True),
+        (EXAMPLE, "from app.models import Base, Category", True),
+        (EXAMPLE, "from app.routers import products", True),
+        (EXAMPLE, "import app.services.categories", True),
+        (EXAMPLE, "from app import example_data", True),
+        (EXAMPLE, "async def pay(products: ProductServiceDep) -> None:", True),
+        (EXAMPLE, "@cached_response(ttl=1, tags=[tags.INVOICE, tags.PRODUCTS])", True),
+        (EXAMPLE, 'product: Mapped["Product"] = relationship(lazy="raise")', True),
+        (EXAMPLE, 'product = relationship("Product", lazy="raise")', True),
+        (EXAMPLE, '    "SELECT name FROM products WHERE id = 1"', True),
+        (EXAMPLE, 'await client.get("/api/products/1")', True),
+        (EXAMPLE, "from app.models import Invoice", False),
+        (EXAMPLE, "from app.models.product_lines import ProductLine", False),
+        (EXAMPLE, "category: Mapped[str]  # a category or a product", False),
+        (EXAMPLE, '"""Invoices of products, by category."""', False),
+        (EXAMPLE, "tags.PRODUCT_LINES", False),
+        (EXAMPLE, 'Resource("/api/product-lines", create={})', False),
+        (JOBS, "from app.jobs import PRUNE_JOBS", True),
+        (JOBS, "async def pay(jobs: JobsDep) -> None:", True),
+        (JOBS, "from app.routers import job_offers", False),
+        (ACCOUNTS, "from app.models import Invoice, User", True),
+        (ACCOUNTS, "from app.access import PrincipalDep", True),
+        (ACCOUNTS, "from app.access import MAY_WRITE", False),
+        (ACCOUNTS, 'user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))', True),
+        (ACCOUNTS, 'user: Mapped["User"] = relationship(lazy="raise")', True),
+        (ACCOUNTS, "from app.enums import InvoiceStatus, Role", True),
+        (ACCOUNTS, "from app.enums import InvoiceStatus", False),
+        (ACCOUNTS, "async with service.client(headers_of(settings, Role.ADMIN)) as client:", True),
+        (ACCOUNTS, 'await client.get("/api/users/me")', True),
+        (ACCOUNTS, "from plinth.security import PUBLIC", False),
     ],
 )
-def test_what_is_a_reference(tmp_path: Path, line: str, refers: bool) -> None:
+def test_what_is_a_reference(tmp_path: Path, removal: Removal, line: str, refers: bool) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app/own.py").write_text(f"{line}\n")
-    assert [*references(EXAMPLE, tmp_path)] == ([f"app/own.py:1: {line.strip()}"] if refers else [])
+    assert [*references(removal, tmp_path)] == ([f"app/own.py:1: {line.strip()}"] if refers else [])
 
 
 def test_what_would_not_start_is_refused(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from tests.tools.support import ROOT
 
 FILES = ["runtime", "docs", "development"]
-GROUPS = ["bench", "copier", "deploy"]
+GROUPS = ["audit", "bench", "containers", "copier", "deploy"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = PROJECT["project"]["dependencies"]
 DOCS = PROJECT["project"]["optional-dependencies"]["docs"]

@@ -1,5 +1,6 @@
 """A revision for a table of plinth's comes on top of the user's, once, and another one undoes it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tools.revisions import FOLDER, in_order, revisions, undoing
 from tools.trees import File, Tree
 
 OWNERSHIP = Ownership((ROOT / "ownership.toml").read_text())
-[CREATE] = OWNERSHIP.lists["revisions"]
+CREATE, *LATER = OWNERSHIP.lists["revisions"]
 TEXT = (ROOT / CREATE).read_text()
 NEW = {CREATE: File(TEXT.encode())}
 
@@ -58,6 +59,17 @@ def test_it_is_the_first_where_there_is_none(tmp_path: Path) -> None:
     assert path == CREATE
     assert "\ndown_revision = None\n" in text
     assert heads(tmp_path, {path: File(text.encode())}) == [JOBS.creates]
+
+
+def test_those_of_a_newer_version_follow_one_another_and_need_nothing_of_the_apps(tmp_path: Path) -> None:
+    new = {path: File((ROOT / path).read_bytes()) for path in OWNERSHIP.lists["revisions"]}
+    changes = plan(OWNERSHIP, {}, new, USERS).changes
+    assert len(changes) == 1 + len(LATER)
+    texts = {path: file.data.decode() for path, file in sorted(changes.items()) if file}
+    ids = [each.id for each in revisions(texts)]
+    assert [each.follows for each in revisions(texts)] == [("b2",), *((id,) for id in ids[:-1])]
+    assert heads(tmp_path, {**USERS, **{path: File(text.encode()) for path, text in texts.items()}}) == ids[-1:]
+    assert [path for path, text in texts.items() if re.search(r"\busers\b", text)] == []
 
 
 @pytest.mark.parametrize(

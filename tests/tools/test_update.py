@@ -21,7 +21,8 @@ NOT_NEEDED = re.compile(
     r"benchmarks/|tests/|docs/benchmarks|app/(?!main|settings)|plinth/(?!__init__|testing/|errors|http/target|CHANGELOG)"
 )
 GONE = "plinth/http/target.py"
-TABLES = "migrations/versions/2026_11_28_2030-create_jobs.py"
+VERSIONS = "migrations/versions/"
+USERS = f"{VERSIONS}2026_11_29_0040-create_users.py"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -52,10 +53,13 @@ class Template:
                 shutil.copy(ROOT / name, folder / name)
         (folder / "docs/old.md").write_text("# Old\n")
         git(folder, "init", "--quiet", "--initial-branch=main")
-        tables = (folder / TABLES).read_bytes()
-        (folder / TABLES).unlink()
+        ours = tomllib.loads((folder / "ownership.toml").read_text())["revisions"]
+        later = {folder / path: (folder / path).read_bytes() for path in (*ours, USERS)}
+        for path in later:
+            path.unlink()
         self.without_jobs = commit(folder)
-        (folder / TABLES).write_bytes(tables)
+        for path, text in later.items():
+            path.write_bytes(text)
         (folder / "app/jobs.py").write_text("JOBS = 1\n")
         self.old = commit(folder)
         (folder / "plinth/new.py").write_text("NEW = 1\n")
@@ -152,26 +156,25 @@ def test_a_project_from_before_jobs_gains_their_tables(
     template: Template, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = template.project(tmp_path / "project", template.without_jobs)
-    mine = project / "migrations/versions/2027_01_01_0900-create_invoices.py"
+    mine = project / f"{VERSIONS}2027_01_01_0900-create_invoices.py"
     mine.write_text('revision = "mine"\ndown_revision = "3d6f0a51c9e2"\n')
     commit(project)
     before = files(project)
-    added = "migrations/versions/2027_01_01_0900-create_jobs.py"
+    names = ["0900-create_jobs", "0900-create_security", "0901-create_idempotency_keys", "0902-create_audit"]
+    added = [f"{VERSIONS}2027_01_01_{name}.py" for name in names]
     for options in (["--dry-run"], []):
         assert files(project) == before
         assert update(project, *options) == 0
         printed = capsys.readouterr().out
-        assert f"\nAdded, for tables of plinth's:\n  {added}\n\n" in printed
+        assert "\nAdded, for tables of plinth's:\n  {}\n\n".format("\n  ".join(added)) in printed
         version = f"{template.new[:7]} of {template.folder}"
-        assert f"\nNew files of it, which you may copy; they are in {version}:\n  app/jobs.py\n\n" in printed
+        assert f"\nNew files of it, which you may copy; they are in {version}:\n  app/jobs.py\n  {USERS}\n\n" in printed
         assert "\n  `app migrate`, which creates the tables, where the service runs\n" in printed
     after = files(project)
-    assert [
-        path
-        for path in before.keys() | after.keys()
-        if path.startswith("migrations/versions/2") and before.get(path) != after.get(path)
-    ] == [added]
-    assert '\ndown_revision = "mine"\n' in (project / added).read_text()
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert sorted(path for path in changed if path.startswith(f"{VERSIONS}2")) == added
+    assert '\ndown_revision = "mine"\n' in (project / added[0]).read_text()
+    assert '\ndown_revision = "7c1e52d0b8a4"\n' in (project / added[1]).read_text()
     assert not (project / "app/jobs.py").exists()
 
     other = mine.with_name("2027_01_01_0902-create_suppliers.py")

@@ -12,12 +12,14 @@ from pydantic import BaseModel
 
 from app import tags
 from app.dependencies import PathId, ProductReaderDep
+from app.enums import Role
 from app.main import create_app
 from app.settings import Settings
 from plinth.cache import cached_response
 from plinth.http import FastRoute, deprecated_route, problem_responses
 from plinth.http.docs import openapi
 from plinth.testing.client import serve
+from tests.app.accounts import headers_of
 from tests.app.factories import create_category, create_product
 from tests.tools.support import ROOT
 from tools import openapi as check
@@ -52,7 +54,7 @@ async def test_the_code_does_what_it_says(settings: Settings, empty_tables: None
     deprecated, second = routers()
     for router in (deprecated, second):
         app.include_router(router)
-    async with serve(app) as service, service.client() as client:
+    async with serve(app) as service, service.client(headers_of(settings, Role.ADMIN)) as client:
         product = await create_product(client, (await create_category(client))["id"], price="12.00", stock=7)
         response = await client.get(f"/api/products/{product['id']}/availability")
         assert response.json() == {"stock": 7}

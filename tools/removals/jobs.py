@@ -44,7 +44,8 @@ MAILS = Path(__file__).parent / "mails"
             Place(
                 "app/main.py",
                 """\
-"processes": processes}
+            "limits": limits,
+        }
 
 
 @asynccontextmanager
@@ -52,7 +53,7 @@ async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
     async with lifespan(None, settings) as state, open_mailer(settings.mail, MAILS) as mailer:
         yield {**state, "mailer": mailer""",
             ),
-            '"processes": processes',
+            '            "limits": limits,\n        ',
         ),
         *blocks(
             "app/main.py",
@@ -111,8 +112,8 @@ async def get_job_reader(reads: ReadsDep) -> JobReader:
 """,
         ),
         (
-            Place("pyproject.toml", 'module = ["asyncpg.*", "gunicorn.*", "uvicorn_worker.*", "yaml"]'),
-            'module = ["aiosmtplib", "asyncpg.*", "cronsim", "gunicorn.*", "jinja2", "uvicorn_worker.*", "yaml"]',
+            Place("pyproject.toml", 'module = ["asyncpg.*", '),
+            'module = ["aiosmtplib", "asyncpg.*", "cronsim", "jinja2", ',
         ),
         *blocks(
             "tests/app/conftest.py",
@@ -120,7 +121,8 @@ async def get_job_reader(reads: ReadsDep) -> JobReader:
 async def add_job(onlooker: asyncpg.Connection) -> None:
     """One job, which no worker takes."""
     await onlooker.execute("TRUNCATE plinth_jobs CASCADE")
-    await onlooker.execute("INSERT INTO plinth_jobs (id, name, queue, payload) VALUES ($1, 'none', 'none', '{}')", JOB)
+    values = """($1, 'none', 'none', '{}', '{"requested_by": "user:3"}')"""
+    await onlooker.execute(f"INSERT INTO plinth_jobs (id, name, queue, payload, context) VALUES {values}", JOB)
 ''',
             end="\n\n\n",
         ),

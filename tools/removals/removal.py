@@ -22,6 +22,8 @@ class Removal:
     """Elements of a list, a tuple or an import on one line or several, which stand once in a file."""
     references: Sequence[str]
     """Patterns of what no Python file of the project may contain afterwards."""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    """Files that go but for what others need of them, and what they are then."""
     creates: str = ""
     """The id of the revision that created the tables, where they are plinth's. Otherwise they are models of the app."""
     needed_by: Mapping[str, str] = field(default_factory=dict)

@@ -70,7 +70,7 @@ async def get_report_service(jobs: JobsDep) -> ReportService:
             '    reports_to: str = Field("reports@localhost", description="Address that reports are mailed to.")\n',
         ),
         *lines(".env.example", "# Address that reports are mailed to.\n#APP_REPORTS_TO=reports@localhost\n"),
-        (Place("tests/app/resources.py", '("POST", "/api/reports/prices"): None'), ""),
+        *lines("tests/app/resources.py", '        ("POST", "/api/reports/prices"): None,\n'),
         *lines(
             "tests/app/test_round_trips.py",
             """\

@@ -34,12 +34,15 @@ def taken_out(removal: Removal, project: Path) -> dict[str, str]:
             texts[place.file] = re.sub(r"(?m)= \(([\w.]+)\)$", r"= (\1,)", text)  # a tuple of one
         else:
             lost.append(place)
-    sentences = [f"{file} does not contain this once: {_line_of(text, texts[file])}" for file, text in lost]
-    sentences += [f"{path} does not exist." for path in removal.paths if not (project / path).is_file()]
+    gone = [path for path in (*removal.paths, *removal.replaced) if not (project / path).is_file()]
+    sentences = [
+        f"{file} does not contain this once: {_line_of(text, texts[file])}" for file, text in lost if file not in gone
+    ]
+    sentences += [f"{path} does not exist." for path in gone]
     if sentences:
         sentences.append("Restore that first; nothing was changed.")
         raise SetupError("\n".join(sentences))
-    return texts
+    return {**texts, **removal.replaced}
 
 
 def _line_of(lost: str, text: str) -> str:

@@ -35,7 +35,16 @@ ROUND_TRIPS = """\
     ("PATCH", "/api/categories/{id}"): UPDATE,
     ("DELETE", "/api/categories/{id}"): DELETE,
 """
+WHO = """\
+    ("GET", "/api/categories"): PUBLIC,
+    ("GET", "/api/categories/{id}"): PUBLIC,
+    ("POST", "/api/categories"): EDITORS,
+    ("PUT", "/api/categories/{id}"): EDITORS,
+    ("PATCH", "/api/categories/{id}"): EDITORS,
+    ("DELETE", "/api/categories/{id}"): EDITORS,
+"""
 UNCHANGED = "UPDATE - 1,  # sent again, the same references change nothing"
+HEALTH = '    ("GET", "/health/live")'
 ENUMS = '''"""The enums of columns, which requests and responses have too."""
 
 from enum import StrEnum
@@ -64,10 +73,12 @@ def registered(resource: Resource, texts: Callable[[str], str]) -> dict[str, str
         ),
         "app/tags.py": lambda text: _with_tag(text, line('CATEGORIES = Tag("categories")\n')),
         "tests/app/resources.py": lambda text: _with_entry(text, _entry(resource)),
-        "tests/app/test_round_trips.py": lambda text: _before('    ("GET", "/health/live")', trips, text),
+        "tests/app/test_round_trips.py": lambda text: _before(HEALTH, trips, text),
     }
+    if texts("tests/app/test_access.py"):  # which goes with the accounts
+        changes["tests/app/test_access.py"] = lambda text: _before(HEALTH, line(WHO), text)
     if any(field.enum for field in resource.fields):
-        changes["app/enums.py"] = lambda text: (text or ENUMS) + "".join(map(_enum, resource.fields))
+        changes["app/enums.py"] = lambda text: _with_enums(text, "".join(map(_enum, resource.fields)))
     result = {}
     for path, change in changes.items():
         try:
@@ -128,6 +139,14 @@ def _with_entry(text: str, entry: str) -> str:
     offset = sum(map(len, rows[: (last.end_lineno or 1) - 1])) + (last.end_col_offset or 0)
     before, after = text.encode()[:offset].decode(), text.encode()[offset:].decode()
     return before + addition + (after if call.args else after.removeprefix("("))
+
+
+def _with_enums(text: str, enums: str) -> str:
+    """The first one needs the import, which is missing where the roles of accounts are gone, too."""
+    if "import StrEnum" not in text:
+        docstring = r'\A("""(?:.|\n)*?"""\n)?'
+        text = re.sub(docstring, r"\g<0>\nfrom enum import StrEnum\n", text, count=1) if text else ENUMS
+    return text + enums
 
 
 def _entry(resource: Resource) -> str:

@@ -8,10 +8,12 @@ import asyncpg
 import pytest
 from httpx import AsyncClient, Limits
 
+from app.enums import Role
 from app.main import create_app
 from app.settings import Settings
 from plinth.testing.client import serve, served
 from plinth.testing.wire import WirePostgres
+from tests.app.accounts import headers_of
 from tests.app.factories import create_category, create_product, product_data
 
 CACHED = ("/api/products", "/api/products/1", "/api/products/search?q=aurora", "/api/categories", "/api/categories/1")
@@ -23,7 +25,7 @@ async def shop(wire: WirePostgres, settings: Settings, empty_tables: None) -> As
     database = settings.database.model_copy(update={"url": wire.through(settings.database.url)})
     async with (
         serve(create_app(settings.model_copy(update={"database": database}))) as service,
-        service.client() as client,
+        service.client(headers_of(settings, Role.ADMIN)) as client,
     ):
         await create_category(client)
         await create_product(client)
@@ -101,7 +103,8 @@ async def test_what_is_missing_is_remembered_until_it_is_created(shop: AsyncClie
 async def clients(request: pytest.FixtureRequest, settings: Settings, empty_tables: None) -> AsyncIterator[AsyncClient]:
     """A client of an app that keeps answers or does not, with one product in one category."""
     cache = settings.cache.model_copy(update={"responses": request.param})
-    async with serve(create_app(settings.model_copy(update={"cache": cache}))) as service, service.client() as client:
+    app, headers = create_app(settings.model_copy(update={"cache": cache})), headers_of(settings, Role.ADMIN)
+    async with serve(app) as service, service.client(headers) as client:
         await create_category(client)
         await create_product(client)
         yield client
@@ -166,7 +169,8 @@ async def test_of_a_hundred_changes_to_the_same_version_one_succeeds(settings: S
     many = settings.database.model_copy(update={"pool_size": 20, "pool_timeout_seconds": 30.0})
     async with serve(create_app(settings.model_copy(update={"database": many}))) as service, served(service) as port:
         limits = Limits(max_connections=100)
-        async with AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=60) as client:
+        headers, url = headers_of(settings, Role.ADMIN), f"http://127.0.0.1:{port}"
+        async with AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60) as client:
             await create_category(client)
             await create_product(client)
             has = {"If-Match": (await client.get("/api/products/1")).headers["ETag"]}
@@ -180,7 +184,8 @@ async def test_of_a_hundred_changes_to_the_same_version_one_succeeds(settings: S
 
 async def test_changes_may_have_to_say_of_which_version(settings: Settings, empty_tables: None) -> None:
     strict = settings.model_copy(update={"http": settings.http.model_copy(update={"require_if_match": True})})
-    async with serve(create_app(strict)) as service, service.client() as client:
+    headers = headers_of(settings, Role.ADMIN)
+    async with serve(create_app(strict)) as service, service.client(headers) as client:
         await create_category(client)
         for method, body in (("PUT", {"name": "A"}), ("PATCH", {"name": "B"}), ("DELETE", None)):
             answer = await client.request(method, "/api/categories/1", json=body)

@@ -63,9 +63,9 @@ def responses(app: FastAPI, path: str, method: str) -> dict[str, Any]:
 
 def test_each_route_documents_the_problems_that_it_can_answer() -> None:
     app = make_app()
-    assert list(responses(app, "/things", "post")) == ["201", "400", "409", "413", "415", "422", "500", "503"]
-    assert list(responses(app, "/things/{id}", "get")) == ["200", "400", "404", "422", "500", "503"]
-    assert list(responses(app, "/nothing", "get")) == ["200", "400", "500", "503"]
+    assert list(responses(app, "/things", "post")) == ["201", "400", "409", "413", "415", "422", "429", "500", "503"]
+    assert list(responses(app, "/things/{id}", "get")) == ["200", "400", "404", "422", "429", "500", "503"]
+    assert list(responses(app, "/nothing", "get")) == ["200", "400", "429", "500", "503"]
     for status, response in responses(app, "/things", "post").items():
         assert status == "201" or response["content"] == REFERENCE
     assert responses(app, "/things", "post")["409"]["description"] == "Conflict"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from sqlalchemy import text
 
 from plinth.database import open_database
-from plinth.jobs import Job, Jobs
+from plinth.jobs import Job, JobQueries, Jobs
 from plinth.settings import Settings
 from plinth.telemetry import request_id
 from plinth.testing.wire import WirePostgres
@@ -25,6 +25,16 @@ async def test_a_job_is_there_once_its_transaction_commits(queue: Queue) -> None
         assert await queue.jobs() == []
     job = await queue.one()
     assert (job["id"], job["state"], json.loads(job["payload"])) == (id, "queued", {"value": 7})
+
+
+async def test_a_job_shows_who_requested_it_also_while_it_runs(queue: Queue) -> None:
+    token = request_id.set("r1")
+    async with queue.database.sessions.begin() as session:
+        ids = [await Jobs(session).enqueue(queue.job(), Number(), requested_by=user) for user in ("user:7", None)]
+    request_id.reset(token)
+    found = [await JobQueries(queue.database.reads).get(id) for id in ids]
+    assert [status.requested_by for status in found if status] == ["user:7", None]
+    assert json.loads((await queue.jobs())[0]["context"])["request_id"] == "r1"
 
 
 async def test_without_the_commit_there_is_no_job(queue: Queue) -> None:

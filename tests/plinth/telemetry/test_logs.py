@@ -86,6 +86,19 @@ def test_extra_overrides_the_request_id_of_the_context(output: Output) -> None:
     assert lines(output)[0]["request_id"] == "of another"
 
 
+def test_no_field_takes_the_place_of_the_lines_own(output: Output) -> None:
+    configure_logging("INFO", "json", "Shop")
+    forged = {"level": "DEBUG", "timestamp": "1970", "logger": "other", "service": "Other"}
+    LOG.info("real", extra=forged)
+    LOG.info("real", {**forged, "message": "forged"})  # noqa: PLE1205 - the dict has the fields
+    LOG.info({**forged, "message": "real"})
+    for line in lines(output):
+        shown = tuple(line[name] for name in ("level", "logger", "service", "message"))
+        assert shown == ("INFO", "tests.logs", "Shop", "real")
+        assert not line["timestamp"].startswith("1970")
+        assert (line["level_"], line["service_"]) == ("DEBUG", "Other")
+
+
 def test_an_exception_and_a_stack_are_in_their_line(output: Output) -> None:
     configure_logging("INFO", "json")
     try:

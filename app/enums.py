@@ -1,0 +1,9 @@
+"""The enums of columns, which requests and responses have too."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    USER = "user"
+    EDITOR = "editor"
+    ADMIN = "admin"
