@@ -10,7 +10,7 @@ USERS_ADMIN = "users:admin"
 AUDIT_READ = "audit:read"
 
 API_KEY_PREFIX = "key_"
-"""How API keys begin, which tells them from access tokens."""
+"""How API keys begin, which distinguishes them from access tokens."""
 
 DESCRIPTIONS = {
     CONTENT_WRITE: "Create, change and delete what the service has.",

@@ -19,7 +19,7 @@ LOGIN: Any = LoginRow | None
 class AccessService:
     """Who sends a request. What may be revoked is cached, so that most requests cost no query.
 
-    The scopes of a principal are those of its user's role at this moment, whatever they were when it signed in.
+    The scopes of a principal are those that its user's role has now, and not those that it had at sign-in.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def _is_json(scope: Scope) -> bool:
 
 
 class _Counting:
-    """Counts brackets outside of strings. Where the text is no JSON, the parser ends, whatever is counted after it."""
+    """Counts brackets outside of strings. After the end of valid JSON the count has no effect: parsing fails."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
