@@ -55,7 +55,7 @@ async def test_a_read_is_one_round_trip(settings: Settings, things: None) -> Non
 
 
 async def test_a_read_holds_no_connection_afterwards(settings: Settings, things: None) -> None:
-    narrow = settings.database.model_copy(update={"read_pool_size": 1, "pool_timeout_seconds": 0.05})
+    narrow = settings.database.model_copy(update={"read_pool_size": 1, "pool_timeout_seconds": 5.0})
     async with open_database(narrow, "narrow") as database:
         backends = [await database.reads.first(BACKEND) for _ in range(3)]
         assert len(set(backends)) == 1
