@@ -23,8 +23,7 @@ from plinth.errors import ConfigurationError, InvalidTokenError
 from plinth.security.keys import Key, own_keys
 from plinth.security.settings import AuthSettings
 
-MAX_TOKEN_CHARACTERS = 8192
-MAX_SUBJECT_CHARACTERS = 255
+MAX_TOKEN_CHARACTERS, MAX_SUBJECT_CHARACTERS, MAX_BRACKETS = 8192, 255, 500
 LEEWAY_SECONDS = 5
 TYPE = "at+jwt"
 OTHER_TYPES = {None, "JWT", "AT+JWT", "APPLICATION/AT+JWT"}
@@ -32,8 +31,7 @@ OTHER_TYPES = {None, "JWT", "AT+JWT", "APPLICATION/AT+JWT"}
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # and no `=`, which PyJWT would accept
 REQUIRED = ["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "sid"]
 REQUIRED_OF_OTHERS = ["iss", "aud", "sub", "exp"]
-MAX_REMEMBERED = 1000
-REMEMBERED_SECONDS = 60.0
+MAX_REMEMBERED, REMEMBERED_SECONDS = 1000, 60.0
 FAULTS = jwt.PyJWTError, ValueError, TypeError, RecursionError
 
 
@@ -171,7 +169,9 @@ class Tokens:
 
 def _object(segment: str) -> dict[str, Any]:
     """The members of a JSON object. PyJWT takes the last of two with the same name; other readers take the first."""
-    value = json.loads(urlsafe_b64decode(segment + "=="), object_pairs_hook=_unique)
+    text = urlsafe_b64decode(segment + "==")
+    # Since Python 3.12 the parser takes many more levels than before.
+    value = json.loads(text, object_pairs_hook=_unique) if text.count(b"[") + text.count(b"{") <= MAX_BRACKETS else None
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
