@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from app.dependencies import State, WorkerState
-from app.routers import ROUTERS
+from app.routers import DOCS_ROUTERS, ROUTERS
 from app.settings import Settings, get_settings
 from app.tasks import SCHEDULES, TASKS
 from plinth.cache import CachedRoutes, ResponseCacheMiddleware, open_cache, open_redis
@@ -159,7 +159,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": OPENTELEMETRY, "metrics": OPENTELEMETRY, "logs": OPENTELEMETRY},
     )
     app.state.require_if_match = settings.http.require_if_match
-    for router in ROUTERS:
+    for router in (*ROUTERS, *(DOCS_ROUTERS if settings.docs_enabled else ())):
         app.include_router(router)
     if settings.docs_enabled:
         add_docs(app)

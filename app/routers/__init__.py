@@ -1,5 +1,7 @@
 """HTTP requests. Each router is included directly in the app, with its full prefix, the busiest first."""
 
+from fastapi import APIRouter
+
 from app.routers import api_keys, audit, auth, categories, health, jobs, products, reports, users
 
 ROUTERS = (
@@ -13,3 +15,5 @@ ROUTERS = (
     jobs.router,
     health.router,
 )
+# Served in addition where /docs is.
+DOCS_ROUTERS: tuple[APIRouter, ...] = (auth.docs_router,)

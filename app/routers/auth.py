@@ -30,6 +30,8 @@ from plinth.http import FastRoute, problem_responses
 from plinth.security import PUBLIC
 
 router = APIRouter(prefix="/api/auth", tags=["auth"], route_class=FastRoute)
+# The password grant is served where /docs is and nowhere else: no other client should use it (RFC 9700 §2.4).
+docs_router = APIRouter(prefix="/api/auth", tags=["auth"], route_class=FastRoute)
 
 
 @router.post("/register", dependencies=[PUBLIC, AUTH_LIMIT], status_code=status.HTTP_201_CREATED)
@@ -44,9 +46,9 @@ async def login(data: Credentials, logins: LoginServiceDep, device: DeviceDep) -
     return await logins.login(data.email, data.password, device)
 
 
-@router.post("/token", dependencies=[PUBLIC, AUTH_LIMIT, NO_STORE], responses=problem_responses(401, 429))
+@docs_router.post("/token", dependencies=[PUBLIC, AUTH_LIMIT, NO_STORE], responses=problem_responses(401, 429))
 async def login_by_form(form: Annotated[PasswordForm, Form()], logins: LoginServiceDep, device: DeviceDep) -> TokenPair:
-    """Sign in by OAuth 2's form, as the docs page does."""
+    """Sign in by OAuth 2's form, as Authorize on /docs does."""
     return await logins.login(form.username, form.password, device)
 
 

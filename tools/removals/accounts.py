@@ -181,6 +181,7 @@ warn_return_any = false
     elements=[
         *(Place("app/models/__init__.py", f'"{model}"') for model in MODELS),
         *(Place("app/routers/__init__.py", f"{name}{more}") for name in (*NAMES, "audit") for more in ("", ".router")),
+        Place("app/routers/__init__.py", "auth.docs_router"),
         *(Place("app/tasks/__init__.py", name) for name in ("PRUNE_ACCOUNTS", "PruneAccounts", "users")),
         *(Place("app/tasks/__init__.py", f"users.{task}") for task in ("prune", "mail_account")),
     ],

@@ -450,3 +450,12 @@ async def test_keys_are_published_where_tokens_are_signed_with_a_pair(
         claims = decode(pair["access_token"], PyJWK(key), ["EdDSA"], audience=settings.app.identifier)
         assert claims["sub"] == "1"
         assert await status_of(client, await sign_in(anonymous, email_of(Role.USER))) == 401  # of the secret
+
+
+@pytest.mark.usefixtures("anonymous")
+async def test_the_password_grant_is_served_where_the_docs_are(settings: Settings) -> None:
+    form = {"username": email_of(Role.USER), "password": PASSWORD}
+    for switched_on, status in ((True, 200), (False, 404)):
+        http = settings.http.model_copy(update={"docs": switched_on})
+        async with serve(create_app(settings.model_copy(update={"http": http}))) as service, service.client() as client:
+            assert (await client.post("/api/auth/token", data=form)).status_code == status
