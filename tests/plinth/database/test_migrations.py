@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy.engine import make_url
 
 from plinth.database import DatabaseSettings
 from plinth.database.migrations import migrating
@@ -53,11 +54,16 @@ async def test_a_second_process_waits_while_the_first_indexes_concurrently(fresh
         file.unlink()
     (tmp_path / "migrations/versions/concurrent.py").write_text(INDEX.format(head=None))
 
+    environ = os.environ | {"DATABASE_URL": fresh_url, "PYTHONPATH": str(ROOT)}
+    if direct := os.environ.get("TEST_DATABASE_DIRECT_URL"):  # set where DATABASE_URL leads through PgBouncer
+        of_the_test = make_url(direct).set(database=make_url(fresh_url).database)
+        environ["DATABASE_DIRECT_URL"] = of_the_test.render_as_string(hide_password=False)
+
     async def migrate() -> None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "alembic", "upgrade", "head"),
             cwd=tmp_path,
-            env=os.environ | {"DATABASE_URL": fresh_url, "PYTHONPATH": str(ROOT)},
+            env=environ,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
