@@ -321,7 +321,11 @@ def test_what_is_a_reference(tmp_path: Path, removal: Removal, line: str, refers
 
 def test_what_would_not_start_is_refused(initialised: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(
-        initialised / "app/main.py", ("import ROUTERS", "import (\n    ROUTERS,\n    products,\n)\n\nUSED = products")
+        initialised / "app/main.py",
+        (
+            "import DOCS_ROUTERS, ROUTERS",
+            "import (\n    DOCS_ROUTERS,\n    ROUTERS,\n    products,\n)\n\nUSED = products",
+        ),
     )
     commit(initialised)
     before = files(initialised)
