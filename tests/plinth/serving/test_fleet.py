@@ -133,7 +133,8 @@ def test_code_that_blocks_is_logged_while_it_does(serve: Serve) -> None:
 
 
 def test_a_worker_that_hangs_is_replaced_and_its_stack_printed(serve: Serve) -> None:
-    with own_app(serve, SERVER_TIMEOUT_SECONDS="2") as server:
+    # Longer than a worker takes to import the app on a busy machine, during which it cannot send a heartbeat either.
+    with own_app(serve, SERVER_TIMEOUT_SECONDS="6") as server:
         with server.connect() as hanging:
             hanging.sendall(b"GET /block?seconds=1000 HTTP/1.1\r\nHost: here\r\n\r\n")
             server.wait_for("WORKER TIMEOUT")
