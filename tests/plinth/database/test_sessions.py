@@ -401,17 +401,20 @@ async def test_a_row_that_changed_meanwhile_is_a_conflict(database: Database, on
             found.name = "late"
 
 
-async def test_of_a_hundred_changes_to_one_version_one_succeeds(database: Database) -> None:
+async def test_of_a_hundred_changes_to_one_version_one_succeeds(settings: Settings, database: Database) -> None:
     await write(database, insert(Account).values(name="contended"))
+    patient = settings.database.model_copy(update={"pool_timeout_seconds": 60.0})  # each waits for those before it
 
-    async def rename(number: int) -> None:
-        async with database.sessions.begin() as session:
+    async def rename(contended: Database, number: int) -> None:
+        async with contended.sessions.begin() as session:
             account = await session.get(Account, 1, with_for_update=True)
             assert account
             check_version(account, [1])
             account.name = f"renamed by {number}"
 
-    outcomes = await asyncio.gather(*(rename(number) for number in range(100)), return_exceptions=True)
+    async with open_database(patient, "tests") as contended:
+        changes = (rename(contended, number) for number in range(100))
+        outcomes = await asyncio.gather(*changes, return_exceptions=True)
     assert outcomes.count(None) == 1
     refused = [outcome for outcome in outcomes if outcome is not None]
     assert {type(outcome) for outcome in refused} == {ChangedError}

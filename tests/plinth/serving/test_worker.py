@@ -30,7 +30,9 @@ def test_it_serves_with_the_configured_workers_and_stops_cleanly(app_serve: Serv
         assert server.process.returncode == 0
         assert [line["message"] for line in lines].count("Application shutdown complete.") == 2
         assert {line["logger"].split(".")[0] for line in lines} >= {"app", "gunicorn", "plinth", "uvicorn"}
-        assert {line["level"] for line in lines} == {"INFO"}
+        unusual = [line for line in lines if line["level"] != "INFO"]
+        # The document is made in the event loop, which takes long on a busy machine.
+        assert [line for line in unusual if "event loop" not in line["message"]] == []
 
 
 def test_a_request_in_progress_is_answered_before_it_stops(serve: Serve) -> None:
