@@ -9,16 +9,16 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
-from app.repositories.products import ProductQueries, ProductRepository
+from app.repositories.products import ProductExports, ProductQueries, ProductRepository
 from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
 from app.services.jobs import JobReader
-from app.services.products import FacetReader, ProductReader, ProductService
+from app.services.products import FacetReader, ProductExporter, ProductReader, ProductService
 from app.services.reports import ReportReader, ReportService
 from plinth.cache import Cache, Invalidate, Tag
-from plinth.database import Database, Reads, Session, Versions
+from plinth.database import Database, Export, Reads, Session, Versions
 from plinth.http import Links, Validators, accepted_versions
 from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
@@ -61,6 +61,11 @@ async def get_session(request: Request) -> AsyncIterator[Session]:
         yield session
 
 
+async def get_export(request: Request) -> AsyncIterator[Export]:
+    async with state_of(request)["database"].exports.begin() as export:
+        yield export
+
+
 async def get_cache(request: Request) -> Cache:
     return state_of(request)["cache"]
 
@@ -91,6 +96,8 @@ ReadsDep = Annotated[Reads, Depends(get_reads)]
 # The transaction of the request: returning commits, raising rolls back. Function scope makes that happen before the
 # response is sent; with the default scope a failed commit would be answered with 201.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+# One COPY of any length, past the pools. Its connection is closed after the response, or when the client leaves.
+ExportDep = Annotated[Export, Depends(get_export)]
 CacheDep = Annotated[Cache, Depends(get_cache)]
 # Calls to other servers.
 OutgoingDep = Annotated[httpx.AsyncClient, Depends(get_outgoing)]
@@ -138,6 +145,10 @@ async def get_product_service(session: SessionDep, invalidate: InvalidateDep) ->
     return ProductService(ProductRepository(session), invalidate)
 
 
+async def get_product_exporter(export: ExportDep) -> ProductExporter:
+    return ProductExporter(ProductExports(export))
+
+
 async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
     return FacetReader(ProductQueries(reads), cache)
 
@@ -163,6 +174,7 @@ CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
+ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 ReportReaderDep = Annotated[ReportReader, Depends(get_report_reader)]
 ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]

@@ -1,13 +1,27 @@
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, insert, literal_column, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import (
+    ColumnElement,
+    Numeric,
+    Select,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    type_coerce,
+)
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app.models import Category, Product
-from plinth.database import Keyset, KeysetPage, Query, Readable, Session
+from plinth.database import Export, ExportFormat, Keyset, KeysetPage, Query, Readable, Session
 
 
 class ProductRow(NamedTuple):
@@ -26,6 +40,8 @@ class ProductRow(NamedTuple):
     updated_at: datetime
     category_updated_at: datetime | None = None
     """Not in lists, which are faster without it."""
+    passage: str = ""
+    """Of a search: the passage that matches, with START and END around each match."""
 
 
 class FacetRow(NamedTuple):
@@ -70,18 +86,48 @@ PAGES = Keyset(
         "in_stock": (Product.stock > 0) == bindparam("in_stock"),
     },
 )
+
+
+def _instant(column: InstrumentedAttribute[datetime]) -> ColumnElement[str]:
+    """As Pydantic writes it: without the fraction where that is zero."""
+    text = func.to_char(func.timezone("UTC", column), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+    return func.replace(text, ".000000Z", "Z").label(column.key)
+
+
+def _exported(*category: Any) -> Select[*tuple[Any, ...]]:
+    """The text of every value is made by PostgreSQL; `ProductRead` has the same fields."""
+    price = cast(type_coerce(Product.price, Numeric) * literal_column("0.01"), Text).label("price")
+    values = Product.id, Product.sku, Product.name, Product.description, price, Product.stock
+    instants = _instant(Product.created_at), _instant(Product.updated_at)
+    return select(*values, *category, Product.version, *instants).join(Product.category)
+
+
+OBJECTS = _exported(func.json_build_object("id", Category.id, "name", Category.name).label("category"))
+TABLE = _exported(Product.category_id, Category.name.label("category_name"))
+
+START, END = "\x02", "\x03"
 ENGLISH: ColumnElement[str] = literal_column("'english'")
 SIMPLE: ColumnElement[str] = literal_column("'simple'")
 # The prefix of a word may be a stop word ("the" of "thermal"), which only the configuration `simple` keeps.
-LAST = func.to_tsquery(ENGLISH, bindparam("last")).op("||")(func.to_tsquery(SIMPLE, bindparam("last")))
+STEM, PREFIX = func.to_tsquery(ENGLISH, bindparam("last")), func.to_tsquery(SIMPLE, bindparam("last"))
+# Where both are the same, PostgreSQL would count its matches twice, and plan for twice as many.
+LAST = case((cast(STEM, Text) == cast(PREFIX, Text), PREFIX), else_=STEM.op("||")(PREFIX))
 WORDS = func.to_tsquery(ENGLISH, bindparam("words")).op("&&")(LAST)
 # One letter is the beginning of a word in almost every product. No more than this many are ranked.
 MOST_RANKED = 2000
 MATCHES = select(Product.__table__).where(Product.search.bool_op("@@")(WORDS)).limit(MOST_RANKED)
 FOUND = aliased(Product, MATCHES.subquery())
+# Of the rows that are returned only, since PostgreSQL evaluates an expensive function after the LIMIT.
+PASSAGE = func.ts_headline(
+    ENGLISH, FOUND.name + literal(" · ") + FOUND.description, WORDS, f"StartSel={START}, StopSel={END}, MaxWords=40"
+)
 SEARCH = Query(
     ProductRow,
-    rows_of(FOUND).order_by(func.ts_rank(FOUND.search, WORDS).desc(), FOUND.id).limit(bindparam("limit")),
+    rows_of(FOUND)
+    .add_columns(Category.updated_at.label("category_updated_at"), PASSAGE.label("passage"))
+    .order_by(func.ts_rank(FOUND.search, WORDS).desc(), FOUND.id)
+    .limit(bindparam("limit")),
+    custom_plan=True,
 )
 FACETS = Query(
     FacetRow,
@@ -116,6 +162,15 @@ class ProductQueries:
 
     async def facets(self) -> list[FacetRow]:
         return await self.db.all(FACETS)
+
+
+class ProductExports:
+    def __init__(self, export: Export) -> None:
+        self.export = export
+
+    async def start(self, format: ExportFormat, **query: Any) -> AsyncIterator[bytes]:
+        statement, parameters = PAGES.narrowed(TABLE if format == "csv" else OBJECTS, **query)
+        return await self.export.start(statement, format, parameters)
 
 
 class ProductRepository(ProductQueries):

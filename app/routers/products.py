@@ -1,14 +1,16 @@
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, status
+from fastapi.responses import StreamingResponse
 
 from app import tags
-from app.access import IDEMPOTENT, MAY_WRITE, WRITE_LIMIT
+from app.access import IDEMPOTENT, MAY_WRITE, SIGNED_IN, WRITE_LIMIT
 from app.dependencies import (
     FacetReaderDep,
     IfMatchDep,
     LinksDep,
     PathId,
+    ProductExporterDep,
     ProductReaderDep,
     ProductServiceDep,
     ValidatorsDep,
@@ -16,6 +18,7 @@ from app.dependencies import (
 from app.schemas.base import Page
 from app.schemas.products import (
     ProductCreate,
+    ProductExportQuery,
     ProductFacets,
     ProductListQuery,
     ProductRead,
@@ -31,6 +34,10 @@ router = APIRouter(prefix="/api/products", tags=["products"], route_class=FastRo
 
 TTL = 60.0
 MISSING_TTL = 5.0
+MEDIA_TYPES = {"ndjson": "application/x-ndjson", "json": "application/json", "csv": "text/csv"}
+EXPORTED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {name: {"schema": {"type": "string"}} for name in MEDIA_TYPES.values()}}
+}
 
 
 @router.get("", dependencies=[PUBLIC])
@@ -57,6 +64,16 @@ async def search_products(
 async def get_product_facets(facets: FacetReaderDep) -> ProductFacets:
     """Count products and compare prices by category."""
     return await facets.get()
+
+
+@router.get("/export", dependencies=[SIGNED_IN], response_class=StreamingResponse, responses=EXPORTED)
+async def export_products(
+    query: Annotated[ProductExportQuery, Query()], products: ProductExporterDep
+) -> StreamingResponse:
+    """Download all products that match, as they were at one instant."""
+    rows = await products.start(query)
+    headers = {"Content-Disposition": f'attachment; filename="products.{query.format}"'}
+    return StreamingResponse(rows, media_type=MEDIA_TYPES[query.format], headers=headers)
 
 
 @router.get("/{id:digits}", dependencies=[PUBLIC], responses=problem_responses(404))

@@ -57,7 +57,9 @@ class ProductDetail(ProductRead):
     last_modified_at: datetime
 
 
-class ProductListQuery(ListQuery):
+class ProductFilters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     sort: Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"] = Field(
         "id", description="A `-` sorts downwards."
     )
@@ -65,6 +67,16 @@ class ProductListQuery(ListQuery):
     min_price: Amount | None = Field(None, description="Only products at this price or above.")
     max_price: Amount | None = Field(None, description="Only products at this price or below.")
     in_stock: bool | None = Field(None, description="Only products that are in stock, or that are not.")
+
+
+class ProductListQuery(ListQuery, ProductFilters):
+    pass
+
+
+class ProductExportQuery(ProductFilters):
+    format: Literal["ndjson", "json", "csv"] = Field(
+        "ndjson", description="`csv` has an apostrophe before text that a spreadsheet would take for a formula."
+    )
 
 
 class ProductSearchQuery(BaseModel):
@@ -78,8 +90,12 @@ class ProductSearchQuery(BaseModel):
     limit: int = Field(20, ge=1, le=100, description="How many products to return, best match first.")
 
 
+class ProductHit(ProductRead):
+    passage: str = Field(description="HTML: the text that matches best, with each match in `<mark>`.")
+
+
 class ProductSearchResult(BaseModel):
-    items: list[ProductRead]
+    items: list[ProductHit]
 
 
 class CategoryFacet(BaseModel):

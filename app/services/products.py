@@ -1,5 +1,8 @@
+from collections.abc import AsyncIterator
+from html import escape
+
 from app import tags
-from app.repositories.products import PAGES, ProductQueries, ProductRepository, ProductRow
+from app.repositories.products import END, PAGES, START, ProductExports, ProductQueries, ProductRepository, ProductRow
 from app.schemas.base import Page
 from app.schemas.products import (
     WORD,
@@ -7,7 +10,9 @@ from app.schemas.products import (
     ProductCategory,
     ProductCreate,
     ProductDetail,
+    ProductExportQuery,
     ProductFacets,
+    ProductHit,
     ProductListQuery,
     ProductRead,
     ProductSearchQuery,
@@ -38,7 +43,7 @@ class ProductReader:
         if not words:
             raise InvalidError("q", "There is no word to search for. Send at least one letter or digit.")
         rows = await self._products.search(words, query.limit)
-        return ProductSearchResult(items=[_read(row) for row in rows])
+        return ProductSearchResult(items=[_hit(row) for row in rows])
 
     async def get(self, id: int) -> ProductDetail:
         """Raises NotFoundError."""
@@ -46,6 +51,14 @@ class ProductReader:
         if row is None:
             raise NotFoundError("product", id)
         return _detail(row)
+
+
+class ProductExporter:
+    def __init__(self, products: ProductExports) -> None:
+        self._products = products
+
+    async def start(self, query: ProductExportQuery) -> AsyncIterator[bytes]:
+        return await self._products.start(**query.model_dump())
 
 
 class FacetReader:
@@ -114,6 +127,11 @@ def _read(row: ProductRow) -> ProductRead:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+def _hit(row: ProductRow) -> ProductHit:
+    passage = escape(row.passage).replace(START, "<mark>").replace(END, "</mark>")
+    return ProductHit(**_read(row).__dict__, passage=passage)
 
 
 def _detail(row: ProductRow) -> ProductDetail:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from plinth.database.connections import PREPARED_STATEMENTS, Generation, driver_arguments
 from plinth.database.events import listen
+from plinth.database.exports import Exports
 from plinth.database.query import Query
 from plinth.database.reads import Reads
 from plinth.database.replica import Replica, ReplicaReads
@@ -32,7 +33,7 @@ AVAILABLE_CONNECTIONS = Query(
 
 
 class Database:
-    """`sessions.begin()` is where something changes; `reads` reads without a transaction."""
+    """`sessions.begin()` is where something changes; `reads` reads without a transaction; `exports` reads all."""
 
     def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
         generation = Generation()
@@ -41,6 +42,7 @@ class Database:
         self._probes = Reads(settings, application_name, 1, generation)
         self.reads = Reads(settings, application_name, settings.read_pool_size, generation)
         self._opened = [self._probes, self.reads]
+        self.exports = Exports(settings, application_name)
         self.pooled_connections = settings.pool_size + settings.read_pool_size + 1
         self.replica: Replica | None = None
         if settings.replica_url:
@@ -50,7 +52,7 @@ class Database:
             on_replica = Reads(there, application_name, settings.read_pool_size)
             self.reads = ReplicaReads(settings, application_name, on_replica, self.replica, generation)
             self._opened = [self._probes, self.reads, probe]
-        self.sessions = Sessions(self._engine, self.replica.wrote if self.replica else None)
+        self.sessions = Sessions(self._engine, self.replica.wrote if self.replica else None, self.reads.cursors)
 
     async def warn_of_too_many_connections(self, workers: int, others: int = 0) -> None:
         """Compare what the workers of this host may open with what the server allows ordinary users.

@@ -3,7 +3,6 @@
 See https://use-the-index-luke.com/no-offset.
 """
 
-from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -15,6 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, TypeAdapte
 from sqlalchemy import BigInteger, ColumnElement, Integer, Numeric, bindparam, func, select, true, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
+from plinth.database.cursors import Cursors
 from plinth.database.query import AnySelect, Query, Readable
 from plinth.errors import InvalidError
 
@@ -108,6 +108,12 @@ class Keyset(Generic[RowT]):
                 names = ", ".join(sorted(unknown))
                 raise TypeError(f"{schema.__name__} declares {kind} that {self.name} does not have: {names}.")
 
+    def narrowed(self, statement: AnySelect, /, *, sort: str, **filters: Any) -> tuple[AnySelect, dict[str, Any]]:
+        """Filter and sort another SELECT of the same tables as the pages are; and the parameters that it then has."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        filtered = statement.where(*(self._filters[name] for name in sorted(given)))
+        return filtered.order_by(*_order(sort, self._sorts[sort.removeprefix("-")], self._sorts["id"])), given
+
     async def page(
         self, db: Readable, /, *, sort: str, limit: int, cursor: str | None, total: bool, **filters: Any
     ) -> KeysetPage[RowT]:
@@ -117,22 +123,21 @@ class Keyset(Generic[RowT]):
         """
         given = {name: value for name, value in filters.items() if value is not None}
         if cursor is not None:
-            given["cursor"], given["cursor_id"] = self._decode(sort, cursor)
+            given["cursor"], given["cursor_id"] = self._decode(db.cursors, sort, cursor)
         rows = await db.all(self._query(sort, frozenset(given), total), **given, limit=limit + 1)
         counted = rows[0][-1] if total else None
         rows = [self._row(*row[:-1]) for row in rows if row.id is not None] if total else rows
         more = len(rows) > limit
         rows = rows[:limit]
-        return KeysetPage(rows, self._encode(sort, rows[-1]) if more else None, counted)
+        return KeysetPage(rows, self._encode(db.cursors, sort, rows[-1]) if more else None, counted)
 
-    def _encode(self, sort: str, row: Any) -> str:
+    def _encode(self, cursors: Cursors, sort: str, row: Any) -> str:
         values = (self.name, sort, getattr(row, sort.removeprefix("-")), row.id)
-        return urlsafe_b64encode(self._cursors[sort].dump_json(values)).rstrip(b"=").decode()
+        return cursors.encode(self._cursors[sort].dump_json(values))
 
-    def _decode(self, sort: str, cursor: str) -> tuple[Any, Any]:
+    def _decode(self, cursors: Cursors, sort: str, cursor: str) -> tuple[Any, Any]:
         try:
-            data = b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            _, _, value, id = self._cursors[sort].validate_json(data)
+            _, _, value, id = self._cursors[sort].validate_json(cursors.decode(cursor))
         except ValueError as error:
             message = "This is not a cursor of this list in this order. Leave it out to start from the first page."
             raise InvalidError("cursor", message) from error

@@ -17,6 +17,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import iterate
 
+from plinth.database.cursors import Cursors
+
 RowT = TypeVar("RowT")
 RowT_co = TypeVar("RowT_co", covariant=True)
 AnySelect: TypeAlias = Select[*tuple[Any, ...]]
@@ -33,11 +35,15 @@ class Query(Generic[RowT_co]):
 
     `row` is a NamedTuple or a dataclass whose fields have the names of the columns, in their order (trailing fields
     with defaults may be missing); or, for a single column, a type or function that is called with its value.
+    With `custom_plan`, `Reads` has PostgreSQL plan each execution for its values, for two more round trips: for a
+    condition that may fit few rows or nearly all of them, like that of a search. The plan of a prepared statement is
+    otherwise kept after some executions, whatever the values (https://www.postgresql.org/docs/current/sql-prepare.html).
     Raises TypeError for columns that do not fit, and for statements that change something.
     """
 
     row: Callable[..., RowT_co]
     statement: AnySelect
+    custom_plan: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.statement, SelectBase) or _changes_rows(self.statement):
@@ -151,6 +157,8 @@ class Query(Generic[RowT_co]):
 
 class Readable(Protocol):
     """What runs queries: `Reads`, or the `Session` of a transaction."""
+
+    cursors: Cursors
 
     async def all(self, query: Query[RowT], /, **parameters: Any) -> list[RowT]: ...
 

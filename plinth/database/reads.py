@@ -14,6 +14,7 @@ import asyncpg
 import orjson
 
 from plinth.database.connections import READ_ONLY, Generation, driver_arguments
+from plinth.database.cursors import Cursors
 from plinth.database.errors import (
     DATABASE_AWAY,
     DATABASE_BUSY,
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 RowT = TypeVar("RowT")
 
 CLOSE_SECONDS = 2.0
+CUSTOM_PLAN = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 
 class Reads:
@@ -39,6 +41,7 @@ class Reads:
         self, settings: DatabaseSettings, application_name: str, size: int, generation: Generation | None = None
     ) -> None:
         self._settings = settings
+        self.cursors = Cursors(settings.cursor_key)
         self._generation = generation or Generation()
         self._pooled_generation = self._generation.number
         self._pool = asyncpg.create_pool(
@@ -76,11 +79,11 @@ class Reads:
         started = perf_counter()
         try:
             try:
-                return await self.fetch_once(sql, arguments)
+                return await self.fetch_once(sql, arguments, query.custom_plan)
             except DRIVER_ERRORS as error:
                 if not _is_safe_to_retry(error):
                     raise
-                return await self.fetch_once(sql, arguments)
+                return await self.fetch_once(sql, arguments, query.custom_plan)
         except DRIVER_ERRORS as error:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 raise  # a function that writes, which is a mistake in the service
@@ -89,15 +92,17 @@ class Reads:
             self.statements += 1
             log_statement(sql, perf_counter() - started, self._settings.slow_statement_seconds)
 
-    async def fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
+    async def fetch_once(self, sql: str, arguments: list[Any], custom_plan: bool = False) -> list[asyncpg.Record]:
         connection = await self._acquire()
         generation = self._pooled_generation
         try:
             # PgBouncer in transaction mode ignores the startup parameter that makes a connection read-only, and without
             # named statements it may send Parse and Bind to two servers. Both need a transaction around the read.
-            if self._settings.prepared_statements and _is_read_only(connection):
+            if self._settings.prepared_statements and _is_read_only(connection) and not custom_plan:
                 return cast(list[asyncpg.Record], await connection.fetch(sql, *arguments))
             async with connection.transaction(readonly=True):
+                if custom_plan:
+                    await connection.execute(CUSTOM_PLAN)
                 return cast(list[asyncpg.Record], await connection.fetch(sql, *arguments))
         except DRIVER_ERRORS as error:
             if _is_safe_to_retry(error):

@@ -132,14 +132,14 @@ class ReplicaReads(Reads):
         await super().close()
         await self._on_replica.close()
 
-    async def fetch_once(self, sql: str, arguments: list[Any]) -> list[asyncpg.Record]:
+    async def fetch_once(self, sql: str, arguments: list[Any], custom_plan: bool = False) -> list[asyncpg.Record]:
         if self._replica.has_all():
             try:
-                return await self._on_replica.fetch_once(sql, arguments)
+                return await self._on_replica.fetch_once(sql, arguments, custom_plan)
             except asyncpg.QueryCanceledError:
                 raise  # what is too slow there is too slow here
             except (*DRIVER_ERRORS, UnavailableError) as error:
                 # A table that is not there yet, or a version of a row that no longer is: the primary has both.
                 if isinstance(error, UnavailableError) or is_connection_lost(error):
                     self._replica.mark_lost(error)
-        return await super().fetch_once(sql, arguments)
+        return await super().fetch_once(sql, arguments, custom_plan)

@@ -17,6 +17,7 @@ import asyncpg
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from plinth.database.cursors import Cursors
 from plinth.database.errors import DRIVER_ERRORS, OUTCOME_UNKNOWN, is_outcome_unknown, raise_translated
 from plinth.database.query import Query
 from plinth.errors import ChangedError, OutcomeUnknownError, UnavailableError
@@ -36,8 +37,9 @@ CONCURRENT_USE = "isce"  # https://sqlalche.me/e/21/isce
 class Session(AsyncSession):
     """SQLAlchemy's AsyncSession; everything in SQLAlchemy's manual works in it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, cursors: Cursors | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.cursors = cursors or Cursors()
         self.callbacks: list[Callable[[], Awaitable[None]]] = []
 
     async def all(self, query: Query[RowT], /, **parameters: Any) -> list[RowT]:
@@ -59,9 +61,12 @@ class Session(AsyncSession):
 class Sessions:
     """Begins transactions on an engine. `on_commit` is called after each that may have changed something."""
 
-    def __init__(self, engine: AsyncEngine, on_commit: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, engine: AsyncEngine, on_commit: Callable[[], None] | None = None, cursors: Cursors | None = None
+    ) -> None:
         self._engine = engine
         self._on_commit = on_commit
+        self._cursors = cursors
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Session]:
@@ -71,7 +76,7 @@ class Sessions:
         OutcomeUnknownError where the answer to COMMIT is lost.
         """
         may_be_committed = False
-        session = Session(self._engine, expire_on_commit=False, close_resets_only=False)
+        session = Session(self._engine, cursors=self._cursors, expire_on_commit=False, close_resets_only=False)
         try:
             async with session.begin():
                 try:

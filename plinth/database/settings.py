@@ -49,6 +49,11 @@ class DatabaseSettings(BaseModel):
     )
     statement_timeout_seconds: float = Field(10.0, gt=0, le=86_400, description="Longest time one statement may run.")
     slow_statement_seconds: float = Field(0.5, gt=0, description="A slower statement is logged with its SQL.")
+    cursor_key: SecretStr | None = Field(
+        None, min_length=32, description="Signs the cursors of lists, so that no client makes its own. Unset: unsigned."
+    )
+    exports: int = Field(2, ge=1, le=1000, description="Exports at once, per worker; more are answered 503.")
+    export_seconds: float = Field(3600.0, gt=0, le=86_400, description="Longest time one export may take.")
     prepared_statements: bool = Field(
         True, description="Off behind PgBouncer in transaction mode, unless it is 1.21 or newer and keeps them."
     )
