@@ -61,12 +61,12 @@ async def get_user(principal: Annotated[Principal, Depends(get_principal)]) -> P
 
 
 # Every route declares who may call it: PUBLIC, one of these in its `dependencies`, or an alias as a parameter.
-SIGNED_IN = requires(get_principal)
+MAY_EXPORT = requires(get_principal)
 MAY_WRITE = requires(get_principal, scopes.CONTENT_WRITE)
 MAY_REQUEST_REPORTS = requires(get_principal, scopes.REPORTS)
 MAY_ADMINISTRATE = requires(get_principal, scopes.USERS_ADMIN)
 MAY_READ_AUDIT = requires(get_principal, scopes.AUDIT_READ)
-PrincipalDep = Annotated[Principal, SIGNED_IN]
+PrincipalDep = Annotated[Principal, MAY_EXPORT]
 ReporterDep = Annotated[Principal, MAY_REQUEST_REPORTS]
 AdministratorDep = Annotated[Principal, MAY_ADMINISTRATE]
 UserDep = Annotated[Principal, requires(get_user)]

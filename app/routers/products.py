@@ -4,7 +4,7 @@ from fastapi import APIRouter, Query, status
 from fastapi.responses import StreamingResponse
 
 from app import tags
-from app.access import IDEMPOTENT, MAY_WRITE, SIGNED_IN, WRITE_LIMIT
+from app.access import IDEMPOTENT, MAY_EXPORT, MAY_WRITE, WRITE_LIMIT
 from app.dependencies import (
     FacetReaderDep,
     IfMatchDep,
@@ -66,7 +66,7 @@ async def get_product_facets(facets: FacetReaderDep) -> ProductFacets:
     return await facets.get()
 
 
-@router.get("/export", dependencies=[SIGNED_IN], response_class=StreamingResponse, responses=EXPORTED)
+@router.get("/export", dependencies=[MAY_EXPORT], response_class=StreamingResponse, responses=EXPORTED)
 async def export_products(
     query: Annotated[ProductExportQuery, Query()], products: ProductExporterDep
 ) -> StreamingResponse:

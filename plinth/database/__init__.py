@@ -1,7 +1,7 @@
 """PostgreSQL: sessions for changes, reads without a transaction, keyset pages, optimistic locking."""
 
 from plinth.database.engine import Database, open_database
-from plinth.database.exports import Export, ExportFormat
+from plinth.database.exports import Export
 from plinth.database.keyset import Keyset, KeysetPage
 from plinth.database.query import Query, Readable
 from plinth.database.reads import Reads
@@ -13,7 +13,6 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "Export",
-    "ExportFormat",
     "Keyset",
     "KeysetPage",
     "Money",

@@ -18,7 +18,7 @@ from plinth.database.query import AnySelect, Query
 from plinth.database.settings import DatabaseSettings
 from plinth.errors import UnavailableError
 
-ExportFormat: TypeAlias = Literal["ndjson", "json", "csv"]
+Format: TypeAlias = Literal["ndjson", "json", "csv"]
 
 EXPORTS_BUSY = "Too many exports are running. Try again when one of them has ended."
 RECHECK_SECONDS, CLOSE_SECONDS = 0.05, 0.5
@@ -40,7 +40,7 @@ class Export:
         self._error: Exception | None = None
 
     async def start(
-        self, statement: AnySelect, format: ExportFormat, parameters: Mapping[str, Any]
+        self, statement: AnySelect, format: Format, parameters: Mapping[str, Any]
     ) -> AsyncIterator[bytes]:
         """Run a SELECT and return its rows once the first are here, so that an error before them can be answered.
 
@@ -115,7 +115,7 @@ class Exports:
                 self.running -= 1
 
 
-def _query(statement: AnySelect, format: ExportFormat) -> Query[Any]:
+def _query(statement: AnySelect, format: Format) -> Query[Any]:
     exported = statement.subquery("exported")
     if format != "csv":
         return Query(str, select(func.row_to_json(literal_column("exported"))).select_from(exported))

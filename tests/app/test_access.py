@@ -45,6 +45,7 @@ WHO: dict[tuple[str, str], str] = {
     ("GET", "/api/products"): PUBLIC,
     ("GET", "/api/products/search"): PUBLIC,
     ("GET", "/api/products/facets"): PUBLIC,
+    ("GET", "/api/products/export"): PRINCIPALS,
     ("GET", "/api/products/{id}"): PUBLIC,
     ("POST", "/api/products"): EDITORS,
     ("PUT", "/api/products/{id}"): EDITORS,

@@ -24,8 +24,9 @@ LOGIN = COUNTED + READ + 5  # BEGIN, SELECT FOR UPDATE, two INSERTs, COMMIT
 
 ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("GET", "/api/products"): READ,
-    ("GET", "/api/products/search"): READ,
+    ("GET", "/api/products/search"): 4,  # BEGIN, SET, SELECT, COMMIT
     ("GET", "/api/products/facets"): 0,  # remembered in the service
+    ("GET", "/api/products/export"): 5,  # connects, prepares, quotes the values, COPY, closes
     ("GET", "/api/products/{id}"): READ,
     ("POST", "/api/products"): CREATE,
     ("PUT", "/api/products/{id}"): UPDATE,

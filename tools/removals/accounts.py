@@ -14,9 +14,9 @@ ACCESS = '''"""Who may call what."""
 from app.dependencies import get_session
 from plinth.security import PUBLIC, idempotent, limited
 
-# Every route declares who may call it: PUBLIC, SIGNED_IN, or MAY_WRITE if it changes something. Without accounts everyone
-# may; a check of your own, such as one of what a gateway sends, takes the place of PUBLIC here.
-SIGNED_IN = MAY_WRITE = PUBLIC
+# Every route declares who may call it: PUBLIC, MAY_EXPORT where it costs much, or MAY_WRITE if it changes something.
+# Without accounts everyone may; a check of your own, such as one of what a gateway sends, replaces PUBLIC here.
+MAY_EXPORT = MAY_WRITE = PUBLIC
 # How many requests are accepted from an address, as LIMIT_WRITES says.
 WRITE_LIMIT = limited("writes")
 # The request may be sent again with the same Idempotency-Key, and is carried out once: `dependencies=[IDEMPOTENT]`.
@@ -191,7 +191,7 @@ warn_return_any = false
         r"from app\.models import [^#\n]*\b(?:User|Login|ApiKey|MailToken|RefreshToken)\b",
         r"(?:Mapped\[|relationship\().*[\"'\[](?:User|Login|ApiKey|MailToken|RefreshToken)\b",
         r"from app\.enums import [^#\n]*\bRole\b",
-        r"from app\.access import (?!(?:(?:IDEMPOTENT|MAY_WRITE|SIGNED_IN|WRITE_LIMIT)(?:, )?)+$)",
+        r"from app\.access import (?!(?:(?:IDEMPOTENT|MAY_EXPORT|MAY_WRITE|WRITE_LIMIT)(?:, )?)+$)",
         r"\btags\.(?:USER|LOGIN|API_KEY)\b",
         r"\b(?:PRUNE_ACCOUNTS|ACCOUNT_MAIL|create_admin|public_url)\b",
         r"[\"'](?:users|logins|mail_tokens|refresh_tokens|api_keys)\.\w+[\"']",

@@ -13,6 +13,7 @@ EXAMPLE = Removal(
         "app/repositories/example_data.py",
         "tests/app/routers/test_catalogue_caching.py",
         "tests/app/routers/test_categories.py",
+        "tests/app/routers/test_product_export.py",
         "tests/app/routers/test_product_input.py",
         "tests/app/routers/test_products.py",
         "tests/app/test_example_data.py",
@@ -29,13 +30,14 @@ EXAMPLE = Removal(
             "app/dependencies.py",
             """\
 from app.repositories.categories import CategoryQueries, CategoryRepository
-from app.repositories.products import ProductQueries, ProductRepository
+from app.repositories.products import ProductExports, ProductQueries, ProductRepository
 from app.services.categories import CategoryReader, CategoryService
-from app.services.products import FacetReader, ProductReader, ProductService
+from app.services.products import FacetReader, ProductExporter, ProductReader, ProductService
 CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
+ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 """,
         ),
@@ -56,6 +58,10 @@ async def get_product_reader(reads: ReadsDep) -> ProductReader:
 
 async def get_product_service(session: SessionDep, invalidate: InvalidateDep) -> ProductService:
     return ProductService(ProductRepository(session), invalidate)
+
+
+async def get_product_exporter(export: ExportDep) -> ProductExporter:
+    return ProductExporter(ProductExports(export))
 
 
 async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
@@ -152,8 +158,9 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
             "tests/app/test_round_trips.py",
             """\
     ("GET", "/api/products"): READ,
-    ("GET", "/api/products/search"): READ,
+    ("GET", "/api/products/search"): 4,  # BEGIN, SET, SELECT, COMMIT
     ("GET", "/api/products/facets"): 0,  # remembered in the service
+    ("GET", "/api/products/export"): 5,  # connects, prepares, quotes the values, COPY, closes
     ("GET", "/api/products/{id}"): READ,
     ("POST", "/api/products"): CREATE,
     ("PUT", "/api/products/{id}"): UPDATE,
@@ -183,7 +190,7 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
         r"from app\.?\w* import .*\b(?:categories|products|example_data)\b",
         r"from app\.models import [^#\n]*\b(?:Category|Product)\b",
         r"(?:Mapped\[|relationship\().*[\"'\[](?:Category|Product)\b",
-        r"\b(?:Category|Product|Facet)(?:Reader|Service)Dep\b",
+        r"\b(?:Category|Product|Facet)(?:Reader|Service|Exporter)Dep\b",
         r"\btags\.(?:CATEGORIES|PRODUCTS?)\b",
         r"[\"'](?:categories|products)\.\w+[\"']",
         r"(?i:\b(?:from|join|into|update|table) (?:categories|products)\b)",

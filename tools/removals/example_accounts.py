@@ -116,6 +116,7 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
     ("GET", "/api/products"): PUBLIC,
     ("GET", "/api/products/search"): PUBLIC,
     ("GET", "/api/products/facets"): PUBLIC,
+    ("GET", "/api/products/export"): PRINCIPALS,
     ("GET", "/api/products/{id}"): PUBLIC,
     ("POST", "/api/products"): EDITORS,
     ("PUT", "/api/products/{id}"): EDITORS,

@@ -18,11 +18,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app import tags
-from app.enums import Role
 from app.main import create_app
 from app.settings import Settings
 from plinth.testing.client import Service, serve, served
-from tests.app.accounts import headers_of
 from tests.app.factories import create_category, create_product
 
 EXPORT = "/api/products/export"
@@ -153,14 +151,14 @@ async def many(client: AsyncClient, onlooker: asyncpg.Connection) -> None:
 
 
 @pytest.fixture
-async def small(settings: Settings, accounts: None) -> AsyncIterator[tuple[Service, AsyncClient]]:
+async def small(settings: Settings, client: AsyncClient) -> AsyncIterator[tuple[Service, AsyncClient]]:
     """The app on a port, with one connection for reads and room for one export."""
     sizes = {"pool_size": 1, "read_pool_size": 1, "exports": 1}
     changed = {"database": settings.database.model_copy(update=sizes)}
     async with serve(create_app(settings.model_copy(update=changed))) as service, served(service) as port:
-        headers = headers_of(settings, Role.ADMIN)
-        async with AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
-            yield service, client
+        url = f"http://127.0.0.1:{port}"
+        async with AsyncClient(base_url=url, headers=client.headers, timeout=30) as other:
+            yield service, other
 
 
 async def until_ended(service: Service, onlooker: asyncpg.Connection) -> None:
