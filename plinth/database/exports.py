@@ -39,9 +39,7 @@ class Export:
         self._copying: asyncio.Task[None] | None = None
         self._error: Exception | None = None
 
-    async def start(
-        self, statement: AnySelect, format: Format, parameters: Mapping[str, Any]
-    ) -> AsyncIterator[bytes]:
+    async def start(self, statement: AnySelect, format: Format, parameters: Mapping[str, Any]) -> AsyncIterator[bytes]:
         """Run a SELECT and return its rows once the first are here, so that an error before them can be answered.
 
         "ndjson" and "json" have an object for each row, named by the labels of the columns. "csv" has the labels as its
