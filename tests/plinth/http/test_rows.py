@@ -97,7 +97,7 @@ def test_a_row_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch, kind: 
         else:
             content = "".join(json.dumps(each) + "\n" for each in ({"name": "x"}, value))
         if is_refused:
-            with pytest.raises(AppError, match="line 3|line 2|Element 1"):
+            with pytest.raises(AppError, match=r"line 3|line 2|Element 1"):
                 parsed(content, kind)
         else:
             assert len(parsed(content, kind)) == 2
@@ -196,9 +196,7 @@ async def test_a_name_as_long_as_a_row_is_not_repeated(app: FastAPI) -> None:
         ("application/jsonl", b'{"name": "x"}', 200),
     ],
 )
-async def test_what_cannot_be_read_is_refused_as_a_whole(
-    app: FastAPI, kind: str, content: bytes, status: int
-) -> None:
+async def test_what_cannot_be_read_is_refused_as_a_whole(app: FastAPI, kind: str, content: bytes, status: int) -> None:
     async with client(app) as http:
         answer = await http.post("/rows?most=2", content=content, headers=headers(kind))
     assert answer.status_code == status, answer.text
