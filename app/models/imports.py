@@ -10,7 +10,7 @@ from app.models.base import Base
 from plinth.database import Money
 
 
-class ProductImport(Base):
+class Import(Base):
     """Rows of one request that become products, and how far that is."""
 
     __tablename__ = "product_imports"
@@ -28,7 +28,7 @@ class ProductImport(Base):
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
-class ProductImportRow(Base):
+class ImportRow(Base):
     """A row that is valid by itself and not merged yet. What it refers to is checked when it is."""
 
     __tablename__ = "product_import_rows"

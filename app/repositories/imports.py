@@ -6,11 +6,11 @@ import asyncpg
 from sqlalchemy import bindparam, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 
-from app.models import ProductImport, ProductImportRow
+from app.models import Import, ImportRow
 from plinth.database import Query, Readable, Session
 
 
-class ImportRow(NamedTuple):
+class ImportState(NamedTuple):
     id: int
     mode: str
     state: str
@@ -23,10 +23,10 @@ class ImportRow(NamedTuple):
 
 
 BY_ID = Query(
-    ImportRow,
-    select(*(getattr(ProductImport, name) for name in ImportRow._fields)).where(ProductImport.id == bindparam("id")),
+    ImportState,
+    select(*(getattr(Import, name) for name in ImportState._fields)).where(Import.id == bindparam("id")),
 )
-COLUMNS = [column.name for column in ProductImportRow.__table__.columns]
+COLUMNS = [column.name for column in ImportRow.__table__.columns]
 LOAD_SECONDS = 300
 # The next rows in the order of their skus. All rows of one sku are in the same batch, where they are compared.
 BATCH = """
@@ -76,7 +76,7 @@ class ImportQueries:
     def __init__(self, db: Readable) -> None:
         self.db = db
 
-    async def get(self, id: int) -> ImportRow | None:
+    async def get(self, id: int) -> ImportState | None:
         return await self.db.first(BY_ID, id=id)
 
 
@@ -85,34 +85,36 @@ class ImportRepository(ImportQueries):
         super().__init__(session)
         self.session = session
 
-    async def add(self, **values: Any) -> ProductImport:
-        added = ProductImport(**values)
+    async def add(self, **values: Any) -> Import:
+        added = Import(**values)
         self.session.add(added)
         await self.session.flush()
         return added
 
-    async def find(self, id: int) -> ProductImport | None:
+    async def find(self, id: int) -> Import | None:
         """The entity, locked until the end of the transaction."""
-        return await self.session.get(ProductImport, id, with_for_update=True)
+        return await self.session.get(Import, id, with_for_update=True)
 
     async def load(self, records: AsyncIterator[tuple[Any, ...]]) -> None:
         """By COPY, for which the driver takes prices in minor units. It takes longer than statements usually may."""
         await self.session.execute(text(f"SET LOCAL statement_timeout = '{LOAD_SECONDS}s'"))
         pooled = await (await self.session.connection()).get_raw_connection()
         await cast(asyncpg.Connection, pooled.driver_connection).copy_records_to_table(
-            ProductImportRow.__tablename__, columns=COLUMNS, records=records, timeout=LOAD_SECONDS
+            ImportRow.__tablename__, columns=COLUMNS, records=records, timeout=LOAD_SECONDS
         )
 
     def savepoint(self) -> AsyncSessionTransaction:
         return self.session.begin_nested()
 
+    async def lock(self, id: int, size: int) -> None:
+        """Lock the products of the next rows until the end of the transaction."""
+        await self.session.execute(LOCK, {"id": id, "size": size})
+
     async def merge(self, id: int, *, inserts: bool, size: int) -> Sequence[tuple[int, str | None]]:
         """Make products of the next rows. Returns the line of each, and why it was left out."""
-        values = {"id": id, "size": size}
-        if not inserts:
-            await self.session.execute(LOCK, values)
-        merged = await self.session.execute(INSERT if inserts else UPSERT, {**values, "inserts": inserts})
+        values = {"id": id, "size": size, "inserts": inserts}
+        merged = await self.session.execute(INSERT if inserts else UPSERT, values)
         return [(line, fault) for line, fault in merged]
 
     async def discard(self, id: int) -> None:
-        await self.session.execute(delete(ProductImportRow).where(ProductImportRow.import_id == id))
+        await self.session.execute(delete(ImportRow).where(ImportRow.import_id == id))

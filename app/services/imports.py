@@ -5,7 +5,7 @@ from typing import Any
 
 from app import tags
 from app.jobs import IMPORT_PRODUCTS, ImportProducts
-from app.models import ProductImport
+from app.models import Import
 from app.repositories.imports import ImportQueries, ImportRepository
 from app.schemas.imports import ImportQuery, ImportRead
 from app.schemas.products import ProductCreate
@@ -68,7 +68,7 @@ class ImportService(ImportReader):
         await self._advance(begun, 1 if begun.skips_errors else ceil(begun.rows / BATCH))
         return 100 if begun.state != "running" else 100 * (begun.done + begun.failed) // begun.rows
 
-    async def _records(self, begun: ProductImport, rows: Rows) -> AsyncIterator[tuple[Any, ...]]:
+    async def _records(self, begun: Import, rows: Rows) -> AsyncIterator[tuple[Any, ...]]:
         async for line, data, errors in rows:
             begun.rows += 1
             if data is None:
@@ -78,28 +78,33 @@ class ImportService(ImportReader):
                 values = data.model_dump()
                 yield begun.id, line, *(values | {"price": int(values["price"] * 100)}).values()
 
-    async def _advance(self, begun: ProductImport, batches: int) -> None:
-        merged: list[tuple[int, str | None]] = []
+    async def _advance(self, begun: Import, batches: int) -> None:
+        done, errors = 0, list[dict[str, str]]()
         async with self._imports.savepoint() as savepoint:
+            if begun.mode == "upsert":
+                await self._imports.lock(begun.id, batches * BATCH)
             for _ in range(batches):
-                merged += await self._imports.merge(begun.id, inserts=begun.mode == "insert", size=BATCH)
-            errors = [(line, fault) for line, fault in merged if fault]
+                for line, fault in await self._imports.merge(begun.id, inserts=begun.mode == "insert", size=BATCH):
+                    if fault is None:
+                        done += 1
+                    else:
+                        errors.append(_error(line, *ERRORS[fault]))
             if is_refused := bool(errors) and not begun.skips_errors:
                 await savepoint.rollback()
         begun.failed += len(errors)
-        begun.errors = [*begun.errors, *(_error(line, *ERRORS[fault]) for line, fault in errors)][:MOST_ERRORS]
+        begun.errors = [*begun.errors, *errors][:MOST_ERRORS]
         if is_refused:
             begun.state = "failed"
             await self._imports.discard(begun.id)
         else:
-            begun.done += len(merged) - len(errors)
+            begun.done += done
             begun.state = "running" if begun.done + begun.failed < begun.rows else "done"
         if begun.state != "running":
             begun.finished_at = datetime.now(UTC)
         self._invalidate(tags.PRODUCTS, tags.IMPORTS)
 
 
-def _raise_for_errors(begun: ProductImport) -> None:
+def _raise_for_errors(begun: Import) -> None:
     if begun.failed and not begun.skips_errors:
         raise InvalidItemsError(f"Nothing was stored: {begun.failed} rows have an error.", begun.errors)
 

@@ -115,7 +115,8 @@ def _lines(text: TextIO, _model: type[BaseModel]) -> Iterator[tuple[int, Any]]:
 
 def _table(text: TextIO, model: type[BaseModel]) -> Iterator[tuple[int, Any]]:
     """Rows of CSV. A cell is text; where the model has a number, say, it is read as JSON. An empty cell is left out."""
-    properties = model.model_json_schema()["properties"]
+    shown = model.model_json_schema()
+    properties = shown["properties"]
     as_json = {name for name, schema in properties.items() if schema.get("type") != "string"}
     lines = _Lines(text)
     columns = list[str]()
@@ -124,6 +125,8 @@ def _table(text: TextIO, model: type[BaseModel]) -> Iterator[tuple[int, Any]]:
             columns = cells
             if len({*columns}) < len(columns):
                 raise AppError("The first line of CSV must name the columns, each once.")
+            if shown.get("additionalProperties") is False and not properties.keys() >= {*columns}:
+                raise AppError(f"The first line of CSV may name these columns only: {', '.join(properties)}.")
         elif len(cells) > len(columns):
             yield lines.row, ValueError("The row has more cells than there are columns.")
         elif cells:

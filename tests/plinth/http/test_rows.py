@@ -137,7 +137,9 @@ def test_a_cell_that_is_no_number_is_left_to_the_model(cell: str, value: Any) ->
     assert parsed(f"name,count\n5,{cell}\n", "text/csv") == [(2, {"name": "5", "count": value})]
 
 
-@pytest.mark.parametrize("content", ["name,name\nx,y\n", 'name\n"x\n', 'name\n"x"y\n', "name\n" + "x" * 70_000])
+@pytest.mark.parametrize(
+    "content", ["name,name\nx,y\n", "name,colour\nx,y\n", "{}", 'name\n"x\n', 'name\n"x"y\n', "name\n" + "x" * 70_000]
+)
 def test_csv_that_cannot_be_read_is_refused(content: str) -> None:
     with pytest.raises(AppError):
         parsed(content, "text/csv")
