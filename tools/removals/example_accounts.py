@@ -110,6 +110,10 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
             Place(CACHING, "serve(create_app(strict)) as service, service.client(headers)"),
             "serve(create_app(strict)) as service, service.client()",
         ),
+        (
+            Place("tests/app/conftest.py", "accounts of the tests, an import and a job"),
+            "accounts of the tests, and a job",
+        ),
         *lines(
             "tests/app/test_access.py",
             """\
@@ -121,6 +125,8 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
     ("PUT", "/api/products/{id}"): EDITORS,
     ("PATCH", "/api/products/{id}"): EDITORS,
     ("DELETE", "/api/products/{id}"): EDITORS,
+    ("POST", "/api/products/bulk"): EDITORS,
+    ("GET", "/api/imports/{id}"): EDITORS,
     ("GET", "/api/categories"): PUBLIC,
     ("GET", "/api/categories/{id}"): PUBLIC,
     ("POST", "/api/categories"): EDITORS,
