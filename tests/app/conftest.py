@@ -53,7 +53,7 @@ async def add_import(onlooker: asyncpg.Connection) -> None:
 
 @pytest.fixture
 async def empty_tables(onlooker: asyncpg.Connection) -> None:
-    """No rows but the accounts of the tests, an import and a job."""
+    """No rows but those that are added here."""
     await empty(onlooker, Base.metadata)
     await add_accounts(onlooker)
     await add_import(onlooker)

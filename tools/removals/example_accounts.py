@@ -110,10 +110,6 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
             Place(CACHING, "serve(create_app(strict)) as service, service.client(headers)"),
             "serve(create_app(strict)) as service, service.client()",
         ),
-        (
-            Place("tests/app/conftest.py", "accounts of the tests, an import and a job"),
-            "accounts of the tests, and a job",
-        ),
         *lines(
             "tests/app/test_access.py",
             """\
