@@ -3,7 +3,7 @@ from app.jobs import IMPORT_PRODUCTS, ImportProducts
 from plinth.jobs import Jobs, Run, task
 
 
-@task(IMPORT_PRODUCTS, timeout_seconds=3600)
+@task(IMPORT_PRODUCTS, timeout_seconds=3600, attempts=20)
 async def import_products(run: Run[WorkerState], begun: ImportProducts) -> None:
     """In several transactions if rows may be skipped: what one attempt has stored, the next does not repeat."""
     percent = 0

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -227,10 +228,27 @@ async def test_a_client_that_sends_slowly_holds_no_connection(
     task = asyncio.create_task(client.post(BULK, content=slowly(), headers=headers))
     await is_halfway.wait()
     busy = "SELECT query FROM pg_stat_activity WHERE state <> 'idle' AND datname = current_database()"
-    assert await onlooker.fetch(f"{busy} AND pid <> pg_backend_pid()") == []
-    assert not task.done()
+    held = await onlooker.fetch(f"{busy} AND pid <> pg_backend_pid()")
     may_go_on.set()
+    assert held == []
     assert (await task).json()["done"] == 100
+
+
+async def test_memory_does_not_grow_with_the_body(client: AsyncClient, onlooker: asyncpg.Connection) -> None:
+    count, description = 3000, "x" * 10_000
+
+    async def parts() -> AsyncIterator[bytes]:
+        for number in range(count):
+            yield written([product_data(sku=f"SKU-{number}", description=description)], NDJSON)
+
+    tracemalloc.start()
+    try:
+        answer = await client.post(BULK, params={"errors": "skip"}, content=parts(), headers={"Content-Type": NDJSON})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (answer.json()["rows"], answer.json()["failed"]) == (count, count)  # there is no category
+    assert peak < 12_000_000 < count * len(description) / 2
 
 
 @pytest.mark.parametrize("mode", ["insert", "upsert"])
