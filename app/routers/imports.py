@@ -12,17 +12,9 @@ router = APIRouter(tags=["imports"], route_class=FastRoute)
 
 MOST_ROWS = 100_000
 MOST_BYTES = 64 * 1024 * 1024
-TEXT = {"schema": {"type": "string"}}
+TEXTS = {kind: {"schema": {"type": "string"}} for kind in ("application/x-ndjson", "application/jsonl", "text/csv")}
 ARRAY = {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/ProductCreate"}}}
-BODY = {
-    "required": True,
-    "content": {
-        "application/json": ARRAY,
-        "application/x-ndjson": TEXT,
-        "application/jsonl": TEXT,
-        "text/csv": TEXT,
-    },
-}
+BODY = {"required": True, "content": {"application/json": ARRAY, **TEXTS}}
 
 
 @router.post(
