@@ -74,12 +74,16 @@ def test_an_array_is_what_the_parser_makes_of_it(text: str) -> None:
         assert repr(parsed(text)) == repr([*enumerate(expected)])  # NaN is not equal to itself
 
 
-@given(st.lists(st.integers() | st.text(max_size=8), max_size=30), st.lists(st.integers(0, 100), max_size=30))
+@given(
+    st.lists(st.integers(-(2**64), 2**64) | st.text(max_size=8), max_size=30),
+    st.lists(st.integers(0, 100), max_size=30),
+)
+@example(["\U0001f4bb" * 8] * 9, [97] * 9)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_row_may_lie_on_the_border_of_two_parts(
     monkeypatch: pytest.MonkeyPatch, values: list[int | str], gaps: list[int]
 ) -> None:
-    monkeypatch.setattr(row_formats, "_LONGEST_ROW", 60)
+    monkeypatch.setattr(row_formats, "_LONGEST_ROW", 98)  # eight characters of two escapes each, in quotes
     spaces = [" " * gap for gap in gaps]
     text = "[" + ",".join(json.dumps(value) + "".join(spaces[at : at + 1]) for at, value in enumerate(values)) + "]"
     assert parsed(text) == [*enumerate(values)]
