@@ -9,17 +9,19 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.imports import ImportQueries, ImportRepository
 from app.repositories.products import ProductExports, ProductQueries, ProductRepository
 from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
+from app.services.imports import ImportReader, ImportService
 from app.services.jobs import JobReader
 from app.services.products import FacetReader, ProductExporter, ProductReader, ProductService
 from app.services.reports import ReportReader, ReportService
 from plinth.cache import Cache, Invalidate, Tag
 from plinth.database import Database, Export, Reads, Session, Versions
-from plinth.http import Links, Validators, accepted_versions
+from plinth.http import Links, Rows, Validators, accepted_versions
 from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
 from plinth.security import AuthSettings, Limits, Passwords, Tokens
@@ -90,6 +92,11 @@ async def get_if_match(request: Request) -> Versions:
     return accepted_versions(request.scope, request.app.state.require_if_match)
 
 
+async def get_rows(request: Request) -> AsyncIterator[Rows]:
+    async with Rows.received(request) as rows:
+        yield rows
+
+
 PathId = Annotated[Id, Path()]
 # Reads outside of a transaction, one round trip each.
 ReadsDep = Annotated[Reads, Depends(get_reads)]
@@ -105,6 +112,8 @@ OutgoingDep = Annotated[httpx.AsyncClient, Depends(get_outgoing)]
 ProcessesDep = Annotated[Processes, Depends(get_processes)]
 LinksDep = Annotated[Links, Depends(get_links)]
 ValidatorsDep = Annotated[Validators, Depends(get_validators)]
+# The rows of the body, which has been received by then.
+RowsDep = Annotated[Rows, Depends(get_rows, scope="function")]
 # The versions that a change may be made to; None is any. The OpenAPI document shows it as the If-Match header.
 IfMatchDep = Annotated[Versions, Depends(get_if_match)]
 
@@ -153,6 +162,14 @@ async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
     return FacetReader(ProductQueries(reads), cache)
 
 
+async def get_import_reader(reads: ReadsDep) -> ImportReader:
+    return ImportReader(ImportQueries(reads))
+
+
+async def get_import_service(session: SessionDep, invalidate: InvalidateDep, jobs: JobsDep) -> ImportService:
+    return ImportService(ImportRepository(session), invalidate, jobs)
+
+
 async def get_report_reader(reads: ReadsDep, processes: ProcessesDep) -> ReportReader:
     return ReportReader(ReportQueries(reads), processes)
 
@@ -176,6 +193,8 @@ ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
+ImportReaderDep = Annotated[ImportReader, Depends(get_import_reader)]
+ImportServiceDep = Annotated[ImportService, Depends(get_import_service)]
 ReportReaderDep = Annotated[ReportReader, Depends(get_report_reader)]
 ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]
 JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]

@@ -30,6 +30,10 @@ class AccountMail(BaseModel):
     purpose: Literal["verify", "registered", "reset", "changed"]
 
 
+class ImportProducts(BaseModel):
+    id: int
+
+
 class PriceReport(BaseModel):
     pass
 
@@ -41,5 +45,6 @@ class LowStockReport(BaseModel):
 PRUNE_JOBS = Job("prune_jobs", PruneJobs)
 PRUNE_ACCOUNTS = Job("prune_accounts", PruneAccounts)
 ACCOUNT_MAIL = Job("account_mail", AccountMail)
+IMPORT_PRODUCTS = Job("import_products", ImportProducts)
 PRICE_REPORT = Job("price_report", PriceReport)
 LOW_STOCK_REPORT = Job("low_stock_report", LowStockReport)

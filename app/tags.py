@@ -5,6 +5,7 @@ from plinth.cache import Tag
 CATEGORIES = Tag("categories")
 PRODUCTS = Tag("products")
 PRODUCT = Tag("product:{id}")
+IMPORTS = Tag("imports")  # each changes so many products that it does not name them
 USER = Tag("user:{id}")
 LOGIN = Tag("login:{id}")
 API_KEY = Tag("api_key:{hash}")

@@ -6,6 +6,7 @@ AppError
 ├── ForbiddenError      the principal may not make the request (403)
 ├── LimitError          there were too many such requests; one will be accepted later (429)
 ├── InvalidError        the request cannot be carried out as it was sent (422)
+├── InvalidItemsError   some of the many items of a request cannot be taken, so none is (422)
 ├── NotFoundError       the resource does not exist (404)
 ├── ConflictError       the state of another resource forbids it (409)
 ├── ChangedError        the resource was modified since the client read it (412)
@@ -17,7 +18,7 @@ ConfigurationError      the settings cannot be used; the process does not start
 """
 
 import copyreg
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "DeadlineError",
     "ForbiddenError",
     "InvalidError",
+    "InvalidItemsError",
     "InvalidTokenError",
     "LimitError",
     "NotFoundError",
@@ -97,6 +99,14 @@ class InvalidError(AppError):
     def __init__(self, field: str, message: str, value: str | None = None) -> None:
         super().__init__(message)
         self.field, self.value = field, value
+
+
+class InvalidItemsError(AppError):
+    """`faults` are the first of them: each has a `location`, a `pointer` and a `detail`, as `Rows` finds them."""
+
+    def __init__(self, message: str, faults: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(message)
+        self.faults = faults
 
 
 class NotFoundError(AppError):

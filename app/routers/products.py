@@ -77,7 +77,7 @@ async def export_products(
 
 
 @router.get("/{id:digits}", dependencies=[PUBLIC], responses=problem_responses(404))
-@cached_response(ttl=TTL, tags=[tags.PRODUCT, tags.CATEGORIES], missing_ttl=MISSING_TTL)
+@cached_response(ttl=TTL, tags=[tags.PRODUCT, tags.IMPORTS, tags.CATEGORIES], missing_ttl=MISSING_TTL)
 async def get_product(id: PathId, products: ProductReaderDep, validators: ValidatorsDep) -> ProductRead:
     """Return a product."""
     product = await products.get(id)

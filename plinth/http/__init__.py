@@ -13,6 +13,7 @@ from plinth.http.problems import problem, problem_responses
 from plinth.http.requests import HeadMiddleware, QueryEncodingMiddleware, RequestContextMiddleware
 from plinth.http.responses import Links, ORJSONResponse, Validators, ValidatorsMiddleware
 from plinth.http.routing import FastRoute
+from plinth.http.rows import Rows
 from plinth.http.security import HttpsRedirectMiddleware, SecurityHeadersMiddleware, cors
 from plinth.http.target import RequestTargetMiddleware
 
@@ -30,6 +31,7 @@ __all__ = [
     "QueryEncodingMiddleware",
     "RequestContextMiddleware",
     "RequestTargetMiddleware",
+    "Rows",
     "SecurityHeadersMiddleware",
     "UnhandledErrorMiddleware",
     "Validators",

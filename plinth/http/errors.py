@@ -22,6 +22,7 @@ from plinth.errors import (
     DeadlineError,
     ForbiddenError,
     InvalidError,
+    InvalidItemsError,
     LimitError,
     NotFoundError,
     OutcomeUnknownError,
@@ -40,6 +41,7 @@ _STATUSES = {
     ForbiddenError: 403,
     LimitError: 429,
     InvalidError: 422,
+    InvalidItemsError: 422,
     NotFoundError: 404,
     ConflictError: 409,
     ChangedError: 412,
@@ -135,6 +137,8 @@ async def app_error(request: Request, error: AppError) -> Response:
         return response
     if isinstance(error, InvalidError):
         return problem(status, str(error), errors=[await fault_of(request, error)])
+    if isinstance(error, InvalidItemsError):
+        return problem(status, str(error), errors=[dict(fault) for fault in error.faults])
     if isinstance(error, UnavailableError):
         _log.warning("Answering 503: %r", error.__cause__ or error)
     kind = "Outcome unknown" if isinstance(error, OutcomeUnknownError) else None

@@ -14,7 +14,7 @@ from plinth.http.problems import problem
 from plinth.http.responses import ORJSONResponse
 
 # A body of a megabyte can contain a hundred thousand faults.
-_MAX_FAULTS = 100
+MAX_FAULTS = 100
 _LENGTHS = {"too_long": "Text should have at most {max_length} characters"}
 _LENGTHS |= {"too_short": "Text should have at least {min_length} characters"}
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"}
@@ -39,7 +39,7 @@ def invalid_request(error: RequestValidationError) -> ORJSONResponse:
     if isinstance(error.body, bytes) and any(fault["loc"][0] == "body" for fault in faults):
         detail = "The request body must be JSON with `Content-Type: application/json`."
         return problem(415, detail, headers={"Accept": "application/json"})
-    described = [_describe(fault, error.body) for fault in faults[:_MAX_FAULTS]]
+    described = [describe(fault, error.body) for fault in faults[:MAX_FAULTS]]
     return problem(422, "The request is not valid. See `errors`.", errors=described)
 
 
@@ -91,7 +91,8 @@ async def _place(request: Request, error: InvalidError) -> list[int | str]:
     )
 
 
-def _describe(fault: Mapping[str, Any], body: Any) -> dict[str, str]:
+def describe(fault: Mapping[str, Any], body: Any) -> dict[str, str]:
+    """Return the fields of `Fault` for an error of Pydantic's. `body` is the document that a location is in."""
     location, *tokens = fault["loc"]
     missing = fault["type"] == "missing"
     if location == "body":

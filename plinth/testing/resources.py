@@ -51,7 +51,7 @@ class Resources:
     def __init__(
         self,
         *resources: Resource,
-        bodies: Mapping[tuple[str, str], Mapping[str, Any] | Form | None] | None = None,
+        bodies: Mapping[tuple[str, str], Mapping[str, Any] | Sequence[Any] | Form | None] | None = None,
         urls: Mapping[str, Sequence[str]] | None = None,
         ids: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
@@ -110,7 +110,7 @@ class Resources:
             case _:
                 return value(number) if callable(value) else value
 
-    def _body(self, method: str, path: str) -> Mapping[str, Any] | Form | None:
+    def _body(self, method: str, path: str) -> Mapping[str, Any] | Sequence[Any] | Form | None:
         if (method, path) in self._bodies:
             return self._bodies[method, path]
         for resource in self._resources:

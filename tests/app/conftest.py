@@ -45,11 +45,18 @@ async def add_job(onlooker: asyncpg.Connection) -> None:
     await onlooker.execute(f"INSERT INTO plinth_jobs (id, name, queue, payload, context) VALUES {values}", JOB)
 
 
+async def add_import(onlooker: asyncpg.Connection) -> None:
+    """One import of no rows."""
+    columns = "mode, skips_errors, state, rows, done, failed, errors"
+    await onlooker.execute(f"INSERT INTO product_imports ({columns}) VALUES ('insert', false, 'done', 0, 0, 0, '[]')")
+
+
 @pytest.fixture
 async def empty_tables(onlooker: asyncpg.Connection) -> None:
-    """No rows but the accounts of the tests, and a job."""
+    """No rows but those that are added here."""
     await empty(onlooker, Base.metadata)
     await add_accounts(onlooker)
+    await add_import(onlooker)
     await add_job(onlooker)
 
 

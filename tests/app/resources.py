@@ -23,6 +23,9 @@ RESOURCES = Resources(
     urls={"/api/products/search": ["/api/products/search?q=laptop"], "/api/jobs/{id}": [f"/api/jobs/{JOB}"]},
     # A write that is none of a resource's five: `("POST", "/api/orders/{id}/pay"): {"amount": "19.90"}`, or None.
     bodies={
+        ("POST", "/api/products/bulk"): [
+            {"sku": "BULK-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1}
+        ],
         ("POST", "/api/auth/register"): {"email": "new{n}@example.com", "password": NEW_PASSWORD, "name": "New"},
         ("POST", "/api/auth/login"): {"email": email_of(Role.USER), "password": PASSWORD},
         ("POST", "/api/auth/token"): Form({"username": email_of(Role.USER), "password": PASSWORD}),

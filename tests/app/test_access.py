@@ -51,6 +51,8 @@ WHO: dict[tuple[str, str], str] = {
     ("PUT", "/api/products/{id}"): EDITORS,
     ("PATCH", "/api/products/{id}"): EDITORS,
     ("DELETE", "/api/products/{id}"): EDITORS,
+    ("POST", "/api/products/bulk"): EDITORS,
+    ("GET", "/api/imports/{id}"): EDITORS,
     ("GET", "/api/categories"): PUBLIC,
     ("GET", "/api/categories/{id}"): PUBLIC,
     ("POST", "/api/categories"): EDITORS,

@@ -20,6 +20,7 @@ from tools.openapi import RECORD, document
 
 NOTHING = re.compile(
     rb'"This \w+ refers to something that does not exist\."'
+    rb'|"This sku is already taken\."|"This sku is in a row before\."'
     rb'|"This Idempotency-Key was sent with another'
     rb'|"This link is not valid or has expired\.|"This is not the password of the account\.'
     rb'|"This password is one of the first to be guessed\.|"You may not do this yourself:'
@@ -37,9 +38,13 @@ CONFIG = {
 
 @schemathesis.hook
 def before_load_schema(_context: Any, document: dict[str, Any]) -> None:
+    # No schema can say what CSV or NDJSON is, which are documented as text.
     # No schema can say which cursors exist: they are tested by what the service itself returned.
     for path in document["paths"].values():
         for operation in path.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            for kind in [kind for kind, body in content.items() if body["schema"] == {"type": "string"}]:
+                del content[kind]
             operation["parameters"] = [one for one in operation.get("parameters", []) if one["name"] != "cursor"]
             for one in operation["parameters"]:
                 if one["name"] == "If-Match":  # Schemathesis has a generator of its own, which makes invalid ones

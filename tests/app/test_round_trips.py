@@ -32,6 +32,8 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("PUT", "/api/products/{id}"): UPDATE,
     ("PATCH", "/api/products/{id}"): UPDATE,
     ("DELETE", "/api/products/{id}"): DELETE,
+    ("POST", "/api/products/bulk"): 11,  # whatever the number of rows: COPY, and one statement in a savepoint
+    ("GET", "/api/imports/{id}"): READ,
     ("GET", "/api/categories"): READ,
     ("GET", "/api/categories/{id}"): READ,
     ("POST", "/api/categories"): CREATE,

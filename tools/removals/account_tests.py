@@ -6,13 +6,12 @@ from tools.removals.removal import blocks, lines
 TESTS = [
     *lines(
         "tests/app/conftest.py",
-        '''\
+        """\
 from app import tags
 from app.enums import Role
 from tests.app.accounts import IDS, add_accounts, headers_of
-    """No rows but the accounts of the tests, and a job."""
     await add_accounts(onlooker)
-''',
+""",
     ),
     (
         Place(

@@ -1,4 +1,4 @@
-"""The example: products, categories, and the data that `app seed` loads."""
+"""The example: products, their imports, categories, and the data that `app seed` loads."""
 
 from tools.project import Place
 from tools.removals.removal import Removal, blocks, lines
@@ -8,12 +8,13 @@ LAYERS = ("models", "schemas", "repositories", "services", "routers")
 EXAMPLE = Removal(
     about="the example: products, categories and the made-up data",
     paths=[
-        *(f"app/{layer}/{resource}.py" for resource in ("categories", "products") for layer in LAYERS),
+        *(f"app/{layer}/{resource}.py" for resource in ("categories", "imports", "products") for layer in LAYERS),
         "app/example_data.py",
         "app/repositories/example_data.py",
         "tests/app/routers/test_catalogue_caching.py",
         "tests/app/routers/test_categories.py",
         "tests/app/routers/test_product_export.py",
+        "tests/app/routers/test_imports.py",
         "tests/app/routers/test_product_input.py",
         "tests/app/routers/test_products.py",
         "tests/app/test_example_data.py",
@@ -21,17 +22,27 @@ EXAMPLE = Removal(
     texts=[
         *lines(
             "app/models/__init__.py",
-            "from app.models.categories import Category\nfrom app.models.products import Product\n",
+            "from app.models.categories import Category\n"
+            "from app.models.imports import Import, ImportRow\n"
+            "from app.models.products import Product\n",
         ),
         *lines(
-            "app/tags.py", 'CATEGORIES = Tag("categories")\nPRODUCTS = Tag("products")\nPRODUCT = Tag("product:{id}")\n'
+            "app/tags.py",
+            """\
+CATEGORIES = Tag("categories")
+PRODUCTS = Tag("products")
+PRODUCT = Tag("product:{id}")
+IMPORTS = Tag("imports")  # each changes so many products that it does not name them
+""",
         ),
         *lines(
             "app/dependencies.py",
             """\
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.imports import ImportQueries, ImportRepository
 from app.repositories.products import ProductExports, ProductQueries, ProductRepository
 from app.services.categories import CategoryReader, CategoryService
+from app.services.imports import ImportReader, ImportService
 from app.services.products import FacetReader, ProductExporter, ProductReader, ProductService
 CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
@@ -39,6 +50,8 @@ ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
+ImportReaderDep = Annotated[ImportReader, Depends(get_import_reader)]
+ImportServiceDep = Annotated[ImportService, Depends(get_import_service)]
 """,
         ),
         *blocks(
@@ -68,6 +81,22 @@ async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
     return FacetReader(ProductQueries(reads), cache)
 """,
             end="\n\n\n",
+        ),
+        (
+            Place(  # the second as it is without jobs
+                "app/dependencies.py",
+                """\
+async def get_import_reader(reads: ReadsDep) -> ImportReader:
+    return ImportReader(ImportQueries(reads))
+
+
+async def get_import_service(session: SessionDep, invalidate: InvalidateDep) -> ImportService:
+    return ImportService(ImportRepository(session), invalidate)
+
+
+""",
+            ),
+            "",
         ),
         (Place("app/cli.py", "SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement\n"), ""),
         *blocks(
@@ -143,6 +172,17 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
 """,
         ),
         *blocks(
+            "tests/app/conftest.py",
+            '''
+async def add_import(onlooker: asyncpg.Connection) -> None:
+    """One import of no rows."""
+    columns = "mode, skips_errors, state, rows, done, failed, errors"
+    await onlooker.execute(f"INSERT INTO product_imports ({columns}) VALUES ('insert', false, 'done', 0, 0, 0, '[]')")
+''',
+            end="\n\n\n",
+        ),
+        *lines("tests/app/conftest.py", "    await add_import(onlooker)\n"),
+        *blocks(
             "tests/app/resources.py",
             """
     Resource("/api/categories", create={"name": "Name {n}", "description": "Description {n}"}),
@@ -152,6 +192,11 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
         "/api/products",
         create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},
     ),
+
+
+        ("POST", "/api/products/bulk"): [
+            {"sku": "BULK-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1}
+        ],
 """,
         ),
         *lines(
@@ -166,6 +211,8 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
     ("PUT", "/api/products/{id}"): UPDATE,
     ("PATCH", "/api/products/{id}"): UPDATE,
     ("DELETE", "/api/products/{id}"): DELETE,
+    ("POST", "/api/products/bulk"): 11,  # whatever the number of rows: COPY, and one statement in a savepoint
+    ("GET", "/api/imports/{id}"): READ,
     ("GET", "/api/categories"): READ,
     ("GET", "/api/categories/{id}"): READ,
     ("POST", "/api/categories"): CREATE,
@@ -177,24 +224,28 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
     ],
     elements=[
         Place("app/models/__init__.py", '"Category"'),
+        Place("app/models/__init__.py", '"Import"'),
+        Place("app/models/__init__.py", '"ImportRow"'),
         Place("app/models/__init__.py", '"Product"'),
         Place("app/routers/__init__.py", "categories"),
+        Place("app/routers/__init__.py", "imports"),
         Place("app/routers/__init__.py", "products"),
         Place("app/routers/__init__.py", "categories.router"),
+        Place("app/routers/__init__.py", "imports.router"),
         Place("app/routers/__init__.py", "products.router"),
         Place("tests/app/resources.py", '"/api/products/search": ["/api/products/search?q=laptop"]'),
     ],
     references=[
-        r"\bapp\.\w+\.(?:categories|products|example_data)\b",
+        r"\bapp\.\w+\.(?:categories|imports|products|example_data)\b",
         r"\bapp\.example_data\b",
-        r"from app\.?\w* import .*\b(?:categories|products|example_data)\b",
-        r"from app\.models import [^#\n]*\b(?:Category|Product)\b",
+        r"from app\.?\w* import .*\b(?:categories|imports|products|example_data)\b",
+        r"from app\.models import [^#\n]*\b(?:Category|Import(?:Row)?|Product)\b",
         r"(?:Mapped\[|relationship\().*[\"'\[](?:Category|Product)\b",
-        r"\b(?:Category|Product|Facet)(?:Reader|Service|Exporter)Dep\b",
-        r"\btags\.(?:CATEGORIES|PRODUCTS?)\b",
+        r"\b(?:Category|Import|Product|Facet)(?:Reader|Service|Exporter)Dep\b",
+        r"\btags\.(?:CATEGORIES|IMPORTS|PRODUCTS?)\b",
         r"[\"'](?:categories|products)\.\w+[\"']",
-        r"(?i:\b(?:from|join|into|update|table) (?:categories|products)\b)",
-        r"/api/(?:categories|products)\b",
+        r"(?i:\b(?:from|join|into|update|table) (?:categories|products|product_import\w+)\b)",
+        r"/api/(?:categories|imports|products)\b",
         r"\b(?:create_category|create_product|product_data)\b",
     ],
 )

@@ -122,6 +122,8 @@ async def load_example_accounts(session: Session, password_hash: str) -> None:
     ("PUT", "/api/products/{id}"): EDITORS,
     ("PATCH", "/api/products/{id}"): EDITORS,
     ("DELETE", "/api/products/{id}"): EDITORS,
+    ("POST", "/api/products/bulk"): EDITORS,
+    ("GET", "/api/imports/{id}"): EDITORS,
     ("GET", "/api/categories"): PUBLIC,
     ("GET", "/api/categories/{id}"): PUBLIC,
     ("POST", "/api/categories"): EDITORS,
