@@ -9,12 +9,14 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.orders import OrderQueries, OrderRepository
 from app.repositories.products import ProductQueries, ProductRepository
 from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
 from app.services.jobs import JobReader
+from app.services.orders import OrderReader, OrderService
 from app.services.products import FacetReader, ProductReader, ProductService
 from app.services.reports import ReportReader, ReportService
 from plinth.cache import Cache, Invalidate, Tag
@@ -142,6 +144,14 @@ async def get_facet_reader(reads: ReadsDep, cache: CacheDep) -> FacetReader:
     return FacetReader(ProductQueries(reads), cache)
 
 
+async def get_order_reader(reads: ReadsDep) -> OrderReader:
+    return OrderReader(OrderQueries(reads))
+
+
+async def get_order_service(session: SessionDep, jobs: JobsDep, invalidate: InvalidateDep) -> OrderService:
+    return OrderService(OrderRepository(session), jobs, invalidate)
+
+
 async def get_report_reader(reads: ReadsDep, processes: ProcessesDep) -> ReportReader:
     return ReportReader(ReportQueries(reads), processes)
 
@@ -164,6 +174,8 @@ CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
+OrderReaderDep = Annotated[OrderReader, Depends(get_order_reader)]
+OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]
 ReportReaderDep = Annotated[ReportReader, Depends(get_report_reader)]
 ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]
 JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]

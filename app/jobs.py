@@ -30,6 +30,10 @@ class AccountMail(BaseModel):
     purpose: Literal["verify", "registered", "reset", "changed"]
 
 
+class OrderMail(BaseModel):
+    order_id: int
+
+
 class PriceReport(BaseModel):
     pass
 
@@ -41,5 +45,6 @@ class LowStockReport(BaseModel):
 PRUNE_JOBS = Job("prune_jobs", PruneJobs)
 PRUNE_ACCOUNTS = Job("prune_accounts", PruneAccounts)
 ACCOUNT_MAIL = Job("account_mail", AccountMail)
+ORDER_MAIL = Job("order_mail", OrderMail)
 PRICE_REPORT = Job("price_report", PriceReport)
 LOW_STOCK_REPORT = Job("low_stock_report", LowStockReport)

@@ -17,7 +17,7 @@ ConfigurationError      the settings cannot be used; the process does not start
 """
 
 import copyreg
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -105,7 +105,11 @@ class NotFoundError(AppError):
 
 
 class ConflictError(AppError):
-    pass
+    """`place` is what in the body of the request it is about, if it is one part: `("lines", 1, "quantity")`."""
+
+    def __init__(self, message: str, *, place: Sequence[int | str] = ()) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class ChangedError(AppError):

@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter
 
-from app.routers import api_keys, audit, auth, categories, health, jobs, products, reports, users
+from app.routers import api_keys, audit, auth, categories, health, jobs, orders, products, reports, users
 
 ROUTERS = (
     products.router,
     categories.router,
+    orders.router,
     auth.router,
     users.router,
     api_keys.router,

@@ -4,13 +4,14 @@ from typing import Any
 
 from app.dependencies import WorkerState
 from app.jobs import LOW_STOCK_REPORT, PRUNE_ACCOUNTS, PRUNE_JOBS, LowStockReport, PruneAccounts, PruneJobs
-from app.tasks import jobs, reports, users
+from app.tasks import jobs, orders, reports, users
 from plinth.jobs import Schedule, Task
 
 TASKS: list[Task[WorkerState, Any]] = [
     jobs.prune,
     users.prune,
     users.mail_account,
+    orders.mail_order,
     reports.mail_prices,
     reports.mail_low_stock,
 ]

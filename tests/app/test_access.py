@@ -78,6 +78,11 @@ WHO: dict[tuple[str, str], str] = {
     ("POST", "/api/api-keys"): PEOPLE,
     ("DELETE", "/api/api-keys/{id}"): PEOPLE,
     ("GET", "/api/audit"): ADMINISTRATORS,
+    ("GET", "/api/orders"): PEOPLE,
+    ("GET", "/api/orders/{id}"): PEOPLE,
+    ("POST", "/api/orders"): PEOPLE,
+    ("POST", "/api/orders/{id}/cancel"): PEOPLE,
+    ("POST", "/api/orders/{id}/ship"): ADMINISTRATORS,
     ("GET", "/api/reports/prices"): PUBLIC,
     ("POST", "/api/reports/prices"): EDITORS,
     ("GET", "/api/jobs/{id}"): PRINCIPALS,
@@ -88,6 +93,8 @@ WHO: dict[tuple[str, str], str] = {
 OF_THE_ADMINISTRATOR = {
     ("DELETE", "/api/users/me/sessions/{id}"),
     ("DELETE", "/api/api-keys/{id}"),
+    ("GET", "/api/orders/{id}"),
+    ("POST", "/api/orders/{id}/cancel"),
     ("GET", "/api/jobs/{id}"),
 }
 

@@ -21,6 +21,7 @@ from tools.openapi import RECORD, document
 NOTHING = re.compile(
     rb'"This \w+ refers to something that does not exist\."'
     rb'|"This Idempotency-Key was sent with another'
+    rb'|"Another line has this product\.'
     rb'|"This link is not valid or has expired\.|"This is not the password of the account\.'
     rb'|"This password is one of the first to be guessed\.|"You may not do this yourself:'
     rb'|"This instant has passed\.'

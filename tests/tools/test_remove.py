@@ -106,7 +106,7 @@ def test_nothing_names_the_example_afterwards(initialised: Path, capsys: pytest.
     minutes = r"\d{4}-remove_example"
     assert re.sub(minutes, "", announced).splitlines()[:-1] == re.sub(minutes, "", done).splitlines()[:-1]
 
-    named = r"(?i)\bproducts?\b|product_|categor|catalogue|example.data|app seed|\blaptop"
+    named = r"(?i)\bproducts?\b|product_|categor|catalogue|example.data|app seed|\blaptop|/orders\b|order.?line"
     exceptions = ("tools/", "docs/")  # the pages of plinth explain it by the example
     assert [line for line in lines_with(initialised, named) if not line.startswith(exceptions)] == [
         'pyproject.toml:     "models | (example_data) | (tags) | (jobs)",'
@@ -234,7 +234,10 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
             "import api_keys, audit, auth, categories, health, ",
             "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    invoices,\n    ",
         ),
-        ("jobs, products, reports, users\n\nROUTERS", "jobs,\n    products,\n    reports,\n    users,\n)\n\nROUTERS"),
+        (
+            "jobs, orders, products, reports, users\n\nROUTERS",
+            "jobs,\n    orders,\n    products,\n    reports,\n    users,\n)\n\nROUTERS",
+        ),
         ("    categories.router,\n", "    invoices.router,\n    categories.router,\n"),
     )
     change(project / "app/models/__init__.py", ('"Category", ', '"Category", "Invoice", '))

@@ -6,6 +6,7 @@ from tools.removals.accounts import ACCOUNTS
 from tools.removals.example import EXAMPLE
 from tools.removals.example_accounts import EXAMPLE_ACCOUNTS
 from tools.removals.jobs import JOBS
+from tools.removals.orders import ORDERS
 from tools.removals.removal import Removal, joined
 from tools.removals.reports import REPORTS
 
@@ -13,7 +14,11 @@ __all__ = ["REMOVALS", "Removal", "removal_from"]
 
 REMOVALS: dict[str, Removal] = {"example": EXAMPLE, "accounts": ACCOUNTS, "jobs": JOBS}
 # What two of them have in common goes with that which is taken out first.
-SHARED = {"example": [REPORTS, EXAMPLE_ACCOUNTS], "accounts": [EXAMPLE_ACCOUNTS], "jobs": [REPORTS]}
+SHARED = {
+    "example": [REPORTS, ORDERS, EXAMPLE_ACCOUNTS],
+    "accounts": [ORDERS, EXAMPLE_ACCOUNTS],
+    "jobs": [REPORTS],
+}
 
 
 def removal_from(project: Path, name: str) -> Removal:
