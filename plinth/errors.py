@@ -17,8 +17,8 @@ ConfigurationError      the settings cannot be used; the process does not start
 """
 
 import copyreg
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 __all__ = [
     "AppError",
@@ -38,6 +38,13 @@ __all__ = [
 
 class AppError(Exception):
     """Its text is sent to the client: one clear sentence, never a secret."""
+
+    place: tuple[int | str, ...] = ()
+
+    def at(self, *place: int | str) -> Self:
+        """Say what in the body of the request is meant: `raise ConflictError("…").at("lines", 1, "quantity")`."""
+        self.place = place
+        return self
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -105,11 +112,7 @@ class NotFoundError(AppError):
 
 
 class ConflictError(AppError):
-    """`place` is what in the body of the request it is about, if it is one part: `("lines", 1, "quantity")`."""
-
-    def __init__(self, message: str, *, place: Sequence[int | str] = ()) -> None:
-        super().__init__(message)
-        self.place = place
+    pass
 
 
 class ChangedError(AppError):

@@ -65,10 +65,10 @@ class OrderService:
             product = products.get(line.product_id)
             if product is None:
                 sentence = "This product_id refers to something that does not exist."
-                raise InvalidError("product_id", sentence, str(line.product_id))
+                raise InvalidError("product_id", sentence).at("lines", place, "product_id")
             if product.stock < line.quantity:
                 sentence = f"Line {place + 1} asks for {line.quantity} of {product.sku}; {product.stock} are left."
-                raise ConflictError(sentence, place=("lines", place, "quantity"))
+                raise ConflictError(sentence).at("lines", place, "quantity")
             product.stock -= line.quantity
             copied = {"sku": product.sku, "name": product.name, "price": product.price}
             lines.append(OrderLine(product_id=product.id, quantity=line.quantity, **copied))

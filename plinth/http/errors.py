@@ -28,7 +28,7 @@ from plinth.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from plinth.http.faults import fault_of, invalid_request, pointer
+from plinth.http.faults import fault_of, invalid_request
 from plinth.http.problems import content_too_large, extended, problem, title
 from plinth.http.requests import has_route
 from plinth.telemetry.context import request_id
@@ -133,11 +133,8 @@ async def app_error(request: Request, error: AppError) -> Response:
     status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     if (response := await _by_service(request, status, HTTPException(status, str(error)))) is not None:
         return response
-    if isinstance(error, InvalidError):
+    if error.place or isinstance(error, InvalidError):
         return problem(status, str(error), errors=[await fault_of(request, error)])
-    if isinstance(error, ConflictError) and error.place:
-        fault = {"location": "body", "pointer": pointer(error.place), "detail": str(error)}
-        return problem(status, str(error), errors=[fault])
     if isinstance(error, UnavailableError):
         _log.warning("Answering 503: %r", error.__cause__ or error)
     kind = "Outcome unknown" if isinstance(error, OutcomeUnknownError) else None
