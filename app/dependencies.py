@@ -16,7 +16,7 @@ from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
 from app.services.jobs import JobReader
-from app.services.orders import OrderReader, OrderService
+from app.services.orders import OrderReader, OrderService, OrderWatcher
 from app.services.products import FacetReader, ProductReader, ProductService
 from app.services.reports import ReportReader, ReportService
 from plinth.cache import Cache, Invalidate, Tag
@@ -148,6 +148,10 @@ async def get_order_reader(reads: ReadsDep) -> OrderReader:
     return OrderReader(OrderQueries(reads))
 
 
+async def get_order_watcher(request: Request, reads: ReadsDep) -> OrderWatcher:
+    return OrderWatcher(OrderQueries(reads), state_of(request)["database"].notifications)
+
+
 async def get_order_service(session: SessionDep, jobs: JobsDep, invalidate: InvalidateDep) -> OrderService:
     return OrderService(OrderRepository(session), jobs, invalidate)
 
@@ -175,6 +179,7 @@ ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 OrderReaderDep = Annotated[OrderReader, Depends(get_order_reader)]
+OrderWatcherDep = Annotated[OrderWatcher, Depends(get_order_watcher)]
 OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]
 ReportReaderDep = Annotated[ReportReader, Depends(get_report_reader)]
 ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]

@@ -1,6 +1,7 @@
+from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Enum, ForeignKey, Identity, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.enums import OrderStatus
@@ -8,15 +9,15 @@ from app.models.base import Base, Entity
 from app.models.products import Product
 from plinth.database import Money
 
+STATUS = Enum(OrderStatus, name="order_status", values_callable=lambda kind: [each.value for each in kind])
+
 
 class Order(Entity):
     __tablename__ = "orders"
 
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     """Whose it is; None once the account was deleted, for what was sold stays in the books."""
-    status: Mapped[OrderStatus] = mapped_column(
-        Enum(OrderStatus, name="order_status", values_callable=lambda kind: [each.value for each in kind])
-    )
+    status: Mapped[OrderStatus] = mapped_column(STATUS)
     total: Mapped[Decimal] = mapped_column(Money)
 
     lines: Mapped[list["OrderLine"]] = relationship(lazy="raise", order_by="OrderLine.product_id")
@@ -42,3 +43,18 @@ class OrderLine(Base):
     product: Mapped[Product] = relationship(lazy="raise")
 
     __table_args__ = (CheckConstraint("quantity > 0", name="quantity_positive"),)
+
+
+class OrderEvent(Base):
+    """A state that an order has got into. What follows an id can be read again, for as long as it is kept."""
+
+    __tablename__ = "order_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[int] = mapped_column(BigInteger)
+    """Who may read it. It refers to nothing, since a lock on the account would meet that of its deletion."""
+    status: Mapped[OrderStatus] = mapped_column(STATUS)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+    __table_args__ = (Index(None, "user_id", "id"),)

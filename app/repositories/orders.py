@@ -3,11 +3,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import selectinload
 
 from app.enums import OrderStatus
-from app.models import Order, OrderLine, Product
+from app.models import Order, OrderEvent, OrderLine, Product
 from plinth.database import Keyset, KeysetPage, Query, Readable, Session
 
 
@@ -30,6 +30,13 @@ class LineRow(NamedTuple):
     quantity: int
 
 
+class EventRow(NamedTuple):
+    id: int
+    order_id: int
+    status: OrderStatus
+    created_at: datetime
+
+
 ORDERS = select(*(getattr(Order, name) for name in OrderRow._fields))
 BY_ID = Query(OrderRow, ORDERS.where(Order.id == bindparam("id")))
 PAGES = Keyset(
@@ -47,6 +54,15 @@ LINES = Query(
 )
 # The same by the session, for changes: one statement for the order, one for its lines with their products.
 WITH_LINES = selectinload(Order.lines).joinedload(OrderLine.product)
+OF_USER = OrderEvent.user_id == bindparam("user_id")
+NEWEST_EVENT = Query(int, select(func.coalesce(func.max(OrderEvent.id), 0)).where(OF_USER))
+EVENTS = Query(
+    EventRow,
+    select(*(getattr(OrderEvent, name) for name in EventRow._fields))
+    .where(OF_USER, OrderEvent.id > bindparam("after"))
+    .order_by(OrderEvent.id)
+    .limit(100),
+)
 
 
 class OrderQueries:
@@ -62,6 +78,13 @@ class OrderQueries:
     async def lines(self, orders: Iterable[int]) -> list[LineRow]:
         """The lines of all these orders, in one statement: one for each order would be N+1."""
         return await self.db.all(LINES, orders=[*orders])
+
+    async def newest_event(self, user_id: int) -> int:
+        return await self.db.first(NEWEST_EVENT, user_id=user_id) or 0
+
+    async def events(self, user_id: int, after: int) -> list[EventRow]:
+        """The next of this user, at most 100."""
+        return await self.db.all(EVENTS, user_id=user_id, after=after)
 
 
 class OrderRepository(OrderQueries):
@@ -88,5 +111,17 @@ class OrderRepository(OrderQueries):
         self.session.add(order)
         await self.session.flush()
 
+    async def record(self, order: Order) -> None:
+        """Add an event for the streams of its user. To be called last, since others of the user wait from here on."""
+        if order.user_id is not None:
+            await self.session.notify(topic_of(order.user_id))
+            values = {"order_id": order.id, "user_id": order.user_id, "status": order.status}
+            await self.session.execute(insert(OrderEvent).values(values))
+
     async def flush(self) -> None:
         await self.session.flush()
+
+
+def topic_of(user_id: int) -> str:
+    """What the events of a user are notified by."""
+    return f"orders:{user_id}"

@@ -1,14 +1,28 @@
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, Header, Query, status
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app.access import IDEMPOTENT, WRITE_LIMIT, AdministratorDep, UserDep
-from app.dependencies import IfMatchDep, LinksDep, OrderReaderDep, OrderServiceDep, PathId, ValidatorsDep
+from app.access import IDEMPOTENT, NO_STORE, WRITE_LIMIT, AdministratorDep, UserDep
+from app.dependencies import (
+    IfMatchDep,
+    LinksDep,
+    OrderReaderDep,
+    OrderServiceDep,
+    OrderWatcherDep,
+    PathId,
+    ValidatorsDep,
+)
 from app.schemas.base import Page
 from app.schemas.orders import OrderCreate, OrderListQuery, OrderRead
 from plinth.http import FastRoute, problem_responses
 
 router = APIRouter(prefix="/api/orders", tags=["orders"], route_class=FastRoute)
+
+LastEventId = Annotated[
+    int | None, Header(ge=0, lt=2**63, description="The id of the last event that you have: those after it follow.")
+]
 
 
 @router.get("")
@@ -19,6 +33,16 @@ async def list_orders(
     page = await orders.page(query, user)
     links.page(page.next_cursor)
     return page
+
+
+# FastAPI sends a comment every 15 seconds, and the header that keeps Nginx from buffering.
+@router.get("/events", dependencies=[NO_STORE], response_class=EventSourceResponse)
+async def stream_order_events(
+    user: UserDep, orders: OrderWatcherDep, last_event_id: LastEventId = None, live: bool = True
+) -> AsyncIterator[ServerSentEvent]:
+    """Stream what becomes of your orders, as server-sent events; with `live=false`, only what has until now."""
+    async for id, event in orders.events(user, last_event_id, live):
+        yield ServerSentEvent(id=str(id), data=event)
 
 
 @router.get("/{id:digits}", responses=problem_responses(404))

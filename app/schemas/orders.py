@@ -54,6 +54,12 @@ class OrderRead(BaseModel):
     updated_at: datetime
 
 
+class OrderEventRead(BaseModel):
+    order_id: int
+    status: OrderStatus
+    created_at: datetime
+
+
 class OrderListQuery(ListQuery):
     sort: Literal["id", "-id"] = Field("-id", description="A `-` sorts downwards: the newest first.")
     status: OrderStatus | None = Field(None, description="Only orders in this state.")

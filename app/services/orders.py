@@ -1,17 +1,17 @@
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 
 from app import tags
 from app.enums import OrderStatus
 from app.jobs import ORDER_MAIL, OrderMail
 from app.models import Order, OrderLine
-from app.repositories.orders import PAGES, LineRow, OrderQueries, OrderRepository, OrderRow
+from app.repositories.orders import PAGES, LineRow, OrderQueries, OrderRepository, OrderRow, topic_of
 from app.schemas.base import Page
-from app.schemas.orders import OrderCreate, OrderLineRead, OrderListQuery, OrderRead
+from app.schemas.orders import OrderCreate, OrderEventRead, OrderLineRead, OrderListQuery, OrderRead
 from app.scopes import USERS_ADMIN
 from plinth.cache import Invalidate
-from plinth.database import Versions, check_version
+from plinth.database import Notifications, Versions, check_version
 from plinth.errors import ConflictError, InvalidError, NotFoundError
 from plinth.jobs import Jobs
 from plinth.security import Principal
@@ -23,6 +23,8 @@ MOVES: Mapping[OrderStatus, frozenset[OrderStatus]] = {
     OrderStatus.SHIPPED: frozenset(),
     OrderStatus.CANCELLED: frozenset(),
 }
+# A client connects again then, and shows that it may still read them.
+STREAM_SECONDS = 600.0
 MOST_STOCK = 2**31 - 1  # that the column holds
 
 
@@ -47,6 +49,32 @@ class OrderReader:
         if row is None or not _may_see(principal, row):
             raise NotFoundError("order", id)
         return _read(row, await self._orders.lines([id]))
+
+
+class OrderWatcher:
+    def __init__(self, orders: OrderQueries, notifications: Notifications) -> None:
+        self._orders = orders
+        self._notifications = notifications
+
+    async def events(
+        self, principal: Principal, after: int | None, live: bool
+    ) -> AsyncIterator[tuple[int, OrderEventRead | None]]:
+        """The events of a user after that of an id, or from now on, each with its id.
+
+        Before them comes the id of the last one that the client has, so that it misses none if it is cut off at once.
+        """
+        user_id, last = int(principal.id), None
+        async for _ in self._notifications.watch(topic_of(user_id), STREAM_SECONDS):
+            if last is None:
+                newest = await self._orders.newest_event(user_id)
+                last = newest if after is None else min(after, newest)
+                yield last, None
+            while events := await self._orders.events(user_id, last):
+                for event in events:
+                    last = event.id
+                    yield last, OrderEventRead.model_validate(event, from_attributes=True)
+            if not live:
+                return
 
 
 class OrderService:
@@ -77,6 +105,7 @@ class OrderService:
         order = Order(user_id=int(principal.id), status=OrderStatus.PENDING, total=total, lines=lines)
         await self._orders.add(order)
         await self._jobs.enqueue(ORDER_MAIL, OrderMail(order_id=order.id))
+        await self._orders.record(order)
         self._invalidate(tags.PRODUCTS, *(tags.PRODUCT(id) for id in products))
         return _read(order, order.lines)
 
@@ -90,6 +119,7 @@ class OrderService:
                 raise ConflictError(f"The stock of {line.sku} is too large for {line.quantity} more. Correct it first.")
             line.product.stock += line.quantity
         await self._orders.flush()
+        await self._orders.record(order)
         self._invalidate(tags.PRODUCTS, *(tags.PRODUCT(id) for id in products))
         return _read(order, order.lines)
 
@@ -97,6 +127,7 @@ class OrderService:
         """Raises what `cancel` raises."""
         order = await self._move(id, OrderStatus.SHIPPED, principal, versions)
         await self._orders.flush()
+        await self._orders.record(order)
         return _read(order, order.lines)
 
     async def _move(self, id: int, status: OrderStatus, principal: Principal, versions: Versions) -> Order:

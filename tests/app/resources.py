@@ -21,7 +21,11 @@ RESOURCES = Resources(
     Resource("/api/orders", create={"lines": [{"product_id": 1, "quantity": 1}]}),
     Resource("/api/api-keys", create={"name": "Key {n}"}),
     # A GET that needs more than an id.
-    urls={"/api/products/search": ["/api/products/search?q=laptop"], "/api/jobs/{id}": [f"/api/jobs/{JOB}"]},
+    urls={
+        "/api/products/search": ["/api/products/search?q=laptop"],
+        "/api/jobs/{id}": [f"/api/jobs/{JOB}"],
+        "/api/orders/events": ["/api/orders/events?live=false"],
+    },
     # A write that is none of a resource's five: `("POST", "/api/invoices/{id}/pay"): {"amount": "19.90"}`, or None.
     bodies={
         ("POST", "/api/auth/register"): {"email": "new{n}@example.com", "password": NEW_PASSWORD, "name": "New"},

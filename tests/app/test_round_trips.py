@@ -39,9 +39,10 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("DELETE", "/api/categories/{id}"): DELETE,
     ("GET", "/api/orders"): 2 * READ,  # the orders, and the lines of all of them
     ("GET", "/api/orders/{id}"): 2 * READ,
-    ("POST", "/api/orders"): 7,  # BEGIN, SELECT FOR UPDATE, two INSERTs, UPDATE of the stock, the mail's job, COMMIT
-    ("POST", "/api/orders/{id}/cancel"): 7,  # BEGIN, three SELECTs, two UPDATEs, COMMIT
-    ("POST", "/api/orders/{id}/ship"): 5,  # BEGIN, two SELECTs, UPDATE, COMMIT
+    ("GET", "/api/orders/events"): 2 * READ,  # where they end, and what is after that
+    ("POST", "/api/orders"): 9,  # BEGIN, SELECT FOR UPDATE, UPDATE, two INSERTs, the mail's job and the event, COMMIT
+    ("POST", "/api/orders/{id}/cancel"): 9,  # BEGIN, three SELECTs, two UPDATEs, the event, COMMIT
+    ("POST", "/api/orders/{id}/ship"): 7,  # BEGIN, two SELECTs, UPDATE, the event, COMMIT
     ("POST", "/api/auth/register"): 5,  # BEGIN, INSERT, SELECT, INSERT of the mail's job, COMMIT
     ("POST", "/api/auth/login"): LOGIN,
     ("POST", "/api/auth/token"): LOGIN,
