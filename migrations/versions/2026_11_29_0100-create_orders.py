@@ -50,9 +50,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("order_id", "product_id", name=op.f("pk_order_lines")),
     )
     op.create_index(op.f("ix_order_lines_product_id"), "order_lines", ["product_id"], unique=False)
+    op.create_table(
+        "order_events",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "status",
+            postgresql.ENUM("pending", "shipped", "cancelled", name="order_status", create_type=False),
+            nullable=False,
+        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_order_events_order_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_order_events")),
+    )
+    op.create_index(op.f("ix_order_events_order_id"), "order_events", ["order_id"], unique=False)
+    op.create_index(op.f("ix_order_events_user_id_id"), "order_events", ["user_id", "id"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_order_events_user_id_id"), table_name="order_events")
+    op.drop_index(op.f("ix_order_events_order_id"), table_name="order_events")
+    op.drop_table("order_events")
     op.drop_index(op.f("ix_order_lines_product_id"), table_name="order_lines")
     op.drop_table("order_lines")
     op.drop_index(op.f("ix_orders_status_id"), table_name="orders")

@@ -12,6 +12,7 @@ ORDERS = Removal(
         "app/mails/order.txt",
         "tests/app/routers/test_orders.py",
         "tests/app/test_order_concurrency.py",
+        "tests/app/test_order_events.py",
     ],
     texts=[
         *blocks(
@@ -24,15 +25,16 @@ class OrderStatus(StrEnum):
 """,
             end="\n\n\n",
         ),
-        *lines("app/models/__init__.py", "from app.models.orders import Order, OrderLine\n"),
+        *lines("app/models/__init__.py", "from app.models.orders import Order, OrderEvent, OrderLine\n"),
         *blocks("app/jobs.py", "class OrderMail(BaseModel):\n    order_id: int\n", end="\n\n\n"),
         *lines("app/jobs.py", 'ORDER_MAIL = Job("order_mail", OrderMail)\n'),
         *lines(
             "app/dependencies.py",
             """\
 from app.repositories.orders import OrderQueries, OrderRepository
-from app.services.orders import OrderReader, OrderService
+from app.services.orders import OrderReader, OrderService, OrderWatcher
 OrderReaderDep = Annotated[OrderReader, Depends(get_order_reader)]
+OrderWatcherDep = Annotated[OrderWatcher, Depends(get_order_watcher)]
 OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]
 """,
         ),
@@ -41,6 +43,10 @@ OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]
             """
 async def get_order_reader(reads: ReadsDep) -> OrderReader:
     return OrderReader(OrderQueries(reads))
+
+
+async def get_order_watcher(request: Request, reads: ReadsDep) -> OrderWatcher:
+    return OrderWatcher(OrderQueries(reads), state_of(request)["database"].notifications)
 
 
 async def get_order_service(session: SessionDep, jobs: JobsDep, invalidate: InvalidateDep) -> OrderService:
@@ -73,6 +79,7 @@ def order_data(*lines: tuple[int, int]) -> dict[str, Any]:
             "tests/app/test_access.py",
             """\
     ("GET", "/api/orders"): PEOPLE,
+    ("GET", "/api/orders/events"): PEOPLE,
     ("GET", "/api/orders/{id}"): PEOPLE,
     ("POST", "/api/orders"): PEOPLE,
     ("POST", "/api/orders/{id}/cancel"): PEOPLE,
@@ -86,18 +93,26 @@ def order_data(*lines: tuple[int, int]) -> dict[str, Any]:
             """\
     ("GET", "/api/orders"): 2 * READ,  # the orders, and the lines of all of them
     ("GET", "/api/orders/{id}"): 2 * READ,
-    ("POST", "/api/orders"): 7,  # BEGIN, SELECT FOR UPDATE, two INSERTs, UPDATE of the stock, the mail's job, COMMIT
-    ("POST", "/api/orders/{id}/cancel"): 7,  # BEGIN, three SELECTs, two UPDATEs, COMMIT
-    ("POST", "/api/orders/{id}/ship"): 5,  # BEGIN, two SELECTs, UPDATE, COMMIT
+    ("GET", "/api/orders/events"): 2 * READ,  # where they end, and what is after that
+    ("POST", "/api/orders"): 9,  # BEGIN, SELECT FOR UPDATE, UPDATE, two INSERTs, the mail's job and the event, COMMIT
+    ("POST", "/api/orders/{id}/cancel"): 9,  # BEGIN, three SELECTs, two UPDATEs, the event, COMMIT
+    ("POST", "/api/orders/{id}/ship"): 7,  # BEGIN, two SELECTs, UPDATE, the event, COMMIT
     await onlooker.execute("UPDATE products SET stock = 7")  # or only the first change would change it
     await onlooker.execute("UPDATE orders SET status = 'pending'")  # which only the first call may leave
 """,
+        ),
+        (Place("tests/app/test_openapi.py", ".exclude(path=STREAM)"), ""),
+        *lines(
+            "tests/app/test_openapi.py",
+            '# It does not end, which a client in this process waits for.\nSTREAM = "/api/orders/events"\n',
         ),
         *lines("tests/app/test_openapi.py", "    rb'|\"Another line has this product\\.'\n"),
     ],
     elements=[
         Place("app/models/__init__.py", '"Order"'),
+        Place("app/models/__init__.py", '"OrderEvent"'),
         Place("app/models/__init__.py", '"OrderLine"'),
+        Place("tests/app/resources.py", '"/api/orders/events": ["/api/orders/events?live=false"]'),
         Place("app/routers/__init__.py", "orders"),
         Place("app/routers/__init__.py", "orders.router"),
         Place("app/tasks/__init__.py", "orders"),
@@ -106,12 +121,12 @@ def order_data(*lines: tuple[int, int]) -> dict[str, Any]:
     references=[
         r"\bapp\.\w+\.orders\b",
         r"from app\.?\w* import .*\borders\b",
-        r"from app\.models import [^#\n]*\bOrder(?:Line)?\b",
-        r"(?:Mapped\[|relationship\().*[\"'\[]Order(?:Line)?\b",
-        r"\bOrder(?:Reader|Service)Dep\b",
+        r"from app\.models import [^#\n]*\bOrder(?:Event|Line)?\b",
+        r"(?:Mapped\[|relationship\().*[\"'\[]Order(?:Event|Line)?\b",
+        r"\bOrder(?:Reader|Service|Watcher)Dep\b",
         r"\b(?:ORDER_MAIL|create_order|order_data)\b",
-        r"[\"'](?:orders|order_lines)\.\w+[\"']",
-        r"(?i:\b(?:from|join|into|update|table) (?:orders|order_lines)\b)",
+        r"[\"'](?:orders|order_lines|order_events)\.\w+[\"']",
+        r"(?i:\b(?:from|join|into|update|table) (?:orders|order_lines|order_events)\b)",
         r"/api/orders\b",
     ],
 )
