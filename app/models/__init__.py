@@ -4,20 +4,8 @@ from app.models.api_keys import ApiKey
 from app.models.auth import Login, MailToken, RefreshToken
 from app.models.base import Base
 from app.models.categories import Category
-from app.models.orders import Order, OrderEvent, OrderLine
+from app.models.orders import Order, OrderLine
 from app.models.products import Product
 from app.models.users import User
 
-__all__ = [
-    "ApiKey",
-    "Base",
-    "Category",
-    "Login",
-    "MailToken",
-    "Order",
-    "OrderEvent",
-    "OrderLine",
-    "Product",
-    "RefreshToken",
-    "User",
-]
+__all__ = ["ApiKey", "Base", "Category", "Login", "MailToken", "Order", "OrderLine", "Product", "RefreshToken", "User"]

@@ -7,7 +7,8 @@ from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.orm import selectinload
 
 from app.enums import OrderStatus
-from app.models import Order, OrderEvent, OrderLine, Product
+from app.models import Order, OrderLine, Product
+from app.models.orders import OrderEvent
 from plinth.database import Keyset, KeysetPage, Query, Readable, Session
 
 

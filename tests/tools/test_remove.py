@@ -246,7 +246,7 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
     change(
         project / "tests/app/resources.py",
         ("    Resource(\n", '    Resource("/api/invoices", create={}),\n    Resource(\n'),
-        ('=laptop"], ', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], '),
+        ('=laptop"],\n', '=laptop"],\n        "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"],\n'),
     )
     for path, text in taken_out(removal_from(project, "accounts"), project).items():
         (project / path).write_text(text)
@@ -260,7 +260,8 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
     assert (project / "app/enums.py").read_text().count("class ") == 1
     assert 'Resources(\n    Resource("/api/invoices", create={}),\n    # A GET' in texts["tests/app/resources.py"]
     assert (
-        'urls={"/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], "/api/jobs' in texts["tests/app/resources.py"]
+        'urls={\n        "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"],\n        "/api/jobs'
+        in texts["tests/app/resources.py"]
     )
 
 
