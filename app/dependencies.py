@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
 from app.repositories.imports import ImportQueries, ImportRepository
+from app.repositories.orders import OrderQueries, OrderRepository
 from app.repositories.products import ProductExports, ProductQueries, ProductRepository
 from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
@@ -17,6 +18,7 @@ from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
 from app.services.imports import ImportReader, ImportService
 from app.services.jobs import JobReader
+from app.services.orders import OrderReader, OrderService, OrderWatcher
 from app.services.products import FacetReader, ProductExporter, ProductReader, ProductService
 from app.services.reports import ReportReader, ReportService
 from plinth.cache import Cache, Invalidate, Tag
@@ -170,6 +172,18 @@ async def get_import_service(session: SessionDep, invalidate: InvalidateDep, job
     return ImportService(ImportRepository(session), invalidate, jobs)
 
 
+async def get_order_reader(reads: ReadsDep) -> OrderReader:
+    return OrderReader(OrderQueries(reads))
+
+
+async def get_order_watcher(request: Request, reads: ReadsDep) -> OrderWatcher:
+    return OrderWatcher(OrderQueries(reads), state_of(request)["database"].notifications)
+
+
+async def get_order_service(session: SessionDep, jobs: JobsDep, invalidate: InvalidateDep) -> OrderService:
+    return OrderService(OrderRepository(session), jobs, invalidate)
+
+
 async def get_report_reader(reads: ReadsDep, processes: ProcessesDep) -> ReportReader:
     return ReportReader(ReportQueries(reads), processes)
 
@@ -195,6 +209,9 @@ ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 ImportReaderDep = Annotated[ImportReader, Depends(get_import_reader)]
 ImportServiceDep = Annotated[ImportService, Depends(get_import_service)]
+OrderReaderDep = Annotated[OrderReader, Depends(get_order_reader)]
+OrderWatcherDep = Annotated[OrderWatcher, Depends(get_order_watcher)]
+OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]
 ReportReaderDep = Annotated[ReportReader, Depends(get_report_reader)]
 ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]
 JobReaderDep = Annotated[JobReader, Depends(get_job_reader)]

@@ -3,6 +3,12 @@
 from enum import StrEnum
 
 
+class OrderStatus(StrEnum):
+    PENDING = "pending"
+    SHIPPED = "shipped"
+    CANCELLED = "cancelled"
+
+
 class Role(StrEnum):
     USER = "user"
     EDITOR = "editor"

@@ -34,6 +34,10 @@ class ImportProducts(BaseModel):
     id: int
 
 
+class OrderMail(BaseModel):
+    order_id: int
+
+
 class PriceReport(BaseModel):
     pass
 
@@ -46,5 +50,6 @@ PRUNE_JOBS = Job("prune_jobs", PruneJobs)
 PRUNE_ACCOUNTS = Job("prune_accounts", PruneAccounts)
 ACCOUNT_MAIL = Job("account_mail", AccountMail)
 IMPORT_PRODUCTS = Job("import_products", ImportProducts)
+ORDER_MAIL = Job("order_mail", OrderMail)
 PRICE_REPORT = Job("price_report", PriceReport)
 LOW_STOCK_REPORT = Job("low_stock_report", LowStockReport)

@@ -37,6 +37,7 @@ from plinth.http import (
 from plinth.jobs import Worker, open_mailer
 from plinth.resilience import open_outgoing, open_processes
 from plinth.security import DiscoveredKeys, LimitMiddleware, Limits, Tokens, open_passwords
+from plinth.serving import on_stop
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -51,6 +52,7 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
     """Open everything before the first request or job, close it after the last, in the opposite order."""
     async with (
         open_database(settings.database, settings.app.name) as database,
+        on_stop(database.notifications.stop),  # which ends the streams
         open_redis(settings.redis) as redis,
         open_cache(
             settings.cache, redis, settings.redis.timeout_seconds, listens=database.replica is not None

@@ -19,7 +19,7 @@ ConfigurationError      the settings cannot be used; the process does not start
 
 import copyreg
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "AppError",
@@ -40,6 +40,13 @@ __all__ = [
 
 class AppError(Exception):
     """Its text is sent to the client: one clear sentence, never a secret."""
+
+    place: tuple[int | str, ...] = ()
+
+    def at(self, *place: int | str) -> Self:
+        """Say what in the body of the request is meant: `raise ConflictError("…").at("lines", 1, "quantity")`."""
+        self.place = place
+        return self
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter
 
-from app.routers import api_keys, audit, auth, categories, health, imports, jobs, products, reports, users
+from app.routers import api_keys, audit, auth, categories, health, imports, jobs, orders, products, reports, users
 
 ROUTERS = (
     products.router,
     categories.router,
     imports.router,
+    orders.router,
     auth.router,
     users.router,
     api_keys.router,

@@ -124,7 +124,7 @@ async def update_product(
     "/{id:digits}",
     dependencies=[MAY_WRITE, WRITE_LIMIT],
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 412),
+    responses=problem_responses(404, 409, 412),
 )
 async def delete_product(id: PathId, products: ProductServiceDep, if_match: IfMatchDep) -> None:
     """Delete a product."""

@@ -105,7 +105,7 @@ class ProductService(ProductReader):
         return await self.get(id)
 
     async def delete(self, id: int, versions: Versions = None) -> None:
-        """Raises NotFoundError, and ChangedError for another version."""
+        """Raises NotFoundError, ChangedError for another version, and ConflictError while something refers to it."""
         product = await self._products.find(id)
         if product is None:
             raise NotFoundError("product", id)

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.dependencies import WorkerState
 from app.jobs import LOW_STOCK_REPORT, PRUNE_ACCOUNTS, PRUNE_JOBS, LowStockReport, PruneAccounts, PruneJobs
-from app.tasks import imports, jobs, reports, users
+from app.tasks import imports, jobs, orders, reports, users
 from plinth.jobs import Schedule, Task
 
 TASKS: list[Task[WorkerState, Any]] = [
@@ -12,6 +12,7 @@ TASKS: list[Task[WorkerState, Any]] = [
     users.prune,
     users.mail_account,
     imports.import_products,
+    orders.mail_order,
     reports.mail_prices,
     reports.mail_low_stock,
 ]

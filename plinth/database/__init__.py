@@ -3,6 +3,7 @@
 from plinth.database.engine import Database, open_database
 from plinth.database.exports import Export
 from plinth.database.keyset import Keyset, KeysetPage
+from plinth.database.notifications import Notifications
 from plinth.database.query import Query, Readable
 from plinth.database.reads import Reads
 from plinth.database.sessions import Session, Versions, check_version
@@ -16,6 +17,7 @@ __all__ = [
     "Keyset",
     "KeysetPage",
     "Money",
+    "Notifications",
     "Query",
     "Readable",
     "Reads",

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from plinth.database.connections import PREPARED_STATEMENTS, Generation, driver_arguments
 from plinth.database.events import listen
 from plinth.database.exports import Exports
+from plinth.database.notifications import Notifications
 from plinth.database.query import Query
 from plinth.database.reads import Reads
 from plinth.database.replica import Replica, ReplicaReads
@@ -52,6 +53,7 @@ class Database:
             on_replica = Reads(there, application_name, settings.read_pool_size)
             self.reads = ReplicaReads(settings, application_name, on_replica, self.replica, generation)
             self._opened = [self._probes, self.reads, probe]
+        self.notifications = Notifications(settings, application_name)
         self.sessions = Sessions(self._engine, self.replica.wrote if self.replica else None, self.reads.cursors)
 
     async def warn_of_too_many_connections(self, workers: int, others: int = 0) -> None:
@@ -84,6 +86,7 @@ class Database:
             await reads.open()
 
     async def close(self) -> None:
+        await self.notifications.close()
         for reads in self._opened:
             await reads.close()
         await self._engine.dispose()

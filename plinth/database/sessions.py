@@ -14,11 +14,13 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from plinth.database.cursors import Cursors
 from plinth.database.errors import DRIVER_ERRORS, OUTCOME_UNKNOWN, is_outcome_unknown, raise_translated
+from plinth.database.notifications import NOTIFY
 from plinth.database.query import Query
 from plinth.errors import ChangedError, OutcomeUnknownError, UnavailableError
 from plinth.resilience.deadline import lift
@@ -49,6 +51,15 @@ class Session(AsyncSession):
     async def first(self, query: Query[RowT], /, **parameters: Any) -> RowT | None:
         row = (await self.execute(query.statement, parameters)).first()
         return None if row is None else query.row(*row)
+
+    async def notify(self, topic: str) -> None:
+        """Wake what watches `topic` in any process (`Notifications.watch`), once this transaction is committed.
+
+        Transactions that notify the same topic take turns, from here to their commits. So rows that are added after
+        this become visible in the order of their ids, and "the rows after this one" lacks none. Without the turns, the
+        one with the lower id could commit last. Call it last but for those rows, or two could wait for each other.
+        """
+        await self.execute(text(NOTIFY), {"topic": topic})
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Run `callback` after the commit and before the response; never after a rollback.

@@ -135,7 +135,7 @@ async def app_error(request: Request, error: AppError) -> Response:
     status = next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     if (response := await _by_service(request, status, HTTPException(status, str(error)))) is not None:
         return response
-    if isinstance(error, InvalidError):
+    if error.place or isinstance(error, InvalidError):
         return problem(status, str(error), errors=[await fault_of(request, error)])
     if isinstance(error, InvalidItemsError):
         return problem(status, str(error), errors=[dict(fault) for fault in error.faults])

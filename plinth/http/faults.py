@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 
-from plinth.errors import InvalidError
+from plinth.errors import AppError, InvalidError
 from plinth.http.problems import problem
 from plinth.http.responses import ORJSONResponse
 
@@ -43,8 +43,10 @@ def invalid_request(error: RequestValidationError) -> ORJSONResponse:
     return problem(422, "The request is not valid. See `errors`.", errors=described)
 
 
-async def fault_of(request: Request, error: InvalidError) -> dict[str, str]:
+async def fault_of(request: Request, error: AppError) -> dict[str, str]:
     """Return the fault that a service found in one field, with its place in the request."""
+    if not isinstance(error, InvalidError) or error.place:
+        return {"location": "body", "pointer": pointer(error.place), "detail": str(error)}
     location = _location(request, error.field)
     tokens = await _place(request, error) if location == "body" else [error.field]
     return {"location": location, "pointer": pointer(tokens), "detail": str(error)}

@@ -2,7 +2,8 @@
 
 from plinth.serving.fleet import fleet
 from plinth.serving.settings import ServerSettings
+from plinth.serving.stopping import on_stop
 
 is_draining = fleet.is_draining
 
-__all__ = ["ServerSettings", "fleet", "is_draining"]
+__all__ = ["ServerSettings", "fleet", "is_draining", "on_stop"]

@@ -19,6 +19,7 @@ from uvicorn.server import Server
 
 from plinth.serving.fleet import fleet
 from plinth.serving.protocol import Protocol
+from plinth.serving.stopping import announce_stop
 from plinth.serving.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class GracefulServer(Server):
                 connection.announce_close()
             else:
                 connection.shutdown()  # a WebSocket: closed with code 1012, service restart
+        announce_stop()
         await self._wait_for_requests()
         for task in tuple(self.server_state.tasks):
             task.cancel()

@@ -25,6 +25,15 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
     return await created(client, "/api/products", product_data(category_id, **changes))
 
 
+async def create_order(client: AsyncClient, *lines: tuple[int, int]) -> dict[str, Any]:
+    """An order of these products, each with its quantity."""
+    return await created(client, "/api/orders", order_data(*lines))
+
+
+def order_data(*lines: tuple[int, int]) -> dict[str, Any]:
+    return {"lines": [{"product_id": id, "quantity": quantity} for id, quantity in lines]}
+
+
 async def created(client: AsyncClient, path: str, data: dict[str, Any]) -> dict[str, Any]:
     answer = await client.post(path, json=data)
     assert answer.status_code == 201, answer.text

@@ -18,10 +18,15 @@ RESOURCES = Resources(
         "/api/products",
         create={"sku": "LAP-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1},
     ),
+    Resource("/api/orders", create={"lines": [{"product_id": 1, "quantity": 1}]}),
     Resource("/api/api-keys", create={"name": "Key {n}"}),
     # A GET that needs more than an id.
-    urls={"/api/products/search": ["/api/products/search?q=laptop"], "/api/jobs/{id}": [f"/api/jobs/{JOB}"]},
-    # A write that is none of a resource's five: `("POST", "/api/orders/{id}/pay"): {"amount": "19.90"}`, or None.
+    urls={
+        "/api/products/search": ["/api/products/search?q=laptop"],
+        "/api/jobs/{id}": [f"/api/jobs/{JOB}"],
+        "/api/orders/events": ["/api/orders/events?live=false"],
+    },
+    # A write that is none of a resource's five: `("POST", "/api/invoices/{id}/pay"): {"amount": "19.90"}`, or None.
     bodies={
         ("POST", "/api/products/bulk"): [
             {"sku": "BULK-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1}
@@ -40,6 +45,8 @@ RESOURCES = Resources(
         ("DELETE", "/api/users/me/sessions/{id}"): None,
         ("PATCH", "/api/users/{id}"): {"role": "editor"},
         ("POST", "/api/reports/prices"): None,
+        ("POST", "/api/orders/{id}/cancel"): None,
+        ("POST", "/api/orders/{id}/ship"): None,
     },
     # The accounts of the tests are there in any case.
     ids={"/api/users": [1, 2, 3], "/api/users/me/sessions": logins_of(Role.ADMIN)},

@@ -22,10 +22,13 @@ NOTHING = re.compile(
     rb'"This \w+ refers to something that does not exist\."'
     rb'|"This sku is already taken\."|"This sku is in a row before\."'
     rb'|"This Idempotency-Key was sent with another'
+    rb'|"Another line has this product\.'
     rb'|"This link is not valid or has expired\.|"This is not the password of the account\.'
     rb'|"This password is one of the first to be guessed\.|"You may not do this yourself:'
     rb'|"This instant has passed\.'
 )
+# It does not end, which a client in this process waits for.
+STREAM = "/api/orders/events"
 # No schema can say which versions exist, or who has signed in too often.
 ACCEPTED = ["2xx", "401", "403", "404", "409", "412", "429", "5xx"]
 CONFIG = {
@@ -58,7 +61,7 @@ def broken_promises(settings: Settings) -> tuple[set[str], set[str], set[str]]:
     ran: set[str] = set()
     config = SchemathesisConfig.from_dict({**CONFIG, "headers": headers_of(settings, Role.ADMIN)})
     document = schemathesis.openapi.from_asgi("/openapi.json", create_app(settings), config=config)
-    for event in engine.from_schema(document.exclude(func=ends_the_session)).execute():
+    for event in engine.from_schema(document.exclude(func=ends_the_session).exclude(path=STREAM)).execute():
         assert not isinstance(event, NonFatalError), event.info
         if isinstance(event, ScenarioFinished):
             phases.add(event.phase.value)

@@ -40,6 +40,12 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("PUT", "/api/categories/{id}"): UPDATE,
     ("PATCH", "/api/categories/{id}"): UPDATE,
     ("DELETE", "/api/categories/{id}"): DELETE,
+    ("GET", "/api/orders"): 2 * READ,  # the orders, and the lines of all of them
+    ("GET", "/api/orders/{id}"): 2 * READ,
+    ("GET", "/api/orders/events"): 2 * READ,  # where they end, and what is after that
+    ("POST", "/api/orders"): 9,  # BEGIN, SELECT FOR UPDATE, UPDATE, two INSERTs, the mail's job and the event, COMMIT
+    ("POST", "/api/orders/{id}/cancel"): 9,  # BEGIN, three SELECTs, two UPDATEs, the event, COMMIT
+    ("POST", "/api/orders/{id}/ship"): 7,  # BEGIN, two SELECTs, UPDATE, the event, COMMIT
     ("POST", "/api/auth/register"): 5,  # BEGIN, INSERT, SELECT, INSERT of the mail's job, COMMIT
     ("POST", "/api/auth/login"): LOGIN,
     ("POST", "/api/auth/token"): LOGIN,
@@ -79,9 +85,11 @@ async def test_an_endpoint_takes_its_round_trips(
         answer = await send(wired, method, url, body)
         assert answer.is_success, answer.text
 
+    await onlooker.execute("UPDATE products SET stock = 7")  # or only the first change would change it
     await call(1)  # prepares the statement, which is once in a connection's life
     if path.startswith(("/api/auth/", "/api/users/")):
         await add_accounts(onlooker)  # some calls end the session, or use up a token
+    await onlooker.execute("UPDATE orders SET status = 'pending'")  # which only the first call may leave
     assert (await wired.get("/api/users/me")).is_success  # who sends the request is cached
     with wire.counting() as count:
         await call(2)

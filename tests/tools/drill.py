@@ -1,8 +1,8 @@
 """`make drill`: a fresh clone of HEAD becomes a project of its own, gets two resources, and loses parts, one by one.
 
-`app new resource` writes the suppliers. The orders, which refer to them and have a rule, are in orders.md, and are
-registered by hand. When the example is gone, the README's commands add two more, which stay when the accounts go, and
-then jobs. After each step checks and tests pass.
+`app new resource` writes the suppliers. The purchases, which refer to them and have a rule, are in purchases.md, and
+are registered by hand. When the example is gone, the README's commands add two more, which stay when the accounts go,
+and then jobs. After each step checks and tests pass.
 """
 
 import os
@@ -21,10 +21,10 @@ from plinth.testing.environment import ROOT, variables
 LAYERS = ["models", "schemas", "repositories", "services", "routers"]
 MOST_LINES = 300
 SUPPLIERS = "app new resource suppliers name:str:unique 'email:str(254)' rating:int"
-ORDERS = {"categories": "orders", "category": "order"}
+PURCHASES = {"categories": "purchases", "category": "purchase"}
 RESOURCES = """\
     Resource(
-        "/api/orders", create={"number": "A-{n}", "supplier_id": 1, "due_on": "2026-12-24", "total": "{n}.00"}
+        "/api/purchases", create={"number": "A-{n}", "supplier_id": 1, "due_on": "2026-12-24", "total": "{n}.00"}
     ),
 """
 
@@ -37,8 +37,8 @@ def main() -> int:
         make(project, "check")
         make(project, "test")
         add_suppliers(project)
-        add_orders(project)
-        make(project, "migration", "NAME=create orders")
+        add_purchases(project)
+        make(project, "migration", "NAME=create purchases")
         make(project, "openapi-check")
         make(project, "check")
         make(project, "test-app")
@@ -80,15 +80,15 @@ def add_suppliers(project: Path) -> None:
     assert lines <= MOST_LINES
 
 
-def add_orders(project: Path) -> None:
-    page = (ROOT / "tests/tools/orders.md").read_text()
+def add_purchases(project: Path) -> None:
+    page = (ROOT / "tests/tools/purchases.md").read_text()
     for file, text in re.findall(r"(?ms)^## (\S+)\n\n```python\n(.*?)^```", page):
         there = project / file
         # The roles are enums, too; all of the project's are in one file.
         there.write_text(there.read_text() + text.partition("StrEnum\n")[2] if there.exists() else text)
-    register(project, ORDERS)
+    register(project, PURCHASES)
     change(project / "tests/app/resources.py", lambda text: text.replace("    # A GET", f"{RESOURCES}    # A GET"))
-    change(project / "app/tags.py", lambda text: f'{text}ORDER = Tag("order:{{id}}")\n')
+    change(project / "app/tags.py", lambda text: f'{text}PURCHASE = Tag("purchase:{{id}}")\n')
     tidy(project)
 
 
@@ -103,7 +103,7 @@ def remove(project: Path, name: str) -> None:
 def register(project: Path, names: dict[str, str]) -> None:
     """Add the lines that a resource has beside its files, after those of the categories."""
     one, many = names["category"], names["categories"]
-    change(project / "app/models/__init__.py", with_imports(names), listed('"Category", ', f'"{one.capitalize()}", '))
+    change(project / "app/models/__init__.py", with_imports(names), listed('"Category",', f' "{one.capitalize()}",'))
     change(project / "app/routers/__init__.py", listed("categories, ", f"{many}, "))
     change(project / "app/routers/__init__.py", listed("categories.router,", f" {many}.router,"))
     change(project / "app/dependencies.py", with_imports(names), with_definitions(names))

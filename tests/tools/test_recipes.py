@@ -153,8 +153,8 @@ async def test_a_websocket_without_its_library_is_a_clear_error(
 
 @pytest.fixture
 async def database(service: Service, client: AsyncClient) -> Database:
-    """With three of each resource."""
-    await RESOURCES.create_all(client)
+    """With three products, of each of which 7 are left."""
+    await RESOURCES.create_all(client, before="/api/orders")
     found: Database = service.state["database"]
     return found
 
@@ -215,15 +215,15 @@ async def test_an_enum_column(
     async with engine.begin() as connection:
         await connection.run_sync(base.Base.metadata.create_all)
     try:
-        data = page.OrderCreate.model_validate({"placed_on": "2026-11-28", "status": "paid"})
+        data = page.DeliveryCreate.model_validate({"placed_on": "2026-11-28", "status": "paid"})
         async with database.sessions.begin() as session:
-            session.add(page.Order(**data.changes()))
+            session.add(page.Delivery(**data.changes()))
         async with database.sessions.begin() as session:
-            order = await session.get_one(page.Order, 1)
-            assert (order.status, order.placed_on) == (page.OrderStatus.PAID, date(2026, 11, 28))
-        assert await onlooker.fetchval("SELECT status::text FROM orders") == "paid"
+            delivery = await session.get_one(page.Delivery, 1)
+            assert (delivery.status, delivery.placed_on) == (page.DeliveryStatus.PAID, date(2026, 11, 28))
+        assert await onlooker.fetchval("SELECT status::text FROM deliveries") == "paid"
         with pytest.raises(ValueError, match="This should be 'open' or 'paid'"):
-            page.OrderCreate.model_validate({"placed_on": "2026-11-28", "status": "PAID"})
+            page.DeliveryCreate.model_validate({"placed_on": "2026-11-28", "status": "PAID"})
     finally:
         async with engine.begin() as connection:
             await connection.run_sync(base.Base.metadata.drop_all)

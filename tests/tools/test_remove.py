@@ -106,7 +106,7 @@ def test_nothing_names_the_example_afterwards(initialised: Path, capsys: pytest.
     minutes = r"\d{4}-remove_example"
     assert re.sub(minutes, "", announced).splitlines()[:-1] == re.sub(minutes, "", done).splitlines()[:-1]
 
-    named = r"(?i)\bproducts?\b|product_|categor|catalogue|example.data|app seed|\blaptop"
+    named = r"(?i)\bproducts?\b|product_|categor|catalogue|example.data|app seed|\blaptop|/orders\b|order.?line"
     exceptions = ("tools/", "docs/")  # the pages of plinth explain it by the example
     assert [line for line in lines_with(initialised, named) if not line.startswith(exceptions)] == [
         'pyproject.toml:     "models | (example_data) | (tags) | (jobs)",'
@@ -232,18 +232,21 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
         project / "app/routers/__init__.py",
         (
             "import api_keys, audit, auth, categories, health, ",
-            "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    invoices,\n    ",
+            "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    ",
         ),
-        ("jobs, products, reports, users\n\nROUTERS", "jobs,\n    products,\n    reports,\n    users,\n)\n\nROUTERS"),
+        (
+            "imports, jobs, orders, products, reports, users\n\nROUTERS",
+            "imports,\n    invoices,\n    jobs,\n    orders,\n    products,\n    reports,\n    users,\n)\n\nROUTERS",
+        ),
         ("    categories.router,\n", "    invoices.router,\n    categories.router,\n"),
     )
-    change(project / "app/models/__init__.py", ('"Category", ', '"Category", "Invoice", '))
+    change(project / "app/models/__init__.py", ('"Category",\n', '"Category",\n    "Invoice",\n'))
     change(project / "app/enums.py", ("class Role", 'class Paid(StrEnum):\n    YES = "yes"\n\n\nclass Role'))
     change(project / "app/tags.py", ("PRODUCTS = ", 'INVOICES = Tag("invoices")\nPRODUCTS = '))
     change(
         project / "tests/app/resources.py",
         ("    Resource(\n", '    Resource("/api/invoices", create={}),\n    Resource(\n'),
-        ('=laptop"], ', '=laptop"], "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], '),
+        ('=laptop"],\n', '=laptop"],\n        "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"],\n'),
     )
     for path, text in taken_out(removal_from(project, "accounts"), project).items():
         (project / path).write_text(text)
@@ -257,7 +260,8 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
     assert (project / "app/enums.py").read_text().count("class ") == 1
     assert 'Resources(\n    Resource("/api/invoices", create={}),\n    # A GET' in texts["tests/app/resources.py"]
     assert (
-        'urls={"/api/invoices/due": ["/api/invoices/due?on=2026-11-28"], "/api/jobs' in texts["tests/app/resources.py"]
+        'urls={\n        "/api/invoices/due": ["/api/invoices/due?on=2026-11-28"],\n        "/api/jobs'
+        in texts["tests/app/resources.py"]
     )
 
 

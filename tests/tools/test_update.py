@@ -22,7 +22,9 @@ NOT_NEEDED = re.compile(
 )
 GONE = "plinth/http/target.py"
 VERSIONS = "migrations/versions/"
-USERS = [f"{VERSIONS}2026_11_29_{name}.py" for name in ("0040-create_users", "0050-create_product_imports")]
+# Of the app, not of plinth.
+NEW = ("0040-create_users", "0050-create_product_imports", "0100-create_orders")
+USERS = [f"{VERSIONS}2026_11_29_{name}.py" for name in NEW]
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -7,6 +7,7 @@ from tools.removals.example import EXAMPLE
 from tools.removals.example_accounts import EXAMPLE_ACCOUNTS
 from tools.removals.imports import IMPORT_JOBS
 from tools.removals.jobs import JOBS
+from tools.removals.orders import ORDERS
 from tools.removals.removal import Removal, joined
 from tools.removals.reports import REPORTS
 
@@ -15,8 +16,8 @@ __all__ = ["REMOVALS", "Removal", "removal_from"]
 REMOVALS: dict[str, Removal] = {"example": EXAMPLE, "accounts": ACCOUNTS, "jobs": JOBS}
 # What two of them have in common goes with that which is taken out first.
 SHARED = {
-    "example": [REPORTS, IMPORT_JOBS, EXAMPLE_ACCOUNTS],
-    "accounts": [EXAMPLE_ACCOUNTS],
+    "example": [REPORTS, IMPORT_JOBS, ORDERS, EXAMPLE_ACCOUNTS],
+    "accounts": [ORDERS, EXAMPLE_ACCOUNTS],
     "jobs": [REPORTS, IMPORT_JOBS],
 }
 

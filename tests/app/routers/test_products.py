@@ -285,9 +285,9 @@ async def test_a_condition_costs_no_round_trip(
     wired: AsyncClient, wire: WirePostgres, version: str, expected: int
 ) -> None:
     for path in ("/api/products", "/api/categories"):
-        await wired.patch(f"{path}/1", json={"name": "Prepared"}, headers={"If-Match": version})
+        await wired.patch(f"{path}/2", json={"name": "Prepared"}, headers={"If-Match": version})
         with wire.counting() as count:
-            answer = await wired.patch(f"{path}/2", json={"name": "Changed"}, headers={"If-Match": version})
+            answer = await wired.patch(f"{path}/3", json={"name": "Changed"}, headers={"If-Match": version})
         assert count.round_trips == expected, count.statements
         assert answer.status_code == (200 if expected == 5 else 412)
 
