@@ -255,7 +255,7 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
     texts = taken_out(removal_from(project, "example"), project)
     assert "import (\n    health,\n    invoices,\n    jobs,\n)" in texts["app/routers/__init__.py"]
     assert "(\n    invoices.router,\n    jobs.router,\n    health.router,\n)" in texts["app/routers/__init__.py"]
-    assert '["Base", "Invoice"]' in texts["app/models/__init__.py"]
+    assert '[\n    "Base",\n    "Invoice",\n]' in texts["app/models/__init__.py"]
     assert texts["app/tags.py"].endswith('\nINVOICES = Tag("invoices")\n')
     assert (project / "app/enums.py").read_text().count("class ") == 1
     assert 'Resources(\n    Resource("/api/invoices", create={}),\n    # A GET' in texts["tests/app/resources.py"]
