@@ -9,11 +9,13 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.images import ImageQueries, ImageRepository
 from app.repositories.products import ProductQueries, ProductRepository
 from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
+from app.services.images import ImageReader, ImageService
 from app.services.jobs import JobReader
 from app.services.products import FacetReader, ProductReader, ProductService
 from app.services.reports import ReportReader, ReportService
@@ -24,6 +26,7 @@ from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
 from plinth.security import AuthSettings, Limits, Passwords, Tokens
 from plinth.serving import is_draining
+from plinth.storage import Files, Storage
 
 
 class State(TypedDict):
@@ -33,6 +36,7 @@ class State(TypedDict):
     redis: Redis | None
     cache: Cache
     outgoing: httpx.AsyncClient
+    storage: Storage
     processes: Processes
     limits: Limits
     auth: AuthSettings
@@ -69,6 +73,10 @@ async def get_outgoing(request: Request) -> httpx.AsyncClient:
     return state_of(request)["outgoing"]
 
 
+async def get_storage(request: Request) -> Storage:
+    return state_of(request)["storage"]
+
+
 async def get_processes(request: Request) -> Processes:
     return state_of(request)["processes"]
 
@@ -94,6 +102,8 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 CacheDep = Annotated[Cache, Depends(get_cache)]
 # Calls to other servers.
 OutgoingDep = Annotated[httpx.AsyncClient, Depends(get_outgoing)]
+# Files that clients upload.
+StorageDep = Annotated[Storage, Depends(get_storage)]
 # CPU-bound work: `await processes.run(function, *args)`.
 ProcessesDep = Annotated[Processes, Depends(get_processes)]
 LinksDep = Annotated[Links, Depends(get_links)]
@@ -130,6 +140,14 @@ async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -
     return CategoryService(CategoryRepository(session), invalidate)
 
 
+async def get_image_reader(reads: ReadsDep, storage: StorageDep) -> ImageReader:
+    return ImageReader(ImageQueries(reads), storage)
+
+
+async def get_image_service(reads: ReadsDep, session: SessionDep, storage: StorageDep) -> ImageService:
+    return ImageService(ImageQueries(reads), ImageRepository(session), Files(storage, session))
+
+
 async def get_product_reader(reads: ReadsDep) -> ProductReader:
     return ProductReader(ProductQueries(reads))
 
@@ -161,6 +179,8 @@ async def get_health_service(request: Request) -> HealthService:
 
 CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
+ImageReaderDep = Annotated[ImageReader, Depends(get_image_reader)]
+ImageServiceDep = Annotated[ImageService, Depends(get_image_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]

@@ -6,6 +6,7 @@ AppError
 ├── ForbiddenError      the principal may not make the request (403)
 ├── LimitError          there were too many such requests; one will be accepted later (429)
 ├── InvalidError        the request cannot be carried out as it was sent (422)
+├── MediaTypeError      the body is of a kind that is not accepted (415)
 ├── NotFoundError       the resource does not exist (404)
 ├── ConflictError       the state of another resource forbids it (409)
 ├── ChangedError        the resource was modified since the client read it (412)
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidError",
     "InvalidTokenError",
     "LimitError",
+    "MediaTypeError",
     "NotFoundError",
     "UnauthenticatedError",
     "UnavailableError",
@@ -97,6 +99,10 @@ class InvalidError(AppError):
     def __init__(self, field: str, message: str, value: str | None = None) -> None:
         super().__init__(message)
         self.field, self.value = field, value
+
+
+class MediaTypeError(AppError):
+    pass
 
 
 class NotFoundError(AppError):

@@ -4,7 +4,8 @@ from app.models.api_keys import ApiKey
 from app.models.auth import Login, MailToken, RefreshToken
 from app.models.base import Base
 from app.models.categories import Category
+from app.models.images import Image
 from app.models.products import Product
 from app.models.users import User
 
-__all__ = ["ApiKey", "Base", "Category", "Login", "MailToken", "Product", "RefreshToken", "User"]
+__all__ = ["ApiKey", "Base", "Category", "Image", "Login", "MailToken", "Product", "RefreshToken", "User"]

@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter
 
-from app.routers import api_keys, audit, auth, categories, health, jobs, products, reports, users
+from app.routers import api_keys, audit, auth, categories, health, images, jobs, products, reports, users
 
 ROUTERS = (
     products.router,
+    images.router,
     categories.router,
     auth.router,
     users.router,

@@ -31,6 +31,9 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("PUT", "/api/products/{id}"): UPDATE,
     ("PATCH", "/api/products/{id}"): UPDATE,
     ("DELETE", "/api/products/{id}"): DELETE,
+    ("GET", "/api/products/{id}/image"): READ,
+    ("PUT", "/api/products/{id}/image"): READ + 5,  # BEGIN, two SELECT FOR UPDATE, INSERT, COMMIT
+    ("DELETE", "/api/products/{id}/image"): DELETE,
     ("GET", "/api/categories"): READ,
     ("GET", "/api/categories/{id}"): READ,
     ("POST", "/api/categories"): CREATE,

@@ -1,0 +1,68 @@
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.models import Image, Product
+from plinth.database import Query, Readable, Session
+from plinth.storage import StoredFile
+
+
+class ImageRow(NamedTuple):
+    id: int
+    key: str
+    content_type: str
+    size: int
+    hash: str
+    version: int
+    updated_at: datetime
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.version}.{self.hash}"'
+
+
+COLUMNS = [getattr(Image, name).label(name) for name in ImageRow._fields]
+BY_ID = Query(ImageRow, select(*COLUMNS).where(Image.id == bindparam("id")))
+PRODUCT = Query(int, select(Product.id).where(Product.id == bindparam("id")))
+INSERT = insert(Image)
+CHANGED = {name: INSERT.excluded[name] for name in ("key", "content_type", "size", "hash", "version")}
+STORE = INSERT.on_conflict_do_update(
+    index_elements=["product_id"], set_={**CHANGED, "updated_at": func.now()}
+).returning(*COLUMNS)
+
+
+class ImageQueries:
+    def __init__(self, db: Readable) -> None:
+        self.db = db
+
+    async def get(self, id: int) -> ImageRow | None:
+        return await self.db.first(BY_ID, id=id)
+
+    async def has_product(self, id: int) -> bool:
+        return await self.db.first(PRODUCT, id=id) is not None
+
+
+class ImageRepository(ImageQueries):
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.session = session
+
+    async def lock_product(self, id: int) -> bool:
+        """Until the end of the transaction no other one stores an image of this product, or deletes the product."""
+        product = select(Product.id).where(Product.id == id).with_for_update(key_share=True)
+        return await self.session.scalar(product) is not None
+
+    async def find(self, id: int) -> Image | None:
+        """The entity, locked until the end of the transaction."""
+        return await self.session.get(Image, id, with_for_update=True)
+
+    async def store(self, id: int, content_type: str, file: StoredFile) -> ImageRow:
+        """Add the image, or replace the one that is there."""
+        connection = await self.session.connection()
+        values = {"product_id": id, "content_type": content_type, **file._asdict()}
+        return ImageRow(*(await connection.execute(STORE, values)).one())
+
+    async def delete(self, id: int) -> None:
+        await self.session.execute(delete(Image).where(Image.id == id))
