@@ -1,12 +1,11 @@
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.models import Image, Product
 from plinth.database import Query, Readable, Session
-from plinth.storage import StoredFile
 
 
 class ImageRow(NamedTuple):
@@ -58,11 +57,10 @@ class ImageRepository(ImageQueries):
         """The entity, locked until the end of the transaction."""
         return await self.session.get(Image, id, with_for_update=True)
 
-    async def store(self, id: int, content_type: str, file: StoredFile) -> ImageRow:
+    async def store(self, id: int, **values: Any) -> ImageRow:
         """Add the image, or replace the one that is there."""
         connection = await self.session.connection()
-        values = {"product_id": id, "content_type": content_type, **file._asdict()}
-        return ImageRow(*(await connection.execute(STORE, values)).one())
+        return ImageRow(*(await connection.execute(STORE, {"product_id": id, **values})).one())
 
     async def delete(self, id: int) -> None:
         await self.session.execute(delete(Image).where(Image.id == id))

@@ -2,7 +2,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from app.repositories.images import ImageQueries, ImageRepository, ImageRow
-from plinth.database import Versions, check_absence, check_version
+from plinth.database import Versions, check_version
 from plinth.errors import MediaTypeError, NotFoundError
 from plinth.storage import Files, Storage
 
@@ -58,12 +58,11 @@ class ImageService:
         if not await self._images.lock_product(id):
             raise NotFoundError("product", id)
         before = await self._images.find(id)
-        if before is None:
-            check_absence("image of product", id, versions)
-        else:
-            check_version(before, versions)
+        check_version(before, versions, "image of product", id)
+        if before:
             self._files.delete(before.key)
-        return await self._images.store(id, content_type, file), before is None
+        image = await self._images.store(id, content_type=content_type, **file._asdict())
+        return image, before is None
 
     async def delete(self, id: int, versions: Versions = None) -> None:
         """Raises NotFoundError, and ChangedError for another version."""

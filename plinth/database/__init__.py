@@ -4,7 +4,7 @@ from plinth.database.engine import Database, open_database
 from plinth.database.keyset import Keyset, KeysetPage
 from plinth.database.query import Query, Readable
 from plinth.database.reads import Reads
-from plinth.database.sessions import Session, Versions, check_absence, check_version
+from plinth.database.sessions import Session, Versions, check_version
 from plinth.database.settings import DatabaseSettings
 from plinth.database.types import Money
 
@@ -19,7 +19,6 @@ __all__ = [
     "Reads",
     "Session",
     "Versions",
-    "check_absence",
     "check_version",
     "open_database",
 ]

@@ -161,24 +161,17 @@ class Versioned(Protocol):
     def version(self) -> int: ...
 
 
-def check_absence(resource: str, id: object, versions: Versions) -> None:
-    """Raise ChangedError where `versions` are of a resource that is not there: only `If-None-Match` accepts that."""
-    if versions is not None and not (callable(versions) and versions(None, None)):
-        raise ChangedError(resource, str(id))
-
-
-def check_version(entity: Versioned, versions: Versions) -> None:
+def check_version(entity: Versioned | None, versions: Versions, resource: str = "resource", id: object = "") -> None:
     """Raise ChangedError unless `versions` accept the version of the entity and its `updated_at`, if it has one.
 
     Read the entity with a lock (`session.get(…, with_for_update=True)`): of two changes at once, the second then waits
     and reads the version that the first has made.
+
+    It is None where the change creates the resource with this id: `If-Match` refuses that, `If-None-Match` does not.
     """
     if versions is None:
         return
-    accepted = (
-        versions(entity.version, getattr(entity, "updated_at", None))
-        if callable(versions)
-        else entity.version in versions
-    )
+    version = entity.version if entity else None
+    accepted = versions(version, getattr(entity, "updated_at", None)) if callable(versions) else version in versions
     if not accepted:
-        raise ChangedError(type(entity).__name__.lower(), str(entity.id))
+        raise ChangedError(type(entity).__name__.lower() if entity else resource, str(entity.id if entity else id))

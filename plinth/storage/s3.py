@@ -3,14 +3,19 @@
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Config, S3Store
+from obstore.store import S3Store
 
 from plinth.storage.settings import StorageSettings
 from plinth.storage.storage import CHUNK_BYTES, MissingObjectError, StorageUnavailableError, check_key
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import S3Config
 
 
 class S3Storage:
@@ -38,7 +43,8 @@ class S3Storage:
         )
 
     async def put(self, key: str, chunks: AsyncIterable[bytes]) -> None:
-        # One part of 5 MB is in memory at a time. What `chunks` raises is raised, and the upload aborted.
+        # One part of 5 MB is sent at a time. What `chunks` raises is raised, and the upload aborted; where the task is
+        # cancelled, its parts stay until the lifecycle rule of the bucket removes them.
         with _translated():
             await obstore.put_async(self._store, check_key(key), chunks, max_concurrency=1)
 
@@ -47,9 +53,10 @@ class S3Storage:
         if end is not None and start >= end:
             return
         with _translated():
-            result = await obstore.get_async(
-                self._store, key, options={"range": {"offset": start} if end is None else (start, end)}
-            )
+            options: GetOptions = {}
+            if start or end is not None:  # an empty object has no range
+                options["range"] = {"offset": start} if end is None else (start, end)
+            result = await obstore.get_async(self._store, key, options=options)
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
 
