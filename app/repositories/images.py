@@ -1,7 +1,7 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.models import Image, Product
@@ -26,10 +26,8 @@ COLUMNS = [getattr(Image, name).label(name) for name in ImageRow._fields]
 BY_ID = Query(ImageRow, select(*COLUMNS).where(Image.id == bindparam("id")))
 PRODUCT = Query(int, select(Product.id).where(Product.id == bindparam("id")))
 INSERT = insert(Image)
-CHANGED = {name: INSERT.excluded[name] for name in ("key", "content_type", "size", "hash", "version")}
-STORE = INSERT.on_conflict_do_update(
-    index_elements=["product_id"], set_={**CHANGED, "updated_at": func.now()}
-).returning(*COLUMNS)
+CHANGED = {name: INSERT.excluded[name] for name in ImageRow._fields if name != "id"}
+STORE = INSERT.on_conflict_do_update("pk_product_images", set_=CHANGED).returning(*COLUMNS)
 
 
 class ImageQueries:
@@ -62,5 +60,6 @@ class ImageRepository(ImageQueries):
         connection = await self.session.connection()
         return ImageRow(*(await connection.execute(STORE, {"product_id": id, **values})).one())
 
-    async def delete(self, id: int) -> None:
-        await self.session.execute(delete(Image).where(Image.id == id))
+    async def delete(self, image: Image) -> None:
+        await self.session.delete(image)
+        await self.session.flush()

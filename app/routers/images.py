@@ -14,15 +14,16 @@ router = APIRouter(prefix="/api/products/{id:digits}/image", tags=["products"], 
 MOST_BYTES = 5 * 2**20  # docker/nginx/nginx.conf has the same bound
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 CONTENT: dict[str, Any] = {f"image/{name}": BINARY for name in ("gif", "jpeg", "png", "webp")}
-SHOWN: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The image.", "content": CONTENT},
-    206: {"description": "The bytes of it that Range names.", "content": CONTENT},
-    **problem_responses(404, 416),
-}
+SHOWN: dict[str, Any] = {"description": "The image, or the bytes that Range names.", "content": CONTENT}
 HEADERS = {"Cache-Control": "public, no-cache", "Content-Disposition": "inline"}
 
 
-@router.get("", dependencies=[PUBLIC], response_class=Response, responses=SHOWN)
+@router.get(
+    "",
+    dependencies=[PUBLIC],
+    response_class=Response,
+    responses={200: SHOWN, 206: SHOWN, **problem_responses(404, 416)},
+)
 async def get_product_image(id: PathId, images: ImageReaderDep) -> Response:
     """Return the image of a product, or a range of its bytes."""
     image = await images.get(id)

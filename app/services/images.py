@@ -1,20 +1,19 @@
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 
 from app.repositories.images import ImageQueries, ImageRepository, ImageRow
 from plinth.database import Versions, check_version
 from plinth.errors import MediaTypeError, NotFoundError
 from plinth.storage import Files, Storage
 
-FOLDER = "products"
-# What a file begins with. What a client calls it is not believed: browsers would show it as what we call it.
+# What a file begins with. What a client calls it is not believed, since browsers show it as what we call it.
 SIGNATURES = {
     "image/jpeg": re.compile(rb"\xff\xd8\xff"),
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "image/gif": re.compile(rb"GIF8[79]a"),
     "image/webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
 }
-LONGEST_SIGNATURE = 12
 UNDECLARED = {"", "application/octet-stream"}
 
 
@@ -31,12 +30,11 @@ class ImageReader:
         return image
 
     def read(self, image: ImageRow, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """The bytes from `start` to before `end`."""
         return self._storage.read(image.key, start, end)
 
 
 class ImageService:
-    """Changes images: each is stored before the transaction of the request, which only names it."""
+    """Changes images. Each is stored before the transaction of the request, which only names it."""
 
     def __init__(self, products: ImageQueries, images: ImageRepository, files: Files) -> None:
         self._products = products
@@ -52,17 +50,14 @@ class ImageService:
         """
         if not await self._products.has_product(id):  # before the body is read
             raise NotFoundError("product", id)
-        head = await _head(chunks)
-        content_type = _content_type(head, declared)
-        file = await self._files.put(FOLDER, _joined(head, chunks))
+        file = await self._files.put("products", chunks, partial(_content_type, declared))
         if not await self._images.lock_product(id):
             raise NotFoundError("product", id)
         before = await self._images.find(id)
         check_version(before, versions, "image of product", id)
         if before:
             self._files.delete(before.key)
-        image = await self._images.store(id, content_type=content_type, **file._asdict())
-        return image, before is None
+        return await self._images.store(id, **file._asdict()), before is None
 
     async def delete(self, id: int, versions: Versions = None) -> None:
         """Raises NotFoundError, and ChangedError for another version."""
@@ -70,27 +65,14 @@ class ImageService:
         if image is None:
             raise NotFoundError("image of product", id)
         check_version(image, versions)
-        await self._images.delete(id)
+        await self._images.delete(image)
         self._files.delete(image.key)
 
 
-def _content_type(head: bytes, declared: str) -> str:
+def _content_type(declared: str, head: bytes) -> str:
     content_type = next((name for name, signature in SIGNATURES.items() if signature.match(head)), None)
     if content_type is None:
         raise MediaTypeError("Send a JPEG, PNG, GIF or WebP image.")
     if declared.partition(";")[0].strip().lower() not in UNDECLARED | {content_type}:
         raise MediaTypeError(f"The body is {content_type}: send it with this Content-Type, or without one.")
     return content_type
-
-
-async def _head(chunks: AsyncIterator[bytes]) -> bytes:
-    head = b""
-    while len(head) < LONGEST_SIGNATURE and (chunk := await anext(chunks, b"")):
-        head += chunk
-    return head
-
-
-async def _joined(head: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield head
-    async for chunk in chunks:
-        yield chunk

@@ -14,7 +14,7 @@ _MOST_CHARACTERS = 512
 
 
 class Storage(Protocol):
-    """Objects under keys such as `products/5f0c9b7d`, which the service makes up: never a name that a client sent.
+    """Objects under keys such as `invoices/5f0c9b7d`, which the service makes up: never a name that a client sent.
 
     Each method raises ValueError for a key of another form, and UnavailableError where the store fails.
     """

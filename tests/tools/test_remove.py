@@ -231,8 +231,9 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
     change(
         project / "app/routers/__init__.py",
         (
-            "import api_keys, audit, auth, categories, health, ",
-            "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    invoices,\n    ",
+            "import api_keys, audit, auth, categories, health, images, ",
+            "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    images,\n"
+            "    invoices,\n    ",
         ),
         ("jobs, products, reports, users\n\nROUTERS", "jobs,\n    products,\n    reports,\n    users,\n)\n\nROUTERS"),
         ("    categories.router,\n", "    invoices.router,\n    categories.router,\n"),

@@ -22,7 +22,7 @@ NOT_NEEDED = re.compile(
 )
 GONE = "plinth/http/target.py"
 VERSIONS = "migrations/versions/"
-USERS = f"{VERSIONS}2026_11_29_0040-create_users.py"
+USERS = [f"{VERSIONS}2026_11_29_{name}.py" for name in ("0040-create_users", "0050-create_product_images")]
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -54,7 +54,7 @@ class Template:
         (folder / "docs/old.md").write_text("# Old\n")
         git(folder, "init", "--quiet", "--initial-branch=main")
         ours = tomllib.loads((folder / "ownership.toml").read_text())["revisions"]
-        later = {folder / path: (folder / path).read_bytes() for path in (*ours, USERS)}
+        later = {folder / path: (folder / path).read_bytes() for path in (*ours, *USERS)}
         for path in later:
             path.unlink()
         self.without_jobs = commit(folder)
@@ -168,7 +168,8 @@ def test_a_project_from_before_jobs_gains_their_tables(
         printed = capsys.readouterr().out
         assert "\nAdded, for tables of plinth's:\n  {}\n\n".format("\n  ".join(added)) in printed
         version = f"{template.new[:7]} of {template.folder}"
-        assert f"\nNew files of it, which you may copy; they are in {version}:\n  app/jobs.py\n  {USERS}\n\n" in printed
+        new = "\n  ".join(["app/jobs.py", *USERS])
+        assert f"\nNew files of it, which you may copy; they are in {version}:\n  {new}\n\n" in printed
         assert "\n  `app migrate`, which creates the tables, where the service runs\n" in printed
     after = files(project)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}

@@ -8,11 +8,12 @@ LAYERS = ("models", "schemas", "repositories", "services", "routers")
 EXAMPLE = Removal(
     about="the example: products, categories and the made-up data",
     paths=[
-        *(f"app/{layer}/{resource}.py" for resource in ("categories", "products") for layer in LAYERS),
+        *(f"app/{layer}/{resource}.py" for resource in ("categories", "images", "products") for layer in LAYERS),
         "app/example_data.py",
         "app/repositories/example_data.py",
         "tests/app/routers/test_catalogue_caching.py",
         "tests/app/routers/test_categories.py",
+        "tests/app/routers/test_images.py",
         "tests/app/routers/test_product_input.py",
         "tests/app/routers/test_products.py",
         "tests/app/test_example_data.py",
@@ -20,7 +21,11 @@ EXAMPLE = Removal(
     texts=[
         *lines(
             "app/models/__init__.py",
-            "from app.models.categories import Category\nfrom app.models.products import Product\n",
+            """\
+from app.models.categories import Category
+from app.models.images import Image
+from app.models.products import Product
+""",
         ),
         *lines(
             "app/tags.py", 'CATEGORIES = Tag("categories")\nPRODUCTS = Tag("products")\nPRODUCT = Tag("product:{id}")\n'
@@ -29,11 +34,15 @@ EXAMPLE = Removal(
             "app/dependencies.py",
             """\
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.images import ImageQueries, ImageRepository
 from app.repositories.products import ProductQueries, ProductRepository
 from app.services.categories import CategoryReader, CategoryService
+from app.services.images import ImageReader, ImageService
 from app.services.products import FacetReader, ProductReader, ProductService
 CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
+ImageReaderDep = Annotated[ImageReader, Depends(get_image_reader)]
+ImageServiceDep = Annotated[ImageService, Depends(get_image_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
@@ -48,6 +57,14 @@ async def get_category_reader(reads: ReadsDep) -> CategoryReader:
 
 async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
     return CategoryService(CategoryRepository(session), invalidate)
+
+
+async def get_image_reader(reads: ReadsDep, storage: StorageDep) -> ImageReader:
+    return ImageReader(ImageQueries(reads), storage)
+
+
+async def get_image_service(reads: ReadsDep, session: SessionDep, storage: StorageDep) -> ImageService:
+    return ImageService(ImageQueries(reads), ImageRepository(session), Files(storage, session))
 
 
 async def get_product_reader(reads: ReadsDep) -> ProductReader:
@@ -149,8 +166,19 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
 """,
         ),
         *lines(
+            "tests/app/resources.py",
+            """\
+GIF = b"GIF89a" + bytes(100)
+        ("PUT", "/api/products/{id}/image"): Content(GIF, "image/gif"),
+        ("DELETE", "/api/products/{id}/image"): None,
+""",
+        ),
+        *lines(
             "tests/app/test_round_trips.py",
             """\
+    ("GET", "/api/products/{id}/image"): READ,
+    ("PUT", "/api/products/{id}/image"): READ + 5,  # BEGIN, two SELECT FOR UPDATE, INSERT, COMMIT
+    ("DELETE", "/api/products/{id}/image"): DELETE,
     ("GET", "/api/products"): READ,
     ("GET", "/api/products/search"): READ,
     ("GET", "/api/products/facets"): 0,  # remembered in the service
@@ -170,20 +198,23 @@ async def create_product(client: AsyncClient, category_id: int = 1, **changes: A
     ],
     elements=[
         Place("app/models/__init__.py", '"Category"'),
+        Place("app/models/__init__.py", '"Image"'),
         Place("app/models/__init__.py", '"Product"'),
         Place("app/routers/__init__.py", "categories"),
+        Place("app/routers/__init__.py", "images"),
         Place("app/routers/__init__.py", "products"),
         Place("app/routers/__init__.py", "categories.router"),
+        Place("app/routers/__init__.py", "images.router"),
         Place("app/routers/__init__.py", "products.router"),
         Place("tests/app/resources.py", '"/api/products/search": ["/api/products/search?q=laptop"]'),
     ],
     references=[
-        r"\bapp\.\w+\.(?:categories|products|example_data)\b",
+        r"\bapp\.\w+\.(?:categories|images|products|example_data)\b",
         r"\bapp\.example_data\b",
-        r"from app\.?\w* import .*\b(?:categories|products|example_data)\b",
-        r"from app\.models import [^#\n]*\b(?:Category|Product)\b",
+        r"from app\.?\w* import .*\b(?:categories|images|products|example_data)\b",
+        r"from app\.models import [^#\n]*\b(?:Category|Image|Product)\b",
         r"(?:Mapped\[|relationship\().*[\"'\[](?:Category|Product)\b",
-        r"\b(?:Category|Product|Facet)(?:Reader|Service)Dep\b",
+        r"\b(?:Category|Image|Product|Facet)(?:Reader|Service)Dep\b",
         r"\btags\.(?:CATEGORIES|PRODUCTS?)\b",
         r"[\"'](?:categories|products)\.\w+[\"']",
         r"(?i:\b(?:from|join|into|update|table) (?:categories|products)\b)",
