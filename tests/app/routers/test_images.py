@@ -199,10 +199,19 @@ async def test_a_transaction_that_fails_leaves_no_file(
     assert (shown.content, shown.headers["ETag"]) == (JPEG, etag)
 
 
-async def test_two_at_once_leave_one_file(client: AsyncClient, settings: Settings) -> None:
-    contents = [PNG + bytes([number]) for number in range(8)]
-    answers = await asyncio.gather(*(put(client, content) for content in contents))
-    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+async def test_uploads_at_once_leave_one_file(
+    client: AsyncClient, settings: Settings, onlooker: asyncpg.Connection
+) -> None:
+    """Without the lock on the product each finds no image before its own, and deletes none."""
+    waiting = """SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+        AND pg_stat_clear_snapshot() IS NOT NULL"""
+    async with asyncio.TaskGroup() as tasks, onlooker.transaction():
+        await onlooker.execute("SELECT FROM products FOR UPDATE")
+        uploads = [tasks.create_task(put(client, PNG + bytes([number]))) for number in range(4)]
+        while await onlooker.fetchval(waiting) < len(uploads):
+            pass
+    answers = [upload.result() for upload in uploads]
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
     last = max(answers, key=lambda answer: int(answer.json()["version"]))
     assert [path.read_bytes() for path in stored(settings)] == [(await client.get(URL)).content]
     assert (await client.get(URL)).headers["ETag"] == last.headers["ETag"]
