@@ -24,6 +24,7 @@ class ImageRow(NamedTuple):
 
 COLUMNS = [getattr(Image, name).label(name) for name in ImageRow._fields]
 BY_ID = Query(ImageRow, select(*COLUMNS).where(Image.id == bindparam("id")))
+KEYS = Query(str, select(Image.key))
 PRODUCT = Query(int, select(Product.id).where(Product.id == bindparam("id")))
 INSERT = insert(Image)
 CHANGED = {name: INSERT.excluded[name] for name in ImageRow._fields if name != "id"}
@@ -36,6 +37,9 @@ class ImageQueries:
 
     async def get(self, id: int) -> ImageRow | None:
         return await self.db.first(BY_ID, id=id)
+
+    async def keys(self) -> set[str]:
+        return {*await self.db.all(KEYS)}
 
     async def has_product(self, id: int) -> bool:
         return await self.db.first(PRODUCT, id=id) is not None

@@ -1,5 +1,6 @@
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from app.repositories.images import ImageQueries, ImageRepository, ImageRow
@@ -14,6 +15,8 @@ SIGNATURES = {
     "image/gif": re.compile(rb"GIF8[79]a"),
     "image/webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
 }
+FOLDER = "products"
+SWEPT_AGE = timedelta(days=1)  # longer than any upload that no row names yet
 UNDECLARED = {"", "application/octet-stream"}
 
 
@@ -50,7 +53,7 @@ class ImageService:
         """
         if not await self._products.has_product(id):  # before the body is read
             raise NotFoundError("product", id)
-        file = await self._files.put("products", chunks, partial(_content_type, declared))
+        file = await self._files.put(FOLDER, chunks, partial(_content_type, declared))
         if not await self._images.lock_product(id):
             raise NotFoundError("product", id)
         before = await self._images.find(id)
@@ -67,6 +70,16 @@ class ImageService:
         check_version(image, versions)
         await self._images.delete(image)
         self._files.delete(image.key)
+
+
+async def sweep(images: ImageQueries, storage: Storage) -> int:
+    """Delete the files that no image names. Return how many."""
+    named, deleted = await images.keys(), 0
+    async for key in storage.keys(FOLDER, datetime.now(UTC) - SWEPT_AGE):
+        if key not in named:
+            await storage.delete(key)
+            deleted += 1
+    return deleted
 
 
 def _content_type(declared: str, head: bytes) -> str:

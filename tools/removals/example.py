@@ -127,7 +127,35 @@ async def _seed(settings: Settings, products: int) -> int:
             ".env.example",
             "# Let `app seed` load example data. Refused in production.\n#APP_EXAMPLE_DATA=false\n",
         ),
-        (Place("docker/entrypoint.sh", " | seed"), ""),
+        *blocks(
+            "app/cli.py",
+            '''
+@app.command("sweep-uploads")
+def sweep_uploads(context: typer.Context) -> None:
+    """Delete files that are older than a day and belong to no row: of deleted products, and of processes that died.
+
+    Example: app sweep-uploads
+    """
+    try:
+        print(f"Deleted {asyncio.run(_sweep_uploads(context.obj)):,} files.")
+    except UnavailableError as error:
+        fail(f"The files could not be compared with the database: {error.__cause__ or error}")
+
+
+async def _sweep_uploads(settings: Settings) -> int:
+    from app.repositories.images import ImageQueries
+    from app.services.images import sweep
+    from plinth.database import open_database
+    from plinth.storage import open_storage
+
+    async with (
+        open_database(settings.database, settings.app.name) as database,
+        open_storage(settings.storage) as storage,
+    ):
+        return await sweep(ImageQueries(database.reads), storage)
+''',
+        ),
+        (Place("docker/entrypoint.sh", " | seed | sweep-uploads"), ""),
         (Place("docker-compose.override.yml", "command: [sh, -c, app migrate && app seed]"), "command: [migrate]"),
         (Place("docker-compose.override.yml", ', APP_EXAMPLE_DATA: "true"'), ""),
         *blocks(

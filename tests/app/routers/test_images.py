@@ -1,12 +1,15 @@
 """Images of products: stored in one piece or not at all, and shown as HTTP wants files shown."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from anyio import to_thread
 from httpx import AsyncClient, Response
 
 from app.main import create_app
@@ -14,6 +17,7 @@ from app.routers.images import MOST_BYTES
 from app.settings import Settings
 from plinth.testing.client import Service, serve, served
 from tests.app.factories import create_category, create_product
+from tests.app.test_cli import run
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 400
 JPEG = b"\xff\xd8\xff\xe0" + bytes(2000)
@@ -298,3 +302,23 @@ async def test_a_product_and_its_image_go_together(client: AsyncClient, onlooker
     assert (await client.delete("/api/products/1")).status_code == 204
     assert (await client.get(URL)).status_code == 404
     assert await onlooker.fetchval("SELECT count(*) FROM product_images") == 0
+
+
+async def test_files_of_no_row_are_swept_once_they_are_old(
+    client: AsyncClient, settings: Settings, database_url: str
+) -> None:
+    await create_product(client, sku="LAP-000002")
+    await put(client)
+    await client.put("/api/products/2/image", content=JPEG)
+    assert (await client.delete("/api/products/2")).status_code == 204
+    folder = settings.storage.folder / "products"
+    for name in ("died.part", "new"):
+        (folder / name).touch()
+    for path in stored(settings):
+        if path.name != "new":
+            os.utime(path, (0, 0))
+    variables = {"DATABASE_URL": database_url, "STORAGE_FOLDER": str(settings.storage.folder)}
+    done = await to_thread.run_sync(partial(run, "sweep-uploads", **variables))
+    assert (done.returncode, done.stdout) == (0, "Deleted 2 files.\n"), done.stderr
+    assert (await client.get(URL)).content == PNG
+    assert len(stored(settings)) == 2
