@@ -1,5 +1,6 @@
 # Production: docker build .
 # With the interactive docs: docker build --build-arg REQUIREMENTS=docs .
+# With what keeps uploads in a bucket: docker build --build-arg REQUIREMENTS=s3 .
 ARG PYTHON_VERSION=3.13
 
 FROM python:${PYTHON_VERSION}-slim AS packages
@@ -39,6 +40,8 @@ WORKDIR /srv
 COPY --from=packages /opt/venv /opt/venv
 COPY --chmod=755 docker/entrypoint.sh docker/healthcheck.py /usr/local/bin/
 COPY --from=code /srv /srv
+# A new volume that is mounted there takes over its owner.
+RUN install --directory --owner=10001 --group=10001 /var/lib/uploads
 USER 10001:10001
 EXPOSE 8000
 # Liveness, not readiness: an orchestrator replaces unhealthy containers, which does not fix a database.

@@ -64,7 +64,8 @@ audit: environment ## Write a bill of materials; fail if a package has a known v
 lock: environment ## Update the lock files after a change of pyproject.toml (UPGRADE=1 for the newest versions)
 	$(COMPILE) pyproject.toml --output-file=requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra=docs --constraint=requirements/runtime.txt --output-file=requirements/docs.txt
-	$(COMPILE) pyproject.toml --extra=docs --group=dev --constraint=requirements/docs.txt --output-file=requirements/development.txt
+	$(COMPILE) pyproject.toml --extra=s3 --constraint=requirements/runtime.txt --output-file=requirements/s3.txt
+	$(COMPILE) pyproject.toml --extra=docs --extra=s3 --group=dev --constraint=requirements/docs.txt --constraint=requirements/s3.txt --output-file=requirements/development.txt
 	$(COMPILE) --group=deploy --output-file=requirements/deploy.txt
 	$(COMPILE) --group=audit --output-file=requirements/audit.txt
 

@@ -88,3 +88,28 @@ async def _seed(settings: Settings, products: int) -> int:
     ):
         await load_example_accounts(session, hash)
         return await load_example_data(session, products, partial(progress, length=products, label="Loading products"))
+
+
+@app.command("sweep-uploads")
+def sweep_uploads(context: typer.Context) -> None:
+    """Delete files that are older than a day and belong to no row: of deleted products, and of processes that died.
+
+    Example: app sweep-uploads
+    """
+    try:
+        print(f"Deleted {asyncio.run(_sweep_uploads(context.obj)):,} files.")
+    except UnavailableError as error:
+        fail(f"The files could not be compared with the database: {error.__cause__ or error}")
+
+
+async def _sweep_uploads(settings: Settings) -> int:
+    from app.repositories.images import ImageQueries
+    from app.services.images import sweep
+    from plinth.database import open_database
+    from plinth.storage import open_storage
+
+    async with (
+        open_database(settings.database, settings.app.name) as database,
+        open_storage(settings.storage) as storage,
+    ):
+        return await sweep(ImageQueries(database.reads), storage)

@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.images import ImageQueries, ImageRepository
 from app.repositories.imports import ImportQueries, ImportRepository
 from app.repositories.orders import OrderQueries, OrderRepository
 from app.repositories.products import ProductExports, ProductQueries, ProductRepository
@@ -16,6 +17,7 @@ from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
 from app.services.health import HealthService
+from app.services.images import ImageReader, ImageService
 from app.services.imports import ImportReader, ImportService
 from app.services.jobs import JobReader
 from app.services.orders import OrderReader, OrderService, OrderWatcher
@@ -28,6 +30,7 @@ from plinth.jobs import JobQueries, Jobs, Mailer
 from plinth.resilience import Processes
 from plinth.security import AuthSettings, Limits, Passwords, Tokens
 from plinth.serving import is_draining
+from plinth.storage import Files, Storage
 
 
 class State(TypedDict):
@@ -37,6 +40,7 @@ class State(TypedDict):
     redis: Redis | None
     cache: Cache
     outgoing: httpx.AsyncClient
+    storage: Storage
     processes: Processes
     limits: Limits
     auth: AuthSettings
@@ -78,6 +82,10 @@ async def get_outgoing(request: Request) -> httpx.AsyncClient:
     return state_of(request)["outgoing"]
 
 
+async def get_storage(request: Request) -> Storage:
+    return state_of(request)["storage"]
+
+
 async def get_processes(request: Request) -> Processes:
     return state_of(request)["processes"]
 
@@ -110,6 +118,8 @@ ExportDep = Annotated[Export, Depends(get_export)]
 CacheDep = Annotated[Cache, Depends(get_cache)]
 # Calls to other servers.
 OutgoingDep = Annotated[httpx.AsyncClient, Depends(get_outgoing)]
+# Files that clients upload.
+StorageDep = Annotated[Storage, Depends(get_storage)]
 # CPU-bound work: `await processes.run(function, *args)`.
 ProcessesDep = Annotated[Processes, Depends(get_processes)]
 LinksDep = Annotated[Links, Depends(get_links)]
@@ -146,6 +156,14 @@ async def get_category_reader(reads: ReadsDep) -> CategoryReader:
 
 async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
     return CategoryService(CategoryRepository(session), invalidate)
+
+
+async def get_image_reader(reads: ReadsDep, storage: StorageDep) -> ImageReader:
+    return ImageReader(ImageQueries(reads), storage)
+
+
+async def get_image_service(reads: ReadsDep, session: SessionDep, storage: StorageDep) -> ImageService:
+    return ImageService(ImageQueries(reads), ImageRepository(session), Files(storage, session))
 
 
 async def get_product_reader(reads: ReadsDep) -> ProductReader:
@@ -203,6 +221,8 @@ async def get_health_service(request: Request) -> HealthService:
 
 CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
+ImageReaderDep = Annotated[ImageReader, Depends(get_image_reader)]
+ImageServiceDep = Annotated[ImageService, Depends(get_image_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]

@@ -38,6 +38,7 @@ from plinth.jobs import Worker, open_mailer
 from plinth.resilience import open_outgoing, open_processes
 from plinth.security import DiscoveredKeys, LimitMiddleware, Limits, Tokens, open_passwords
 from plinth.serving import on_stop
+from plinth.storage import open_storage
 from plinth.telemetry import configure_logging
 
 # Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
@@ -58,6 +59,7 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             settings.cache, redis, settings.redis.timeout_seconds, listens=database.replica is not None
         ) as cache,
         open_outgoing(settings.outgoing) as outgoing,
+        open_storage(settings.storage) as storage,
         open_processes(settings.server.cpu_processes) as processes,
         open_passwords(settings.auth.most_waiting) as passwords,
     ):
@@ -79,6 +81,7 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
             "redis": redis,
             "cache": cache,
             "outgoing": outgoing,
+            "storage": storage,
             "processes": processes,
             "auth": settings.auth,
             "tokens": Tokens(settings.auth, settings.app.signing_key, settings.app.identifier, remote),

@@ -7,6 +7,7 @@ AppError
 ├── LimitError          there were too many such requests; one will be accepted later (429)
 ├── InvalidError        the request cannot be carried out as it was sent (422)
 ├── InvalidItemsError   some of the many items of a request cannot be taken, so none is (422)
+├── MediaTypeError      the body is of a kind that is not accepted (415)
 ├── NotFoundError       the resource does not exist (404)
 ├── ConflictError       the state of another resource forbids it (409)
 ├── ChangedError        the resource was modified since the client read it (412)
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidItemsError",
     "InvalidTokenError",
     "LimitError",
+    "MediaTypeError",
     "NotFoundError",
     "UnauthenticatedError",
     "UnavailableError",
@@ -114,6 +116,10 @@ class InvalidItemsError(AppError):
     def __init__(self, message: str, faults: Sequence[Mapping[str, str]]) -> None:
         super().__init__(message)
         self.faults = faults
+
+
+class MediaTypeError(AppError):
+    pass
 
 
 class NotFoundError(AppError):

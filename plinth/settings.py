@@ -23,6 +23,7 @@ from plinth.jobs.settings import JobSettings
 from plinth.resilience.settings import OutgoingSettings
 from plinth.security.settings import AuthSettings, LimitSettings
 from plinth.serving.settings import ServerSettings, available_cores
+from plinth.storage.settings import StorageSettings
 from plinth.telemetry.settings import LogSettings
 from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
 
@@ -102,9 +103,7 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on; 0.0.0.0 in a container."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    web_concurrency: int | None = Field(
-        None, ge=1, le=1024, description="Worker processes. Unset: the cores available."
-    )
+    web_concurrency: int | None = Field(None, ge=1, le=1024, description="Worker processes. Unset: one for each core.")
 
     app: AppSettings = Field(default_factory=AppSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
@@ -115,6 +114,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     limit: LimitSettings = Field(default_factory=LimitSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
     outgoing: OutgoingSettings = Field(default_factory=OutgoingSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)

@@ -4,6 +4,7 @@ from app.models.api_keys import ApiKey
 from app.models.auth import Login, MailToken, RefreshToken
 from app.models.base import Base
 from app.models.categories import Category
+from app.models.images import Image
 from app.models.imports import Import, ImportRow
 from app.models.orders import Order, OrderLine
 from app.models.products import Product
@@ -13,6 +14,7 @@ __all__ = [
     "ApiKey",
     "Base",
     "Category",
+    "Image",
     "Import",
     "ImportRow",
     "Login",

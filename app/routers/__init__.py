@@ -2,10 +2,24 @@
 
 from fastapi import APIRouter
 
-from app.routers import api_keys, audit, auth, categories, health, imports, jobs, orders, products, reports, users
+from app.routers import (
+    api_keys,
+    audit,
+    auth,
+    categories,
+    health,
+    images,
+    imports,
+    jobs,
+    orders,
+    products,
+    reports,
+    users,
+)
 
 ROUTERS = (
     products.router,
+    images.router,
     categories.router,
     imports.router,
     orders.router,

@@ -28,8 +28,10 @@ from plinth.resilience.deadline import lift
 log = logging.getLogger(__name__)
 
 RowT = TypeVar("RowT")
-Versions: TypeAlias = Collection[int] | Callable[[int, datetime | None], bool] | None
-"""The versions that a change may be made to, or a function that accepts a version and its instant; None is any."""
+Versions: TypeAlias = Collection[int] | Callable[[int | None, datetime | None], bool] | None
+"""The versions that a change may be made to, or a function that accepts a version and its instant; None is any.
+
+The function is called with None for the version of what is not there."""
 
 ROLLBACK_SECONDS = 2.0
 BUSY_SECONDS = 0.01
@@ -42,7 +44,8 @@ class Session(AsyncSession):
     def __init__(self, *args: Any, cursors: Cursors | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursors = cursors or Cursors()
-        self.callbacks: list[Callable[[], Awaitable[None]]] = []
+        self.callbacks: list[tuple[Callable[[], Awaitable[None]], bool]] = []
+        self.rollback_callbacks: list[Callable[[], Awaitable[None]]] = []
 
     async def all(self, query: Query[RowT], /, **parameters: Any) -> list[RowT]:
         """Run the same `Query` that `Reads` runs, inside of the transaction: it sees what was flushed."""
@@ -61,12 +64,17 @@ class Session(AsyncSession):
         """
         await self.execute(text(NOTIFY), {"topic": topic})
 
-    def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
+    def after_commit(self, callback: Callable[[], Awaitable[None]], *, certain: bool = False) -> None:
         """Run `callback` after the commit and before the response; never after a rollback.
 
-        It also runs where the connection is lost during COMMIT, since the transaction may have been committed.
+        It also runs where the connection is lost during COMMIT, since the transaction may have been committed; not if
+        it has to be `certain`, as for deleting what a row no longer names.
         """
-        self.callbacks.append(callback)
+        self.callbacks.append((callback, certain))
+
+    def after_rollback(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run `callback` once it is certain that nothing is committed, for what was done outside of the database."""
+        self.rollback_callbacks.append(callback)
 
 
 class Sessions:
@@ -86,7 +94,7 @@ class Sessions:
         Raises ConflictError, InvalidError or UnavailableError for what the database refuses, at COMMIT too, and
         OutcomeUnknownError where the answer to COMMIT is lost.
         """
-        may_be_committed = False
+        may_be_committed = is_certain = False
         session = Session(self._engine, cursors=self._cursors, expire_on_commit=False, close_resets_only=False)
         try:
             async with session.begin():
@@ -99,6 +107,7 @@ class Sessions:
                     await _roll_back(session)
                     raise
                 may_be_committed = session.in_transaction()
+            is_certain = True
         except (SQLAlchemyError, asyncpg.PostgresError) as error:
             may_be_committed = may_be_committed and is_outcome_unknown(error)
             if may_be_committed:
@@ -113,23 +122,24 @@ class Sessions:
             raise
         finally:
             await session.close()  # sends nothing, since the transaction has ended
-            if may_be_committed:
-                await self._run_callbacks(session)
+            if may_be_committed and self._on_commit is not None:
+                self._on_commit()
+            committed = [callback for callback, certain in session.callbacks if is_certain or not certain]
+            await _run(committed if may_be_committed else session.rollback_callbacks)
 
-    async def _run_callbacks(self, session: Session) -> None:
-        cancelled: asyncio.CancelledError | None = None
-        if self._on_commit is not None:
-            self._on_commit()
-        for callback in session.callbacks:
-            try:
-                await callback()
-            except asyncio.CancelledError as error:
-                cancelled = error  # the remaining callbacks still have to run
-            except Exception:
-                # The transaction is committed: an error answer would deny it.
-                log.exception("%r failed after the commit", callback)
-        if cancelled is not None:
-            raise cancelled
+
+async def _run(callbacks: list[Callable[[], Awaitable[None]]]) -> None:
+    cancelled: asyncio.CancelledError | None = None
+    for callback in callbacks:
+        try:
+            await callback()
+        except asyncio.CancelledError as error:
+            cancelled = error  # the remaining callbacks still have to run
+        except Exception:
+            # The transaction has ended: another error would deny what became of it.
+            log.exception("%r failed after the transaction", callback)
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _roll_back(session: Session) -> None:
@@ -167,18 +177,17 @@ class Versioned(Protocol):
     def version(self) -> int: ...
 
 
-def check_version(entity: Versioned, versions: Versions) -> None:
+def check_version(entity: Versioned | None, versions: Versions, resource: str = "resource", id: object = "") -> None:
     """Raise ChangedError unless `versions` accept the version of the entity and its `updated_at`, if it has one.
 
     Read the entity with a lock (`session.get(…, with_for_update=True)`): of two changes at once, the second then waits
     and reads the version that the first has made.
+
+    It is None where the change creates the resource with this id: `If-Match` refuses that, `If-None-Match` does not.
     """
     if versions is None:
         return
-    accepted = (
-        versions(entity.version, getattr(entity, "updated_at", None))
-        if callable(versions)
-        else entity.version in versions
-    )
+    version = entity.version if entity else None
+    accepted = versions(version, getattr(entity, "updated_at", None)) if callable(versions) else version in versions
     if not accepted:
-        raise ChangedError(type(entity).__name__.lower(), str(entity.id))
+        raise ChangedError(type(entity).__name__.lower() if entity else resource, str(entity.id if entity else id))

@@ -10,6 +10,7 @@ from plinth.http.docs import add_docs
 from plinth.http.errors import UnhandledErrorMiddleware, exception_handlers
 from plinth.http.forwarded import ForwardedMiddleware
 from plinth.http.problems import problem, problem_responses
+from plinth.http.ranges import RangeResponse
 from plinth.http.requests import HeadMiddleware, QueryEncodingMiddleware, RequestContextMiddleware
 from plinth.http.responses import Links, ORJSONResponse, Validators, ValidatorsMiddleware
 from plinth.http.routing import FastRoute
@@ -29,6 +30,7 @@ __all__ = [
     "Links",
     "ORJSONResponse",
     "QueryEncodingMiddleware",
+    "RangeResponse",
     "RequestContextMiddleware",
     "RequestTargetMiddleware",
     "Rows",

@@ -88,23 +88,27 @@ def gzip_etag(etag: bytes) -> bytes:
     return etag if etag.startswith(b"W/") or not etag.endswith(b'"') else etag[:-1] + b'-gzip"'
 
 
-def accepted_versions(scope: Scope, required: bool) -> Callable[[int, datetime | None], bool] | None:
+def accepted_versions(scope: Scope, required: bool) -> Callable[[int | None, datetime | None], bool] | None:
     """Return whether the preconditions of a change accept a row, as a function of its version and its time.
 
+    The version is None where there is no row: `If-Match` refuses that, and `If-None-Match` accepts it.
+
     None if there is no precondition. Raises HTTPException: 400 for a malformed header, 428 if `If-Match` is `required`
-    and missing (RFC 6585 §3).
+    and missing (RFC 6585 §3); `If-None-Match` is as good, which a client sends that is about to create something.
     `W/` is ignored, although RFC 9110 §13.1.1 demands strong comparison: a compressing proxy adds it to our ETags, and
     the version in them stays right. `"7"` is accepted as `"7.<hash>"`, since lists show versions but no ETags.
     """
     conditions = conditions_of(scope)
-    if required and not _values(conditions, b"if-match"):
+    if required and not (_values(conditions, b"if-match") or _values(conditions, b"if-none-match")):
         raise HTTPException(428, "This request must be conditional. Send the ETag of the version you read in If-Match.")
     match, none_match = _versions(conditions, "If-Match"), _versions(conditions, "If-None-Match")
     since = None if match else _date(conditions, b"if-unmodified-since")
     if not match and not none_match and since is None:
         return None
 
-    def accepts(version: int, modified_at: datetime | None) -> bool:
+    def accepts(version: int | None, modified_at: datetime | None) -> bool:
+        if version is None:
+            return match is None
         if match and not match(version):
             return False
         # The date in Last-Modified has no fraction.

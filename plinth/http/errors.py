@@ -24,12 +24,13 @@ from plinth.errors import (
     InvalidError,
     InvalidItemsError,
     LimitError,
+    MediaTypeError,
     NotFoundError,
     OutcomeUnknownError,
     UnauthenticatedError,
     UnavailableError,
 )
-from plinth.http.faults import fault_of, invalid_request
+from plinth.http.faults import fault_of, invalid_request, unreadable
 from plinth.http.problems import content_too_large, extended, problem, title
 from plinth.http.requests import has_route
 from plinth.telemetry.context import request_id
@@ -40,6 +41,7 @@ _STATUSES = {
     UnauthenticatedError: 401,
     ForbiddenError: 403,
     LimitError: 429,
+    MediaTypeError: 415,
     InvalidError: 422,
     InvalidItemsError: 422,
     NotFoundError: 404,
@@ -151,7 +153,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
         return Response(status_code=status, headers=headers)
     # FastAPI's detail for any exception while it read a body.
     if error.detail == "There was an error parsing the body":
-        return problem(status, _unreadable(error.__cause__))
+        return problem(status, unreadable(error.__cause__))
     if request.headers.get("Upgrade", "").lower() == "websocket" and has_route(request.scope, "GET", "websocket"):
         _log.error("%s is a WebSocket, for which the extra `websockets` has to be installed", request.scope["path"])
         return problem(501, "This is the address of a WebSocket, which this server does not support yet.")
@@ -165,18 +167,6 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
     if status == 413 and not worded and MAX_BODY_SIZE_SCOPE_KEY in request.scope:
         return content_too_large(request.scope[MAX_BODY_SIZE_SCOPE_KEY])
     return problem(status, error.detail if worded else _SENTENCES.get(status, f"{title(status)}."), headers=headers)
-
-
-def _unreadable(cause: BaseException | None) -> str:
-    if isinstance(cause, ClientDisconnect):
-        raise cause
-    if isinstance(cause, UnicodeDecodeError):
-        return "The request body is not valid UTF-8."
-    if isinstance(cause, RecursionError):
-        return "The request body is nested too deeply."
-    if isinstance(cause, ValueError):
-        return "A number in the request body is too long."
-    return "The request body cannot be read."
 
 
 def _allow(request: Request, known: str) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
+from starlette.requests import ClientDisconnect
 
 from plinth.errors import AppError, InvalidError
 from plinth.http.problems import problem
@@ -132,3 +133,16 @@ def _in_document(tokens: list[int | str], body: Any, missing: bool) -> Iterator[
             yield token
         elif missing and position == len(tokens) - 1:
             yield token
+
+
+def unreadable(cause: BaseException | None) -> str:
+    """Return why a body could not be parsed. Raises the cause where the client has left."""
+    if isinstance(cause, ClientDisconnect):
+        raise cause
+    if isinstance(cause, UnicodeDecodeError):
+        return "The request body is not valid UTF-8."
+    if isinstance(cause, RecursionError):
+        return "The request body is nested too deeply."
+    if isinstance(cause, ValueError):
+        return "A number in the request body is too long."
+    return "The request body cannot be read."

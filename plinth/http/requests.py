@@ -84,6 +84,7 @@ class RequestContextMiddleware:
 class HeadMiddleware:
     """Serves HEAD by the GET endpoint and drops the body (RFC 9110 §9.3.2), unless a route takes HEAD itself.
 
+    `Range` is for GET only (§14.2), so the endpoint does not see it.
     A mount takes every method, so it takes HEAD only if no route before it serves the GET.
     """
 
@@ -94,7 +95,8 @@ class HeadMiddleware:
         if scope["type"] != "http" or scope["method"] != "HEAD" or _takes_head(scope):
             return self.app(scope, receive, send)
         ended = False
-        get_scope = {**scope, "method": "GET"}
+        headers = [header for header in scope["headers"] if header[0] != b"range"]
+        get_scope = {**scope, "method": "GET", "headers": headers}
 
         async def send_head(message: Message) -> None:
             nonlocal ended

@@ -40,6 +40,17 @@ class Form:
     fields: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Content:
+    """A body that is a file. What is PUT so is there for each of the three, as if it had been created."""
+
+    content: bytes
+    content_type: str
+
+
+Body = Mapping[str, Any] | Sequence[Any] | Form | Content | None
+
+
 class Resources:
     """All of them, in an order in which they can be created.
 
@@ -51,7 +62,7 @@ class Resources:
     def __init__(
         self,
         *resources: Resource,
-        bodies: Mapping[tuple[str, str], Mapping[str, Any] | Sequence[Any] | Form | None] | None = None,
+        bodies: Mapping[tuple[str, str], Body] | None = None,
         urls: Mapping[str, Sequence[str]] | None = None,
         ids: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
@@ -73,6 +84,15 @@ class Resources:
                 answer = await client.post(path, json=body)
                 assert answer.status_code == 201, f"POST {path} of the resources: {answer.text}"
                 self._ids[resource.path].append(_id_in(answer, number))
+        else:
+            await self._put_files(client)
+
+    async def _put_files(self, client: AsyncClient) -> None:
+        for (method, path), body in self._bodies.items():
+            if method == "PUT" and isinstance(body, Content):
+                for number in range(1, COUNT + 1):
+                    answer = await send(client, method, self._filled(path, number), body)
+                    assert answer.is_success, f"PUT {path} of the resources: {answer.text}"
 
     def request(self, method: str, path: str, number: int) -> tuple[str, Any]:
         """The URL and the body of a write. A DELETE is of the newest, which nothing refers to: `number` counts back."""
@@ -110,7 +130,7 @@ class Resources:
             case _:
                 return value(number) if callable(value) else value
 
-    def _body(self, method: str, path: str) -> Mapping[str, Any] | Sequence[Any] | Form | None:
+    def _body(self, method: str, path: str) -> Body:
         if (method, path) in self._bodies:
             return self._bodies[method, path]
         for resource in self._resources:
@@ -128,6 +148,8 @@ async def send(client: AsyncClient, method: str, url: str, body: Any) -> Respons
     """Send what `Resources.request` returns."""
     if isinstance(body, Form):
         return await client.request(method, url, data=body.fields)
+    if isinstance(body, Content):
+        return await client.request(method, url, content=body.content, headers={"Content-Type": body.content_type})
     return await client.request(method, url, json=body)
 
 

@@ -22,11 +22,12 @@ from tests.app.resources import JOB, RESOURCES
 
 
 @pytest.fixture(scope="session")
-def settings(database_url: str, redis_url: str) -> Settings:
+def settings(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(
         app={"env": "test"},
         database={"url": database_url},
         redis={"url": redis_url, "timeout_seconds": 2},  # a busy machine is no outage
+        storage={"folder": tmp_path_factory.mktemp("uploads")},
         log={"level": "WARNING"},
         limit=dict.fromkeys(("auth", "writes", "reads"), "1000000/minute"),  # more than any test sends
     )

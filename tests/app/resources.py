@@ -6,10 +6,11 @@
 from uuid import UUID
 
 from app.enums import Role
-from plinth.testing.resources import Form, Resource, Resources
+from plinth.testing.resources import Content, Form, Resource, Resources
 from tests.app.accounts import PASSWORD, REFRESH_TOKEN, RESET_TOKEN, VERIFY_TOKEN, email_of, logins_of
 
 JOB = UUID(int=1)
+GIF = b"GIF89a" + bytes(100)
 NEW_PASSWORD = "correct horse battery"
 
 RESOURCES = Resources(
@@ -31,6 +32,8 @@ RESOURCES = Resources(
         ("POST", "/api/products/bulk"): [
             {"sku": "BULK-{n}", "name": "Laptop {n}", "price": "{n}.00", "stock": 7, "category_id": 1}
         ],
+        ("PUT", "/api/products/{id}/image"): Content(GIF, "image/gif"),
+        ("DELETE", "/api/products/{id}/image"): None,
         ("POST", "/api/auth/register"): {"email": "new{n}@example.com", "password": NEW_PASSWORD, "name": "New"},
         ("POST", "/api/auth/login"): {"email": email_of(Role.USER), "password": PASSWORD},
         ("POST", "/api/auth/token"): Form({"username": email_of(Role.USER), "password": PASSWORD}),

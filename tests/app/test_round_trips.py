@@ -34,6 +34,9 @@ ROUND_TRIPS: dict[tuple[str, str], int] = {
     ("DELETE", "/api/products/{id}"): DELETE,
     ("POST", "/api/products/bulk"): 11,  # whatever the number of rows: COPY, and one statement in a savepoint
     ("GET", "/api/imports/{id}"): READ,
+    ("GET", "/api/products/{id}/image"): READ,
+    ("PUT", "/api/products/{id}/image"): READ + 5,  # BEGIN, two SELECT FOR UPDATE, INSERT, COMMIT
+    ("DELETE", "/api/products/{id}/image"): DELETE,
     ("GET", "/api/categories"): READ,
     ("GET", "/api/categories/{id}"): READ,
     ("POST", "/api/categories"): CREATE,

@@ -102,6 +102,8 @@ def test_a_body_that_is_too_large_is_refused(port: int) -> None:
     status, problem = ask(port, "POST", "/", b"x" * 262_145)
     assert (status, problem["type"]) == (413, "urn:problem-type:content-too-large")
     assert ask(port, "POST", "/", b"x" * 262_144)[0] == 200
+    assert ask(port, "PUT", "/things/1/image", b"x" * 5_242_880)[0] == 200
+    assert ask(port, "PUT", "/things/1/image", b"x" * 5_242_881)[0] == 413
 
 
 def test_an_address_has_limited_concurrent_requests(port: int) -> None:

@@ -231,8 +231,8 @@ def test_resources_of_the_users_own_stay(project: Path) -> None:
     change(
         project / "app/routers/__init__.py",
         (
-            "import api_keys, audit, auth, categories, health, ",
-            "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    ",
+            "import api_keys, audit, auth, categories, health, images, ",
+            "import (\n    api_keys,\n    audit,\n    auth,\n    categories,\n    health,\n    images,\n    ",
         ),
         (
             "imports, jobs, orders, products, reports, users\n\nROUTERS",

@@ -11,11 +11,12 @@ from packaging.utils import canonicalize_name
 
 from tests.tools.support import ROOT
 
-FILES = ["runtime", "docs", "development"]
+FILES = ["runtime", "docs", "s3", "development"]
 GROUPS = ["audit", "bench", "containers", "copier", "deploy"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = PROJECT["project"]["dependencies"]
 DOCS = PROJECT["project"]["optional-dependencies"]["docs"]
+S3 = PROJECT["project"]["optional-dependencies"]["s3"]
 DEVELOPMENT = PROJECT["dependency-groups"]["dev"]
 
 
@@ -49,7 +50,8 @@ def test_there_are_no_addresses(name: str) -> None:
     [
         ("runtime", DEPENDENCIES),
         ("docs", DEPENDENCIES + DOCS),
-        ("development", DEPENDENCIES + DOCS + DEVELOPMENT),
+        ("s3", DEPENDENCIES + S3),
+        ("development", DEPENDENCIES + DOCS + S3 + DEVELOPMENT),
         *((name, PROJECT["dependency-groups"][name]) for name in GROUPS),
     ],
 )
@@ -62,8 +64,9 @@ def test_they_satisfy_the_project(name: str, wanted: list[str]) -> None:
 
 
 def test_they_agree_with_one_another() -> None:
-    runtime, docs, development = map(locked, FILES)
+    runtime, docs, s3, development = map(locked, FILES)
     assert runtime.items() <= docs.items() <= development.items()
+    assert runtime.items() <= s3.items() <= development.items()
 
 
 def test_production_installs_no_development_packages() -> None:

@@ -23,7 +23,7 @@ NOT_NEEDED = re.compile(
 GONE = "plinth/http/target.py"
 VERSIONS = "migrations/versions/"
 # Of the app, not of plinth.
-NEW = ("0040-create_users", "0050-create_product_imports", "0100-create_orders")
+NEW = ("0040-create_users", "0050-create_product_imports", "0100-create_orders", "0110-create_product_images")
 USERS = [f"{VERSIONS}2026_11_29_{name}.py" for name in NEW]
 
 

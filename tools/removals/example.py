@@ -8,13 +8,18 @@ LAYERS = ("models", "schemas", "repositories", "services", "routers")
 EXAMPLE = Removal(
     about="the example: products, categories and the made-up data",
     paths=[
-        *(f"app/{layer}/{resource}.py" for resource in ("categories", "imports", "products") for layer in LAYERS),
+        *(
+            f"app/{layer}/{resource}.py"
+            for resource in ("categories", "images", "imports", "products")
+            for layer in LAYERS
+        ),
         "app/example_data.py",
         "app/repositories/example_data.py",
         "tests/app/routers/test_catalogue_caching.py",
         "tests/app/routers/test_categories.py",
-        "tests/app/routers/test_product_export.py",
+        "tests/app/routers/test_images.py",
         "tests/app/routers/test_imports.py",
+        "tests/app/routers/test_product_export.py",
         "tests/app/routers/test_product_input.py",
         "tests/app/routers/test_products.py",
         "tests/app/test_example_data.py",
@@ -22,9 +27,12 @@ EXAMPLE = Removal(
     texts=[
         *lines(
             "app/models/__init__.py",
-            "from app.models.categories import Category\n"
-            "from app.models.imports import Import, ImportRow\n"
-            "from app.models.products import Product\n",
+            """\
+from app.models.categories import Category
+from app.models.images import Image
+from app.models.imports import Import, ImportRow
+from app.models.products import Product
+""",
         ),
         *lines(
             "app/tags.py",
@@ -39,13 +47,17 @@ IMPORTS = Tag("imports")  # each changes so many products that it does not name 
             "app/dependencies.py",
             """\
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.images import ImageQueries, ImageRepository
 from app.repositories.imports import ImportQueries, ImportRepository
 from app.repositories.products import ProductExports, ProductQueries, ProductRepository
 from app.services.categories import CategoryReader, CategoryService
+from app.services.images import ImageReader, ImageService
 from app.services.imports import ImportReader, ImportService
 from app.services.products import FacetReader, ProductExporter, ProductReader, ProductService
 CategoryReaderDep = Annotated[CategoryReader, Depends(get_category_reader)]
 CategoryServiceDep = Annotated[CategoryService, Depends(get_category_service)]
+ImageReaderDep = Annotated[ImageReader, Depends(get_image_reader)]
+ImageServiceDep = Annotated[ImageService, Depends(get_image_service)]
 ProductReaderDep = Annotated[ProductReader, Depends(get_product_reader)]
 ProductServiceDep = Annotated[ProductService, Depends(get_product_service)]
 ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]
@@ -63,6 +75,14 @@ async def get_category_reader(reads: ReadsDep) -> CategoryReader:
 
 async def get_category_service(session: SessionDep, invalidate: InvalidateDep) -> CategoryService:
     return CategoryService(CategoryRepository(session), invalidate)
+
+
+async def get_image_reader(reads: ReadsDep, storage: StorageDep) -> ImageReader:
+    return ImageReader(ImageQueries(reads), storage)
+
+
+async def get_image_service(reads: ReadsDep, session: SessionDep, storage: StorageDep) -> ImageService:
+    return ImageService(ImageQueries(reads), ImageRepository(session), Files(storage, session))
 
 
 async def get_product_reader(reads: ReadsDep) -> ProductReader:
@@ -145,7 +165,35 @@ async def _seed(settings: Settings, products: int) -> int:
             ".env.example",
             "# Let `app seed` load example data. Refused in production.\n#APP_EXAMPLE_DATA=false\n",
         ),
-        (Place("docker/entrypoint.sh", " | seed"), ""),
+        *blocks(
+            "app/cli.py",
+            '''
+@app.command("sweep-uploads")
+def sweep_uploads(context: typer.Context) -> None:
+    """Delete files that are older than a day and belong to no row: of deleted products, and of processes that died.
+
+    Example: app sweep-uploads
+    """
+    try:
+        print(f"Deleted {asyncio.run(_sweep_uploads(context.obj)):,} files.")
+    except UnavailableError as error:
+        fail(f"The files could not be compared with the database: {error.__cause__ or error}")
+
+
+async def _sweep_uploads(settings: Settings) -> int:
+    from app.repositories.images import ImageQueries
+    from app.services.images import sweep
+    from plinth.database import open_database
+    from plinth.storage import open_storage
+
+    async with (
+        open_database(settings.database, settings.app.name) as database,
+        open_storage(settings.storage) as storage,
+    ):
+        return await sweep(ImageQueries(database.reads), storage)
+''',
+        ),
+        (Place("docker/entrypoint.sh", " | seed | sweep-uploads"), ""),
         (Place("docker-compose.override.yml", "command: [sh, -c, app migrate && app seed]"), "command: [migrate]"),
         (Place("docker-compose.override.yml", ', APP_EXAMPLE_DATA: "true"'), ""),
         *blocks(
@@ -200,8 +248,19 @@ async def add_import(onlooker: asyncpg.Connection) -> None:
 """,
         ),
         *lines(
+            "tests/app/resources.py",
+            """\
+GIF = b"GIF89a" + bytes(100)
+        ("PUT", "/api/products/{id}/image"): Content(GIF, "image/gif"),
+        ("DELETE", "/api/products/{id}/image"): None,
+""",
+        ),
+        *lines(
             "tests/app/test_round_trips.py",
             """\
+    ("GET", "/api/products/{id}/image"): READ,
+    ("PUT", "/api/products/{id}/image"): READ + 5,  # BEGIN, two SELECT FOR UPDATE, INSERT, COMMIT
+    ("DELETE", "/api/products/{id}/image"): DELETE,
     ("GET", "/api/products"): READ,
     ("GET", "/api/products/search"): 4,  # BEGIN, SET, SELECT, COMMIT
     ("GET", "/api/products/facets"): 0,  # remembered in the service
@@ -224,24 +283,27 @@ async def add_import(onlooker: asyncpg.Connection) -> None:
     ],
     elements=[
         Place("app/models/__init__.py", '"Category"'),
+        Place("app/models/__init__.py", '"Image"'),
         Place("app/models/__init__.py", '"Import"'),
         Place("app/models/__init__.py", '"ImportRow"'),
         Place("app/models/__init__.py", '"Product"'),
         Place("app/routers/__init__.py", "categories"),
+        Place("app/routers/__init__.py", "images"),
         Place("app/routers/__init__.py", "imports"),
         Place("app/routers/__init__.py", "products"),
         Place("app/routers/__init__.py", "categories.router"),
+        Place("app/routers/__init__.py", "images.router"),
         Place("app/routers/__init__.py", "imports.router"),
         Place("app/routers/__init__.py", "products.router"),
         Place("tests/app/resources.py", '"/api/products/search": ["/api/products/search?q=laptop"]'),
     ],
     references=[
-        r"\bapp\.\w+\.(?:categories|imports|products|example_data)\b",
+        r"\bapp\.\w+\.(?:categories|images|imports|products|example_data)\b",
         r"\bapp\.example_data\b",
-        r"from app\.?\w* import .*\b(?:categories|imports|products|example_data)\b",
-        r"from app\.models import [^#\n]*\b(?:Category|Import(?:Row)?|Product)\b",
+        r"from app\.?\w* import .*\b(?:categories|images|imports|products|example_data)\b",
+        r"from app\.models import [^#\n]*\b(?:Category|Image|Import(?:Row)?|Product)\b",
         r"(?:Mapped\[|relationship\().*[\"'\[](?:Category|Product)\b",
-        r"\b(?:Category|Import|Product|Facet)(?:Reader|Service|Exporter)Dep\b",
+        r"\b(?:Category|Image|Import|Product|Facet)(?:Reader|Service|Exporter)Dep\b",
         r"\btags\.(?:CATEGORIES|IMPORTS|PRODUCTS?)\b",
         r"[\"'](?:categories|products)\.\w+[\"']",
         r"(?i:\b(?:from|join|into|update|table) (?:categories|products|product_import\w+)\b)",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import product
 from typing import Any, TypeVar
 
@@ -248,6 +249,49 @@ async def test_callbacks_do_not_run_after_a_rollback(database: Database) -> None
             session.after_commit(lambda: pytest.fail("it was rolled back"))
             await session.execute(ONE)
             raise LookupError
+
+
+async def test_callbacks_of_a_rollback_run_after_it_and_not_after_a_commit(
+    database: Database, things: None, onlooker: asyncpg.Connection
+) -> None:
+    seen: list[list[str]] = []
+
+    async def look() -> None:
+        seen.append(await labels(onlooker))
+
+    async with database.sessions.begin() as session:
+        session.after_rollback(look)
+        await session.execute(thing("kept"))
+    assert seen == []
+    with pytest.raises(LookupError):
+        async with database.sessions.begin() as session:
+            session.after_rollback(look)
+            await session.execute(thing("lost"))
+            raise LookupError
+    with pytest.raises(LookupError):
+        async with database.sessions.begin() as session:
+            session.after_rollback(look)
+            raise LookupError
+    assert seen == [["kept"]] * 2
+
+
+async def test_what_must_be_certain_does_not_run_where_the_outcome_is_unknown(settings: Settings, things: None) -> None:
+    """Neither may what was stored before be deleted, nor what it replaces: a row names one of the two."""
+    called: list[str] = []
+
+    async def call(name: str) -> None:
+        called.append(name)
+
+    async with wired(settings, FaultyWire) as (wire, database):
+        for cuts in (1, 0):
+            wire.cuts = cuts
+            with suppress(OutcomeUnknownError):
+                async with database.sessions.begin() as session:
+                    await session.execute(thing(f"perhaps {cuts}"))
+                    session.after_rollback(partial(call, f"rolled back {cuts}"))
+                    session.after_commit(partial(call, f"perhaps committed {cuts}"))
+                    session.after_commit(partial(call, f"committed {cuts}"), certain=True)
+    assert called == ["perhaps committed 1", "perhaps committed 0", "committed 0"]
 
 
 async def test_callbacks_run_where_the_connection_is_lost_during_commit(settings: Settings, things: None) -> None:
