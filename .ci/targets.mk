@@ -1,6 +1,6 @@
 # The template's own targets. `make init` removes this file with all that they need.
 
-.PHONY: test-containers test-deploy drill drill-update bench bench-quick bench-cache bench-jobs bench-security bench-check bench-soak loadtest lock-template
+.PHONY: test-containers test-deploy drill drill-update bench bench-quick bench-cache bench-data bench-jobs bench-security bench-check bench-soak loadtest lock-template
 
 test-containers: environment ## Build the images, run them with Compose, and break them (needs Docker)
 	@.venv/bin/uv venv --quiet --allow-existing .data/containers
@@ -24,6 +24,9 @@ bench-quick: environment ## Print the CPU of the app relative to its floors and 
 
 bench-cache: environment ## Print the cost of cached responses (two minutes)
 	@exec .venv/bin/python -m benchmarks cache
+
+bench-data: environment ## Fail if searches, imports, pages or exports cost more than promised (PRODUCTS=1000000, minutes)
+	@exec .venv/bin/python -m benchmarks data --products=$(or $(PRODUCTS),1000000)
 
 bench-jobs: environment ## Print the cost of enqueueing, and how fast a worker is (a minute)
 	@exec .venv/bin/python -m benchmarks jobs

@@ -6,6 +6,7 @@ import sys
 from benchmarks.caching import caching
 from benchmarks.check import check
 from benchmarks.compare import quick
+from benchmarks.data import PRODUCTS, data
 from benchmarks.jobs import jobs
 from benchmarks.loadtest import loadtest
 from benchmarks.report import report
@@ -20,6 +21,8 @@ def main() -> int:
     add = commands.add_parser("quick", help="print the tables of the floors, the app and the usual template")
     add.add_argument("scenario", nargs="*", help="only these scenarios")
     commands.add_parser("cache", help="print the cost of cached responses")
+    add = commands.add_parser("data", help="judge searches, imports, pages and exports of a large catalogue")
+    add.add_argument("--products", type=int, default=PRODUCTS, help="fewer for a quick try, at least 10,000")
     commands.add_parser("jobs", help="print the cost of enqueueing, and how fast a worker is")
     commands.add_parser("security", help="judge the times of logins, and what many at once cost others")
     add = commands.add_parser("check", help="compare with the recorded costs")
@@ -32,28 +35,31 @@ def main() -> int:
     add.add_argument("--users", type=int, default=100)
     add.add_argument("--seconds", type=int, default=60)
     arguments = parser.parse_args()
+    code: int | None = None
     try:
         match arguments.command:
             case "quick":
                 quick(arguments.scenario)
             case "cache":
                 caching()
+            case "data":
+                code = data(arguments.products)
             case "jobs":
                 jobs()
             case "security":
-                return security()
+                code = security()
             case "check":
-                return check(arguments.record)
+                code = check(arguments.record)
             case "report":
                 report(arguments.smoke)
             case "soak":
-                return soak(arguments.minutes)
+                code = soak(arguments.minutes)
             case "loadtest":
-                return loadtest(arguments.users, arguments.seconds)
+                code = loadtest(arguments.users, arguments.seconds)
     except SetupError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ CORES = sorted(os.sched_getaffinity(0))
 # The measured server has a core of its own; the load driver and PostgreSQL share the others.
 SERVER_CORES = {least_interrupted(CORES, Path("/proc/softirqs").read_text())}
 OTHER_CORES = set(CORES) - SERVER_CORES or set(CORES)
+# Of a driver that must not wait for PostgreSQL's core: with two cores, it shares that of the measured server.
+DRIVER_CORES = OTHER_CORES if len(OTHER_CORES) > 1 else SERVER_CORES
 
 
 @contextmanager
@@ -75,6 +77,18 @@ def memory_megabytes(pid: int) -> tuple[float, float]:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kilobytes = {name.rstrip(":"): int(value) for name, value, *_ in map(str.split, lines)}
     return kilobytes["Rss"] / 1024, kilobytes["Pss"] / 1024
+
+
+def reset_peak(pid: int) -> float:
+    """Forget the highest resident memory that a process has had. Returns what it has now, in megabytes."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return memory_megabytes(pid)[0]
+
+
+def peak_megabytes(pid: int) -> float:
+    """The highest resident memory of a process since `reset_peak`."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def _stat(path: Path) -> list[str]:
