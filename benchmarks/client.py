@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from itertools import cycle
 from pathlib import Path
 from statistics import quantiles
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from plinth.testing.locks import SetupError
 from plinth.testing.network import LOOPBACK
 
 AUTHORIZATION = "BENCHMARKS_AUTHORIZATION"
@@ -92,6 +94,16 @@ def request(line: str) -> bytes:
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"{head}\r\n".encode() + body
+
+
+def body_of(connection: HTTPConnection, path: str) -> bytes:
+    """Of the response to a GET. Raises SetupError for any but 200."""
+    connection.request("GET", path)
+    response = connection.getresponse()
+    body = response.read()
+    if response.status != 200:
+        raise SetupError(f"{path} was answered {response.status}.")
+    return body
 
 
 async def main(port: int, lines: list[str], connections: int, seconds: float) -> None:

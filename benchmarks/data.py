@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from http.client import HTTPConnection
 from itertools import islice
 from random import Random
@@ -10,6 +11,7 @@ from statistics import median
 from time import perf_counter
 
 from benchmarks import exporting, searching
+from benchmarks.client import body_of
 from benchmarks.figures import at_least, at_most, table
 from benchmarks.measure import show
 from benchmarks.processes import DRIVER_CORES, OTHER_CORES, SERVER_CORES, pinned
@@ -64,25 +66,20 @@ def missed_in(rows: Sequence[Row]) -> list[str]:
 
 def _cores() -> str:
     shared = "PostgreSQL" if DRIVER_CORES & OTHER_CORES else "the app"
-    cores = ", ".join(f"{name} {sorted(each)}" for name, each in CORES.items())
+    cores = f"the app {sorted(SERVER_CORES)}, PostgreSQL {sorted(OTHER_CORES)}, the driver {sorted(DRIVER_CORES)}"
     return f"Cores: {cores}. The driver shares those of {shared}."
-
-
-CORES = {"the app": SERVER_CORES, "PostgreSQL": OTHER_CORES, "the driver": DRIVER_CORES}
 
 
 def _bulk(app: Server, file_rows: int, single_rows: int) -> Row:
     """Files of products, and between them products one by one, on one connection each."""
     bodies = (line.split(" ", 2)[2] for line in CREATE.lines(Random(2026), 0, FILES * file_rows + single_rows))
-    connection = HTTPConnection(LOOPBACK, app.port, timeout=60)
     single, bulk = list[float](), list[float]()
-    with pinned(DRIVER_CORES):
+    with pinned(DRIVER_CORES), closing(HTTPConnection(LOOPBACK, app.port, timeout=60)) as connection:
         for _ in range(FILES):
             for body in islice(bodies, single_rows // FILES):
                 single.append(_posted(app, connection, "/api/products", body, "application/json"))
             file = "\n".join(islice(bodies, file_rows))
             bulk.append(_posted(app, connection, "/api/products/bulk", file, "application/x-ndjson") / file_rows)
-    connection.close()
     one, of_many = median(single), median(bulk)
     name = f"bulk: {1 / of_many:,.0f} rows/s in files of {file_rows:,} ÷ {1 / one:,.0f} one by one"
     return [name, at_least(sum(single) / len(single) / (sum(bulk) / len(bulk)), BULK_TIMES)]
@@ -100,32 +97,29 @@ def _posted(app: Server, connection: HTTPConnection, path: str, body: str, kind:
 
 
 def _deep_page(app: Server, sort: str, products: int, samples: int) -> Row:
-    """Follow the cursors to a deep page, and then read it and the first one in turn."""
+    """Read a deep page and the first one in turn."""
     page = min(DEEP_PAGE, products // PAGE_ROWS)
-    first = deep = f"/api/products?sort={sort}&limit={PAGE_ROWS}"
-    connection = HTTPConnection(LOOPBACK, app.port, timeout=30)
-    with pinned(DRIVER_CORES):
-        for _ in range(page - 1):
-            found = NEXT_CURSOR.search(_read(connection, deep)[0])
-            if found is None:
-                raise SetupError(f"The list by {sort} ends before page {page:,}.")
-            deep = f"{first}&cursor={found[1].decode()}"
+    first = f"/api/products?sort={sort}&limit={PAGE_ROWS}"
+    with pinned(DRIVER_CORES), closing(HTTPConnection(LOOPBACK, app.port, timeout=30)) as connection:
+        deep = path_of_page(app.port, first, page)
         times: dict[str, list[float]] = {first: [], deep: []}
         for _ in range(samples):
             for path, seconds in times.items():
-                seconds.append(_read(connection, path)[1])
-    connection.close()
+                began = perf_counter()
+                body_of(connection, path)
+                seconds.append(perf_counter() - began)
     milliseconds = median(times[deep]) * 1e3
     name = f"pages by {sort}: page {page:,} ÷ page 1 (median of {samples}, {milliseconds:.1f} ms)"
     return [name, at_most(median(times[deep]) / median(times[first]), DEEP_LIMIT)]
 
 
-def _read(connection: HTTPConnection, path: str) -> tuple[bytes, float]:
-    """The body, and the seconds until it is there."""
-    began = perf_counter()
-    connection.request("GET", path)
-    response = connection.getresponse()
-    body = response.read()
-    if response.status != 200:
-        raise SetupError(f"{path} was answered {response.status}.")
-    return body, perf_counter() - began
+def path_of_page(port: int, first: str, page: int) -> str:
+    """Follow the cursors from the first page of a list; returns the path of that page."""
+    path = first
+    with closing(HTTPConnection(LOOPBACK, port, timeout=30)) as connection:
+        for _ in range(page - 1):
+            found = NEXT_CURSOR.search(body_of(connection, path))
+            if found is None:
+                raise SetupError(f"{first} ends before page {page:,}.")
+            path = f"{first}&cursor={found[1].decode()}"
+    return path

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from http.client import HTTPConnection
 from itertools import chain
 from random import Random
@@ -11,7 +12,7 @@ from urllib.parse import quote_plus
 
 import uvloop
 
-from benchmarks.client import LENGTH, request
+from benchmarks.client import LENGTH, body_of, request
 from benchmarks.figures import at_most
 from benchmarks.measure import measure_slice, show
 from benchmarks.processes import CORES, DRIVER_CORES, busy_seconds, pinned
@@ -42,10 +43,10 @@ def searches(bed: Testbed, app: Server, samples: int, seconds: int) -> list[list
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             even, scattered = (runner.run(at_rate(app.port, rate, seconds, at_random)) for at_random in (False, True))
         used, busy = _used_seconds(bed, app) - used, busy_seconds(set(CORES)) - busy
+    others = (busy - used) / (2 * seconds * len(CORES))
     show(
-        f"Half load: {rate:.0f} searches per second for {seconds} s, at even intervals, as wrk2 sends them; then as many"
-        f" at random moments (Poisson). Other processes used {(busy - used) / (2 * seconds * len(CORES)):.0%} of the"
-        " cores meanwhile."
+        f"Half load: {rate:.0f} searches per second for {seconds} s, at even intervals, as wrk2 sends them; then as"
+        f" many at random moments (Poisson). Other processes used {others:.0%} of the cores meanwhile."
     )
     return search_rows(alone, even, scattered)
 
@@ -78,20 +79,15 @@ def p99_ms(seconds: Sequence[float]) -> float:
 
 def one_at_a_time(port: int, samples: int) -> Times:
     """In random order, so that other load on the machine affects all alike."""
-    connection = HTTPConnection(LOOPBACK, port, timeout=30)
     order = [path for path in PATHS for _ in range(samples)]
     Random(2026).shuffle(order)
     times: dict[str, list[float]] = {path: [] for path in PATHS}
-    for number, path in enumerate([*PATHS] * WARM_UP + order):
-        began = perf_counter()
-        connection.request("GET", path)
-        response = connection.getresponse()
-        response.read()
-        if response.status != 200:
-            raise SetupError(f"{path} was answered {response.status}.")
-        if number >= WARM_UP * len(PATHS):
-            times[path].append(perf_counter() - began)
-    connection.close()
+    with closing(HTTPConnection(LOOPBACK, port, timeout=30)) as connection:
+        for number, path in enumerate([*PATHS] * WARM_UP + order):
+            began = perf_counter()
+            body_of(connection, path)
+            if number >= WARM_UP * len(PATHS):
+                times[path].append(perf_counter() - began)
     return times
 
 
@@ -109,6 +105,7 @@ async def at_rate(port: int, rate: float, seconds: float, at_random: bool) -> Ti
         head = await reader.readuntil(b"\r\n\r\n")
         length = LENGTH.search(head)
         if head[9:12] != b"200" or length is None:
+            writer.close()
             raise SetupError(f"{path} was answered {head[9:12].decode()}.")
         await reader.readexactly(int(length[1]))
         times[path].append(perf_counter() - due)
@@ -121,7 +118,7 @@ async def at_rate(port: int, rate: float, seconds: float, at_random: bool) -> Ti
             for path in random.sample([*PATHS], len(PATHS)):
                 due += random.expovariate(rate) if at_random else 1 / rate
                 await asyncio.sleep(max(0.0, due - perf_counter()))
-                requests.create_task(search(path, due))
+                requests.create_task(search(path, min(due, perf_counter())))  # a timer may be early
     for _, writer in idle:
         writer.close()
     return times
