@@ -119,3 +119,4 @@ def test_the_peak_of_memory_is_seen_after_it_was_freed() -> None:
     del kept
     assert 60 < peak_megabytes(getpid()) - before < 200
     assert reset_peak(getpid()) < before + 30
+    assert peak_megabytes(getpid()) < before + 30
