@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Request, Response
 from redis.asyncio import Redis
 
 from app.repositories.categories import CategoryQueries, CategoryRepository
+from app.repositories.dashboard import DashboardQueries
 from app.repositories.images import ImageQueries, ImageRepository
 from app.repositories.imports import ImportQueries, ImportRepository
 from app.repositories.orders import OrderQueries, OrderRepository
@@ -16,6 +17,7 @@ from app.repositories.products import ProductExports, ProductQueries, ProductRep
 from app.repositories.reports import ReportQueries
 from app.schemas.types import Id
 from app.services.categories import CategoryReader, CategoryService
+from app.services.dashboard import DashboardReader
 from app.services.health import HealthService
 from app.services.images import ImageReader, ImageService
 from app.services.imports import ImportReader, ImportService
@@ -194,6 +196,10 @@ async def get_order_reader(reads: ReadsDep) -> OrderReader:
     return OrderReader(OrderQueries(reads))
 
 
+async def get_dashboard_reader(reads: ReadsDep, cache: CacheDep) -> DashboardReader:
+    return DashboardReader(DashboardQueries(reads), cache)
+
+
 async def get_order_watcher(request: Request, reads: ReadsDep) -> OrderWatcher:
     return OrderWatcher(OrderQueries(reads), state_of(request)["database"].notifications)
 
@@ -229,6 +235,7 @@ ProductExporterDep = Annotated[ProductExporter, Depends(get_product_exporter)]
 FacetReaderDep = Annotated[FacetReader, Depends(get_facet_reader)]
 ImportReaderDep = Annotated[ImportReader, Depends(get_import_reader)]
 ImportServiceDep = Annotated[ImportService, Depends(get_import_service)]
+DashboardReaderDep = Annotated[DashboardReader, Depends(get_dashboard_reader)]
 OrderReaderDep = Annotated[OrderReader, Depends(get_order_reader)]
 OrderWatcherDep = Annotated[OrderWatcher, Depends(get_order_watcher)]
 OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]

@@ -118,9 +118,8 @@ MOST_RANKED = 2000
 MATCHES = select(Product.__table__).where(Product.search.bool_op("@@")(WORDS)).limit(MOST_RANKED)
 FOUND = aliased(Product, MATCHES.subquery())
 # Of the rows that are returned only, since PostgreSQL evaluates an expensive function after the LIMIT.
-PASSAGE = func.ts_headline(
-    ENGLISH, FOUND.name + literal(" · ") + FOUND.description, WORDS, f"StartSel={START}, StopSel={END}, MaxWords=40"
-)
+SHOWN = func.translate(FOUND.name + literal(" · ") + FOUND.description, START + END, "")
+PASSAGE = func.ts_headline(ENGLISH, SHOWN, WORDS, f"StartSel={START}, StopSel={END}, MaxWords=40")
 SEARCH = Query(
     ProductRow,
     rows_of(FOUND)

@@ -106,7 +106,7 @@ class OrderService:
         await self._orders.add(order)
         await self._jobs.enqueue(ORDER_MAIL, OrderMail(order_id=order.id))
         await self._orders.record(order)
-        self._invalidate(tags.PRODUCTS, *(tags.PRODUCT(id) for id in products))
+        self._invalidate(tags.PRODUCTS, *(tags.PRODUCT(id) for id in products), tags.ORDERS(order.user_id))
         return _read(order, order.lines)
 
     async def cancel(self, id: int, principal: Principal, versions: Versions = None) -> OrderRead:
@@ -120,7 +120,7 @@ class OrderService:
             line.product.stock += line.quantity
         await self._orders.flush()
         await self._orders.record(order)
-        self._invalidate(tags.PRODUCTS, *(tags.PRODUCT(id) for id in products))
+        self._invalidate(tags.PRODUCTS, *(tags.PRODUCT(id) for id in products), tags.ORDERS(order.user_id))
         return _read(order, order.lines)
 
     async def ship(self, id: int, principal: Principal, versions: Versions = None) -> OrderRead:
@@ -128,6 +128,7 @@ class OrderService:
         order = await self._move(id, OrderStatus.SHIPPED, principal, versions)
         await self._orders.flush()
         await self._orders.record(order)
+        self._invalidate(tags.ORDERS(order.user_id))
         return _read(order, order.lines)
 
     async def _move(self, id: int, status: OrderStatus, principal: Principal, versions: Versions) -> Order:

@@ -7,6 +7,7 @@ come from its settings.
 
 import os
 from base64 import urlsafe_b64encode
+from html import escape
 
 import asyncpg
 import orjson
@@ -18,7 +19,10 @@ _WRITTEN = f"SELECT {_COLUMNS} FROM written p JOIN categories c ON c.id = p.cate
 
 BY_ID = f"{_PRODUCTS} WHERE p.id = $1"
 FIRST_PAGE = f"{_PRODUCTS} ORDER BY p.id LIMIT $1"
-SEARCH = f"""{_PRODUCTS} WHERE p.search @@ to_tsquery('english', $1)
+_PASSAGE = """ts_headline('english', p.name || ' · ' || p.description, to_tsquery('english', $1),
+    E'StartSel=\\x02, StopSel=\\x03, MaxWords=40') AS passage"""
+SEARCH = f"""SELECT {_COLUMNS}, {_PASSAGE} FROM products p JOIN categories c ON c.id = p.category_id
+    WHERE p.search @@ to_tsquery('english', $1)
     ORDER BY ts_rank(p.search, to_tsquery('english', $1)) DESC, p.id LIMIT $2"""
 CREATE = f"""WITH written AS (
     INSERT INTO products (sku, name, description, price, stock, category_id)
@@ -44,5 +48,9 @@ def tsquery(q: str) -> str:
     return " & ".join(f"'{word}'" for word in q.split()) + ":*"
 
 
+def marked(passage: str) -> str:
+    return escape(passage).replace("\x02", "<mark>").replace("\x03", "</mark>")
+
+
 def cursor_after(id: int) -> str:
-    return urlsafe_b64encode(orjson.dumps(("products", "id", id, id))).rstrip(b"=").decode()
+    return urlsafe_b64encode(b"\x01" + orjson.dumps(("products", "id", id, id))).rstrip(b"=").decode()

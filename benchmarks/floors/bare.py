@@ -1,5 +1,6 @@
 """Floors A and B: ASGI without a framework, asyncpg without an ORM, orjson without schemas."""
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -7,7 +8,7 @@ import asyncpg
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.floors import BY_ID, CREATE, FIRST_PAGE, SEARCH, UPDATE, cursor_after, open_pool, tsquery
+from benchmarks.floors import BY_ID, CREATE, FIRST_PAGE, SEARCH, UPDATE, cursor_after, marked, open_pool, tsquery
 from plinth.database import DatabaseSettings
 
 
@@ -46,7 +47,8 @@ async def _respond(scope: Scope, receive: Receive) -> tuple[int, Any]:
         return 200, _page(await pool.fetch(FIRST_PAGE, 21))
     if path == "/api/products/search":
         query = dict(parse_qsl(scope["query_string"].decode()))
-        return 200, {"items": [_product(row) for row in await pool.fetch(SEARCH, tsquery(query["q"]), 20)]}
+        rows = await pool.fetch(SEARCH, tsquery(query["q"]), 20)
+        return 200, {"items": [{**_product(row[:-1]), "passage": marked(row["passage"])} for row in rows]}
     return 200, _product(await pool.fetchrow(BY_ID, int(path[14:])))
 
 
@@ -77,7 +79,7 @@ def _page(rows: list[asyncpg.Record]) -> dict[str, Any]:
     return {"items": [_product(row) for row in rows[:20]], "next_cursor": more, "total": None}
 
 
-def _product(row: asyncpg.Record) -> dict[str, Any]:
+def _product(row: Sequence[Any]) -> dict[str, Any]:
     id, sku, name, description, price, stock, category_id, category_name, version, created_at, updated_at = row
     return {
         "id": id,

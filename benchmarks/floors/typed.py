@@ -10,7 +10,7 @@ import asyncpg
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel
 
-from benchmarks.floors import BY_ID, FIRST_PAGE, SEARCH, cursor_after, open_pool, tsquery
+from benchmarks.floors import BY_ID, FIRST_PAGE, SEARCH, cursor_after, marked, open_pool, tsquery
 from plinth.database import DatabaseSettings
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -41,8 +41,12 @@ class Page(BaseModel):
     total: int | None
 
 
+class Hit(Product):
+    passage: str
+
+
 class SearchResult(BaseModel):
-    items: list[Product]
+    items: list[Hit]
 
 
 class Liveness(BaseModel):
@@ -72,7 +76,8 @@ async def first_page(request: Request, limit: Limit = 20) -> Page:
 
 @app.get("/api/products/search")
 async def search(request: Request, q: str, limit: Limit = 20) -> SearchResult:
-    return SearchResult(items=[_product(row) for row in await request.state.pool.fetch(SEARCH, tsquery(q), limit)])
+    rows = await request.state.pool.fetch(SEARCH, tsquery(q), limit)
+    return SearchResult(items=[Hit(**_product(row).__dict__, passage=marked(row["passage"])) for row in rows])
 
 
 @app.get("/api/products/{id}")

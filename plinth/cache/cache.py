@@ -9,13 +9,13 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import lru_cache
 from time import time
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import orjson
 from pydantic import TypeAdapter
 
 from plinth.cache.generations import newest
-from plinth.cache.stores import Caching, Entry, MemoryStore
+from plinth.cache.stores import Caching, Deliver, Entry, Load, Loaded, MemoryStore
 from plinth.cache.tags import Tag, names_of
 from plinth.database.replica import must_see
 
@@ -28,25 +28,14 @@ MIN_LOAD_SECONDS, MAX_LOAD_SECONDS = 1.0, 10.0
 JITTER = 0.1
 
 
-class Loaded(NamedTuple):
-    packed: bytes
-    ttl: float
-    """Seconds; a value with 0 is not stored, and goes to those who wait for it."""
-    value: Any = None
-    """What `parse` would make of the packed bytes, where that is known."""
-
-
-Deliver: TypeAlias = Callable[[Loaded | Exception], None]
-Load: TypeAlias = Callable[[Deliver], Awaitable[None]]
-"""Delivers once, to all who wait for it; it may go on after that."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Flight:
-    """A load in progress, joined by every caller until the next invalidation."""
+    """A load in progress, joined by every caller until the next invalidation, and cancelled with the last of them."""
 
     result: "asyncio.Future[Any]"
     version: int
+    task: "asyncio.Task[None] | None" = None
+    waiting: int = 0
 
 
 class Cache:
@@ -100,7 +89,15 @@ class Cache:
         flight = self._flights.get(caching.key)
         if flight is None or flight.version != version:
             flight = self._start(caching, load, version, context)
-        return await asyncio.shield(flight.result)
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.result)
+        finally:
+            flight.waiting -= 1
+            if flight.task and not flight.waiting and not flight.result.done():
+                if self._flights.get(caching.key) is flight:
+                    del self._flights[caching.key]  # who comes now must not join it
+                flight.task.cancel()
 
     async def invalidate(self, *names: Tag | str) -> None:
         """After this returns, nothing is served that was loaded before the call with these tags, or under these keys.
@@ -120,7 +117,7 @@ class Cache:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self, caching: Caching, load: Load, version: int, context: Context | None) -> _Flight:
-        """Load in a task of its own, so that a cancelled caller does not cancel it for the others."""
+        """Load in a task of its own: a cancelled caller does not cancel it for the others."""
         flight = _Flight(asyncio.get_running_loop().create_future(), version)
         self._flights[caching.key] = flight
 
@@ -131,9 +128,9 @@ class Cache:
                 del self._flights[caching.key]
 
         flight.result.add_done_callback(end)
-        task = asyncio.create_task(self._fly(caching, load, flight), context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        flight.task = asyncio.create_task(self._fly(caching, load, flight), context=context)
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(self._tasks.discard)
         return flight
 
     async def _fly(self, caching: Caching, load: Load, flight: _Flight) -> None:

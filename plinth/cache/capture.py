@@ -9,9 +9,9 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from plinth.cache import cached
-from plinth.cache.cache import Deliver, Loaded
 from plinth.cache.inputs import spelled
 from plinth.cache.routes import Hit
+from plinth.cache.stores import Deliver, Loaded
 from plinth.http.conditional import Headers
 from plinth.telemetry.context import request_id
 

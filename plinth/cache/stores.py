@@ -1,9 +1,9 @@
 """Where cached values are kept: in the memory of this process, and in Redis for all processes."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import time
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 from cachetools import LRUCache
@@ -28,6 +28,19 @@ class Caching:
     """Makes what is kept in memory of the packed bytes. Raises ValueError for foreign ones."""
     load_seconds: float
     """How long generations are kept in Redis for a load, since what it finds may not be stored."""
+
+
+class Loaded(NamedTuple):
+    packed: bytes
+    ttl: float
+    """Seconds; a value with 0 is not stored, and goes to those who wait for it."""
+    value: Any = None
+    """What `parse` would make of the packed bytes, where that is known."""
+
+
+Deliver: TypeAlias = Callable[[Loaded | Exception], None]
+Load: TypeAlias = Callable[[Deliver], Awaitable[None]]
+"""Delivers once, to all who wait for it; it may go on after that."""
 
 
 @dataclass(slots=True)

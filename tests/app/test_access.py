@@ -84,6 +84,7 @@ WHO: dict[tuple[str, str], str] = {
     ("POST", "/api/api-keys"): PEOPLE,
     ("DELETE", "/api/api-keys/{id}"): PEOPLE,
     ("GET", "/api/audit"): ADMINISTRATORS,
+    ("GET", "/api/dashboard"): PEOPLE,
     ("GET", "/api/orders"): PEOPLE,
     ("GET", "/api/orders/events"): PEOPLE,
     ("GET", "/api/orders/{id}"): PEOPLE,

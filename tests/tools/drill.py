@@ -104,7 +104,7 @@ def register(project: Path, names: dict[str, str]) -> None:
     """Add the lines that a resource has beside its files, after those of the categories."""
     one, many = names["category"], names["categories"]
     change(project / "app/models/__init__.py", with_imports(names), listed('"Category",', f' "{one.capitalize()}",'))
-    change(project / "app/routers/__init__.py", listed("categories, ", f"{many}, "))
+    change(project / "app/routers/__init__.py", listed("categories,", f" {many},"))
     change(project / "app/routers/__init__.py", listed("categories.router,", f" {many}.router,"))
     change(project / "app/dependencies.py", with_imports(names), with_definitions(names))
     change(project / "app/tags.py", with_definitions(names))
@@ -135,7 +135,7 @@ def change(file: Path, *changes: Callable[[str], str]) -> None:
 
 
 def listed(after: str, new: str) -> Callable[[str], str]:
-    """Adds an element to a list that is written on one line."""
+    """Adds an element to a list; `tidy` puts it in its place."""
     return lambda text: text.replace(after, after + new, 1)
 
 

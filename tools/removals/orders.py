@@ -9,7 +9,9 @@ ORDERS = Removal(
     about="the orders",
     paths=[
         *(f"app/{layer}/orders.py" for layer in LAYERS),
+        *(f"app/{layer}/dashboard.py" for layer in ("schemas", "repositories", "services", "routers")),
         "app/mails/order.txt",
+        "tests/app/routers/test_dashboard.py",
         "tests/app/routers/test_orders.py",
         "tests/app/test_order_concurrency.py",
         "tests/app/test_order_events.py",
@@ -26,13 +28,17 @@ class OrderStatus(StrEnum):
             end="\n\n\n",
         ),
         *lines("app/models/__init__.py", "from app.models.orders import Order, OrderLine\n"),
+        *lines("app/tags.py", 'ORDERS = Tag("orders:{user_id}")\n'),
         *blocks("app/jobs.py", "class OrderMail(BaseModel):\n    order_id: int\n", end="\n\n\n"),
         *lines("app/jobs.py", 'ORDER_MAIL = Job("order_mail", OrderMail)\n'),
         *lines(
             "app/dependencies.py",
             """\
+from app.repositories.dashboard import DashboardQueries
 from app.repositories.orders import OrderQueries, OrderRepository
+from app.services.dashboard import DashboardReader
 from app.services.orders import OrderReader, OrderService, OrderWatcher
+DashboardReaderDep = Annotated[DashboardReader, Depends(get_dashboard_reader)]
 OrderReaderDep = Annotated[OrderReader, Depends(get_order_reader)]
 OrderWatcherDep = Annotated[OrderWatcher, Depends(get_order_watcher)]
 OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]
@@ -43,6 +49,10 @@ OrderServiceDep = Annotated[OrderService, Depends(get_order_service)]
             """
 async def get_order_reader(reads: ReadsDep) -> OrderReader:
     return OrderReader(OrderQueries(reads))
+
+
+async def get_dashboard_reader(reads: ReadsDep, cache: CacheDep) -> DashboardReader:
+    return DashboardReader(DashboardQueries(reads), cache)
 
 
 async def get_order_watcher(request: Request, reads: ReadsDep) -> OrderWatcher:
@@ -78,6 +88,7 @@ def order_data(*lines: tuple[int, int]) -> dict[str, Any]:
         *lines(
             "tests/app/test_access.py",
             """\
+    ("GET", "/api/dashboard"): PEOPLE,
     ("GET", "/api/orders"): PEOPLE,
     slow.remove("/api/orders/events")  # a stream
     ("GET", "/api/orders/events"): PEOPLE,
@@ -92,6 +103,7 @@ def order_data(*lines: tuple[int, int]) -> dict[str, Any]:
         *lines(
             "tests/app/test_round_trips.py",
             """\
+    ("GET", "/api/dashboard"): 0,  # remembered in the service
     ("GET", "/api/orders"): 2 * READ,  # the orders, and the lines of all of them
     ("GET", "/api/orders/{id}"): 2 * READ,
     ("GET", "/api/orders/events"): 2 * READ,  # where they end, and what is after that
@@ -113,20 +125,22 @@ def order_data(*lines: tuple[int, int]) -> dict[str, Any]:
         Place("app/models/__init__.py", '"Order"'),
         Place("app/models/__init__.py", '"OrderLine"'),
         Place("tests/app/resources.py", '"/api/orders/events": ["/api/orders/events?live=false"]'),
+        Place("app/routers/__init__.py", "dashboard"),
+        Place("app/routers/__init__.py", "dashboard.router"),
         Place("app/routers/__init__.py", "orders"),
         Place("app/routers/__init__.py", "orders.router"),
         Place("app/tasks/__init__.py", "orders"),
         Place("app/tasks/__init__.py", "orders.mail_order"),
     ],
     references=[
-        r"\bapp\.\w+\.orders\b",
-        r"from app\.?\w* import .*\borders\b",
+        r"\bapp\.\w+\.(?:dashboard|orders)\b",
+        r"from app\.?\w* import .*\b(?:dashboard|orders)\b",
         r"from app\.models import [^#\n]*\bOrder(?:Event|Line)?\b",
         r"(?:Mapped\[|relationship\().*[\"'\[]Order(?:Event|Line)?\b",
-        r"\bOrder(?:Reader|Service|Watcher)Dep\b",
+        r"\b(?:Dashboard|Order)(?:Reader|Service|Watcher)Dep\b",
         r"\b(?:ORDER_MAIL|create_order|order_data)\b",
         r"[\"'](?:orders|order_lines|order_events)\.\w+[\"']",
         r"(?i:\b(?:from|join|into|update|table) (?:orders|order_lines|order_events)\b)",
-        r"/api/orders\b",
+        r"/api/(?:dashboard|orders)\b",
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -240,6 +241,14 @@ async def test_a_search_finds_words_and_the_beginning_of_the_last(
 async def test_a_search_returns_no_more_than_its_limit(client: AsyncClient) -> None:
     answer = await client.get("/api/products/search?q=laptop&limit=1")
     assert [item["sku"] for item in answer.json()["items"]] == ["L-1"]
+
+
+async def test_a_search_shows_the_passage_that_matches_as_html(client: AsyncClient, category: dict[str, Any]) -> None:
+    await create_product(client, name='1 < 2 & "co"', description="A quiet laptop\x02, \x03quiet <i>light</i>.")
+    [item] = (await client.get("/api/products/search?q=quiet+lap")).json()["items"]
+    passage = item["passage"]  # PostgreSQL leaves out what looks like a tag
+    assert "1 &lt; 2 &amp; &quot;co&quot; · A <mark>quiet</mark> <mark>laptop</mark>, <mark>quiet</mark>" in passage
+    assert set(re.findall(r"<[^>]*>", passage)) == {"<mark>", "</mark>"}
 
 
 async def test_a_search_follows_an_update(client: AsyncClient, product: dict[str, Any]) -> None:

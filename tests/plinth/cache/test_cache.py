@@ -13,8 +13,7 @@ import plinth.cache.cache
 import plinth.cache.stores
 from plinth.cache import Cache, Tag, open_cache, open_redis
 from plinth.cache.bus import MAX_CONCURRENT_COMMANDS
-from plinth.cache.cache import Deliver, Loaded
-from plinth.cache.stores import Caching, Entry, Memory, MemoryStore, SharedStore
+from plinth.cache.stores import Caching, Deliver, Entry, Loaded, Memory, MemoryStore, SharedStore
 from plinth.settings import Settings
 from tests.faults.redis_server import wait_until
 from tests.plinth.cache.conftest import running_bus
@@ -29,13 +28,17 @@ class Loader:
         self.calls = 0
         self.go_on = asyncio.Event()
         self.go_on.set()
-        self.begun = asyncio.Event()
+        self.begun, self.cancelled = asyncio.Event(), asyncio.Event()
 
     async def __call__(self) -> int:
         self.calls += 1
         call = self.calls
         self.begun.set()
-        await self.go_on.wait()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
         return call
 
     def let_others_pass(self) -> asyncio.Event:
@@ -165,6 +168,21 @@ async def test_a_cancelled_caller_does_not_cancel_the_load_of_the_others(cache: 
     load.go_on.set()
     assert await second == 1
     assert first.cancelled()
+
+
+async def test_a_load_that_nobody_waits_for_any_more_is_cancelled(cache: Cache, load: Loader) -> None:
+    """It may be a slow query, whose connection others need. Who comes next loads anew."""
+    load.go_on.clear()
+    callers = [asyncio.create_task(get(cache, load)) for _ in range(2)]
+    await load.begun.wait()
+    await asyncio.sleep(0)
+    for caller in callers:
+        caller.cancel()
+    following = asyncio.create_task(get(cache, load))
+    await asyncio.wait(callers)
+    await load.cancelled.wait()
+    load.go_on.set()
+    assert await following == 2
 
 
 async def test_none_is_cached_for_its_own_ttl(cache: Cache, pass_time: Callable[[float], None]) -> None:

@@ -13,11 +13,10 @@ from redis.asyncio import Redis
 
 from plinth.cache import Cache, Tag
 from plinth.cache.bus import TRUST_SECONDS
-from plinth.cache.cache import Deliver, Loaded
 from plinth.cache.cached import build, unpack
 from plinth.cache.cached import pack as pack_response
 from plinth.cache.generations import Tokens
-from plinth.cache.stores import Caching, Entry, Memory, MemoryStore, SharedStore, pack
+from plinth.cache.stores import Caching, Deliver, Entry, Loaded, Memory, MemoryStore, SharedStore, pack
 from plinth.cache.stores import unpack as unpack_entry
 from plinth.settings import Settings
 from tests.faults.redis_server import wait_until

@@ -91,12 +91,13 @@ async def test_a_lost_connection_is_made_again_and_all_look_again(
 
 async def test_watching_ends_after_its_time_and_when_the_process_stops(database: Database) -> None:
     brief, other = Watcher(database, "orders", 0.05), Watcher(database, "orders")
-    await brief.task
     await other.looked()
-    database.notifications.stop()
-    await other.task
-    late = Watcher(database, "orders")
-    await late.task
+    async with asyncio.timeout(30):
+        await brief.task
+        database.notifications.stop()
+        await other.task
+        late = Watcher(database, "orders")
+        await late.task
     assert late.unseen == 0
 
 

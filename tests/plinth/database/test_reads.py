@@ -1,8 +1,9 @@
 import asyncio
+from typing import NamedTuple
 
 import asyncpg
 import pytest
-from sqlalchemy import Integer, bindparam, func, insert, literal, select, text
+from sqlalchemy import Integer, Text, bindparam, column, func, insert, literal, select, table, text
 from sqlalchemy.engine import make_url
 
 from plinth.database import Database, Query, open_database
@@ -11,6 +12,12 @@ from plinth.errors import UnavailableError
 from plinth.settings import Settings
 from plinth.testing.wire import WirePostgres
 from tests.plinth.database.tables import Thing, ThingRow
+
+
+class Plans(NamedTuple):
+    generic_plans: int
+    custom_plans: int
+
 
 THINGS = Query(ThingRow, select(Thing.id, Thing.label, Thing.amount, Thing.made_at).order_by(Thing.id))
 BY_LABEL = Query(ThingRow, THINGS.statement.where(Thing.label == bindparam("label")))
@@ -168,3 +175,21 @@ async def test_without_prepared_statements_nothing_is_left_on_the_server(setting
             async with database.sessions.begin() as session:
                 await session.execute(insert(Thing).values(label=f"prepared {prepared}"))
                 assert (await session.scalar(text(named)) > 0) == prepared
+
+
+@pytest.mark.parametrize("custom_plan", [True, False])
+async def test_a_query_with_custom_plans_is_planned_for_its_values_each_time(
+    settings: Settings, things: None, custom_plan: bool
+) -> None:
+    """PostgreSQL would plan it for any value, after five executions, if that seems to cost no more."""
+    labels = Query(str, select(Thing.label).where(Thing.label == bindparam("label")), custom_plan=custom_plan)
+    statement = column("statement", Text)
+    columns = column("generic_plans", Integer), column("custom_plans", Integer)
+    prepared = select(*columns).select_from(table("pg_prepared_statements"))
+    plans = Query(Plans, prepared.where(statement.contains("things.label =")))
+    one = settings.database.model_copy(update={"read_pool_size": 1})
+    async with open_database(one, "tests") as database:
+        for number in range(12):
+            await database.reads.all(labels, label=str(number))
+        [counted] = await database.reads.all(plans)
+    assert (counted.generic_plans > 0, counted.custom_plans == 12) == (not custom_plan, custom_plan)

@@ -450,6 +450,20 @@ async def test_an_invalid_field_is_pointed_to_wherever_the_body_has_it(
     assert answer.json()["errors"] == [{"location": "body", "pointer": place, "detail": "It does not exist."}]
 
 
+@pytest.mark.parametrize(("error", "status"), [(ConflictError("No."), 409), (InvalidError("count", "No."), 422)])
+async def test_an_error_may_say_which_part_of_the_body_is_meant(error: AppError, status: int) -> None:
+    app = FastAPI(exception_handlers=exception_handlers)
+
+    @app.post("/")
+    async def create(data: Any = Body()) -> None:
+        raise error.at("lines", 1, "count")
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as session:
+        answer = await session.post("/", json={"lines": [{"count": 1}, {"count": 2}]})
+    assert answer.status_code == status
+    assert answer.json()["errors"] == [{"location": "body", "pointer": "#/lines/1/count", "detail": "No."}]
+
+
 async def test_an_unknown_outcome_is_a_problem_of_its_own_and_says_nothing_of_repeating() -> None:
     app = FastAPI(exception_handlers=exception_handlers)
 
