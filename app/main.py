@@ -65,8 +65,8 @@ async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[Sta
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
-        workers, others = (settings.workers, 0) if app else (settings.job.processes, 1)  # the one for the queue
-        await database.warn_of_too_many_connections(workers, others)
+        others = database.unpooled_connections if app else 1  # the one for the queue
+        await database.warn_of_too_many_connections(settings.workers if app else settings.job.processes, others)
         limits = Limits(
             settings.limit,
             redis,

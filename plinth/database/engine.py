@@ -45,6 +45,7 @@ class Database:
         self._opened = [self._probes, self.reads]
         self.exports = Exports(settings, application_name)
         self.pooled_connections = settings.pool_size + settings.read_pool_size + 1
+        self.unpooled_connections = settings.exports + 1  # with that of the notifications
         self.replica: Replica | None = None
         if settings.replica_url:
             there = settings.model_copy(update={"url": settings.replica_url, "replica_url": None})

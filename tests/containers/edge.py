@@ -10,15 +10,21 @@ from typing import Any
 from tests.containers.support import Compose
 
 
+def connected(production: Compose) -> HTTPSConnection:
+    tls = ssl.create_default_context(cafile=str(production.folder / "secrets" / "tls_certificate"))
+    connection = HTTPSConnection("api.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)
+    raw = socket.create_connection(("127.0.0.1", connection.port), timeout=30)
+    connection.sock = tls.wrap_socket(raw, server_hostname="api.test")
+    return connection
+
+
 def ask(
     production: Compose, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send a request. Returns the status, the headers by lower-case name, and the body."""
-    tls = ssl.create_default_context(cafile=str(production.folder / "secrets" / "tls_certificate"))
-    with closing(HTTPSConnection("api.test", int(production.environ["EDGE_HTTPS_PORT"]), context=tls)) as connection:
-        raw = socket.create_connection(("127.0.0.1", connection.port), timeout=30)
-        connection.sock = tls.wrap_socket(raw, server_hostname="api.test")
-        connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
+    """Send a request, bytes or else JSON. Returns the status, the headers by lower-case name, and the body."""
+    with closing(connected(production)) as connection:
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body)
+        connection.request(method, path, sent, headers or {})
         return read(connection.getresponse())
 
 

@@ -30,10 +30,10 @@ def port(image: str, nginx_image: str) -> Iterator[int]:
         stack.callback(docker, "network", "rm", PROBE)
         run = ["run", "--detach", f"--network={PROBE}", *CONFINED]
         probe = docker(*run, *aliases, volume, image, "python", "/probe.py")
-        stack.callback(docker, "rm", "--force", probe)
+        stack.callback(docker, "rm", "--force", "--volumes", probe)
         limits = [f"--env=CONNECTIONS_PER_ADDRESS={CONNECTIONS_PER_ADDRESS}", "--env=REQUESTS_PER_SECOND=1000"]
         nginx = docker(*run, *limits, f"--publish=127.0.0.1:{port}:8443", nginx_image)
-        stack.callback(docker, "rm", "--force", nginx)
+        stack.callback(docker, "rm", "--force", "--volumes", nginx)
         eventually(lambda: reachable(port), f"Nginx answers: {docker('logs', nginx)}")
         yield port
 
@@ -104,6 +104,9 @@ def test_a_body_that_is_too_large_is_refused(port: int) -> None:
     assert ask(port, "POST", "/", b"x" * 262_144)[0] == 200
     assert ask(port, "PUT", "/things/1/image", b"x" * 5_242_880)[0] == 200
     assert ask(port, "PUT", "/things/1/image", b"x" * 5_242_881)[0] == 413
+    assert ask(port, "POST", "/things/bulk", b"x" * 67_108_864)[0] == 200
+    status, problem = ask(port, "POST", "/things/bulk", b"x" * 67_108_865)
+    assert (status, problem["type"]) == (413, "urn:problem-type:content-too-large")
 
 
 def test_an_address_has_limited_concurrent_requests(port: int) -> None:

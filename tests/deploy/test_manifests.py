@@ -89,7 +89,7 @@ def test_the_settings_exist_and_production_starts_with_them(settings: Settings, 
         assert each.production
         assert each.host == "0.0.0.0"
     assert worker.http == settings.http
-    assert worker.database != settings.database
+    assert worker.job != settings.job
 
 
 def test_probes_and_commands_exist(everything: list[Manifest]) -> None:
@@ -156,15 +156,13 @@ async def test_the_connections_of_all_pods_fit_a_default_postgresql(
 ) -> None:
     total = migration = 1
     queue = 1
-    for name, each, processes, beside in (
-        ("api", settings, settings.workers, 0),
-        ("worker", worker, worker.job.processes, queue),
-    ):
+    for name, each, processes in (("api", settings, settings.workers), ("worker", worker, worker.job.processes)):
         # During a rollout, one additional pod starts while another one stops.
         rollout = only(everything, "Deployment", name)["spec"]["strategy"]["rollingUpdate"]
         most = only(everything, "HorizontalPodAutoscaler", name)["spec"]["maxReplicas"]
         most += 2 * rollout["maxSurge"] + rollout["maxUnavailable"]
         async with open_database(each.database, "test") as database:
+            beside = database.unpooled_connections if name == "api" else queue
             total += most * processes * (database.pooled_connections + beside)
     assert migration < total <= POSTGRES_CONNECTIONS
 

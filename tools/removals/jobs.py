@@ -34,11 +34,11 @@ MAILS = Path(__file__).parent / "mails"
             Place(
                 "app/main.py",
                 """\
-        workers, others = (settings.workers, 0) if app else (settings.job.processes, 1)  # the one for the queue
-        await database.warn_of_too_many_connections(workers, others)
+        others = database.unpooled_connections if app else 1  # the one for the queue
+        await database.warn_of_too_many_connections(settings.workers if app else settings.job.processes, others)
 """,
             ),
-            "        await database.warn_of_too_many_connections(settings.workers)\n",
+            "        await database.warn_of_too_many_connections(settings.workers, database.unpooled_connections)\n",
         ),
         (
             Place(

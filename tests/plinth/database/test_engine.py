@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy.engine import make_url
 
 from plinth.database import Database, Query, open_database
 from plinth.database.connections import driver_arguments
+from plinth.errors import UnavailableError
 from plinth.settings import Settings
 from plinth.testing.wire import WirePostgres
 
@@ -40,6 +42,25 @@ async def test_a_burst_opens_no_more_connections_than_the_pools_have(settings: S
                     *(write() for _ in range(30)), *(database.reads.first(query) for _ in range(30)), database.ping()
                 )
             assert count.connections == database.pooled_connections == 6  # with the probes' own
+
+
+async def test_exports_and_notifications_open_the_connections_that_are_counted_beside_the_pools(
+    settings: Settings, onlooker: asyncpg.Connection
+) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'beside'"
+    async with open_database(settings.database, "beside") as database, AsyncExitStack() as stack:
+        for _ in range(settings.database.exports):
+            export = await stack.enter_async_context(database.exports.begin())
+            await export.start(select(literal(1).label("one")), "ndjson", {})
+        watching = [database.notifications.watch(topic, 60) for topic in ("one", "another")]
+        for each in watching:
+            await anext(each)
+        async with asyncio.timeout(10):
+            while not await onlooker.fetchval(f"{query} AND query ILIKE 'listen %'"):
+                pass
+        assert await onlooker.fetchval(query) == database.unpooled_connections
+        with pytest.raises(UnavailableError):
+            await stack.enter_async_context(database.exports.begin())
 
 
 @pytest.mark.parametrize(("spare", "others"), [(0, 0), (-1, 0), (1, 1), (0, 1)])
