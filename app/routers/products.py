@@ -35,8 +35,10 @@ router = APIRouter(prefix="/api/products", tags=["products"], route_class=FastRo
 TTL = 60.0
 MISSING_TTL = 5.0
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "json": "application/json", "csv": "text/csv"}
+ARRAY = {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/ProductRead"}}}
+TEXT = {"schema": {"type": "string"}}
 EXPORTED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {name: {"schema": {"type": "string"}} for name in MEDIA_TYPES.values()}}
+    200: {"content": {"application/json": ARRAY, "application/x-ndjson": TEXT, "text/csv": TEXT}}
 }
 
 

@@ -12,7 +12,7 @@ from app.schemas.orders import OrderCreate, OrderEventRead, OrderLineRead, Order
 from app.scopes import USERS_ADMIN
 from plinth.cache import Invalidate
 from plinth.database import Notifications, Versions, check_version
-from plinth.errors import ConflictError, InvalidError, NotFoundError
+from plinth.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from plinth.jobs import Jobs
 from plinth.security import Principal
 
@@ -64,17 +64,20 @@ class OrderWatcher:
         Before them comes the id of the last one that the client has, so that it misses none if it is cut off at once.
         """
         user_id, last = int(principal.id), None
-        async for _ in self._notifications.watch(topic_of(user_id), STREAM_SECONDS):
-            if last is None:
-                newest = await self._orders.newest_event(user_id)
-                last = newest if after is None else min(after, newest)
-                yield last, None
-            while events := await self._orders.events(user_id, last):
-                for event in events:
-                    last = event.id
-                    yield last, OrderEventRead.model_validate(event, from_attributes=True)
-            if not live:
-                return
+        try:
+            async for _ in self._notifications.watch(topic_of(user_id), STREAM_SECONDS):
+                if last is None:
+                    newest = await self._orders.newest_event(user_id)
+                    last = newest if after is None else min(after, newest)
+                    yield last, None
+                while events := await self._orders.events(user_id, last):
+                    for event in events:
+                        last = event.id
+                        yield last, OrderEventRead.model_validate(event, from_attributes=True)
+                if not live:
+                    return
+        except UnavailableError:
+            return  # the stream ends, so that the client connects again and goes on after its last event
 
 
 class OrderService:

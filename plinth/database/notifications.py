@@ -28,6 +28,7 @@ NOTIFY = f"SELECT pg_advisory_xact_lock(hashtextextended(CAST(:topic AS text), 0
 CHECK_SECONDS = 15.0
 """Between two checks whether the server still answers: a connection that ends silently brings no notifications."""
 LONGEST_PAUSE_SECONDS = 30.0
+RECANCEL_SECONDS = 0.1
 
 
 class Notifications:
@@ -66,9 +67,10 @@ class Notifications:
 
     async def close(self) -> None:
         self.stop()
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
+            # Again: on Python 3.11 asyncpg may lose a cancellation that arrives together with what it waits for.
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=RECANCEL_SECONDS)
 
     async def _listen(self) -> None:
         pause = 1.0

@@ -24,6 +24,7 @@ RESOURCES = Resources(
     # A GET that needs more than an id.
     urls={
         "/api/products/search": ["/api/products/search?q=laptop"],
+        "/api/products/export": ["/api/products/export?format=json"],
         "/api/jobs/{id}": [f"/api/jobs/{JOB}"],
         "/api/orders/events": ["/api/orders/events?live=false"],
     },

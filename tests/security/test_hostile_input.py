@@ -93,11 +93,13 @@ def assert_clear(answer: Response) -> None:
 
 
 def declared(document: dict[str, Any], method: str, path: str) -> set[str]:
-    [content] = document["paths"][path][method.lower()]["requestBody"]["content"].values()
-    return {*document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]["properties"]}
+    contents = document["paths"][path][method.lower()]["requestBody"]["content"]
+    schema = contents.get("application/json", next(iter(contents.values())))["schema"]
+    reference = schema.get("items", schema)["$ref"]  # of each item of a list
+    return {*document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]}
 
 
-WITH_BODY = [each for each in write_routes(app) if RESOURCES.request(*each, 1)[1] is not None]
+WITH_BODY = [each for each in write_routes(app) if isinstance(RESOURCES.request(*each, 1)[1], Form | dict | list)]
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)
@@ -112,6 +114,8 @@ async def test_nothing_is_assigned_but_what_is_declared(
     for name in PRIVILEGES.keys() - fields:
         if isinstance(body, Form):
             answer = await client.request(method, url, data={**body.fields, name: str(PRIVILEGES[name])})
+        elif isinstance(body, list):
+            answer = await client.request(method, url, json=[{**body[0], name: PRIVILEGES[name]}])
         else:
             answer = await client.request(method, url, json={**body, name: PRIVILEGES[name]})
         assert answer.status_code == 422, f"{name}: {answer.text}"

@@ -296,6 +296,7 @@ GIF = b"GIF89a" + bytes(100)
         Place("app/routers/__init__.py", "imports.router"),
         Place("app/routers/__init__.py", "products.router"),
         Place("tests/app/resources.py", '"/api/products/search": ["/api/products/search?q=laptop"]'),
+        Place("tests/app/resources.py", '"/api/products/export": ["/api/products/export?format=json"]'),
     ],
     references=[
         r"\bapp\.\w+\.(?:categories|images|imports|products|example_data)\b",

@@ -300,7 +300,7 @@ async def test_timeouts_are_no_longer_than_the_deadline(server: Server, url: str
 
 async def test_a_wait_for_a_connection_is_no_failure_of_the_host(server: Server, url: str) -> None:
     server.answers = [None, FINE]
-    settings = OutgoingSettings(max_connections=1, connect_timeout_seconds=0.01, breaker_failures=1)
+    settings = OutgoingSettings(max_connections=1, connect_timeout_seconds=1, breaker_failures=1)
     async with open_outgoing(settings) as client:
         call = asyncio.create_task(client.get(url))
         await server.waiting.wait()
