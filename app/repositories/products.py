@@ -114,7 +114,7 @@ STEM, PREFIX = func.to_tsquery(ENGLISH, bindparam("last")), func.to_tsquery(SIMP
 LAST = case((cast(STEM, Text) == cast(PREFIX, Text), PREFIX), else_=STEM.op("||")(PREFIX))
 WORDS = func.to_tsquery(ENGLISH, bindparam("words")).op("&&")(LAST)
 # One letter is the beginning of a word in almost every product. No more than this many are ranked.
-MOST_RANKED = 2000
+MOST_RANKED = 500
 MATCHES = select(Product.__table__).where(Product.search.bool_op("@@")(WORDS)).limit(MOST_RANKED)
 FOUND = aliased(Product, MATCHES.subquery())
 # Of the rows that are returned only, since PostgreSQL evaluates an expensive function after the LIMIT.
