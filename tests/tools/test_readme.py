@@ -84,9 +84,11 @@ def test_files_commands_and_settings_of_a_page_exist(page: Path) -> None:
 def test_the_connections_in_the_pages_are_the_defaults() -> None:
     fields = DatabaseSettings.model_fields
     changes, reads = fields["pool_size"].default, fields["read_pool_size"].default
-    each = changes + reads + 1
-    assert f" {changes} + {reads} + 1 = {each}." in (ROOT / "docs/plinth/scaling.md").read_text()
-    assert f"× {each} must fit" in (ROOT / "docs/plinth/platforms.md").read_text()
+    each, exports = changes + reads + 1, fields["exports"].default
+    page = (ROOT / "docs/plinth/scaling.md").read_text()
+    assert f" {changes} + {reads} + 1 = {each}." in page
+    assert f"`DATABASE_EXPORTS` ({exports})" in page
+    assert f"× {each + exports + 1} must fit" in (ROOT / "docs/plinth/platforms.md").read_text()
 
 
 async def test_the_autoscaler_by_the_queue_counts_the_jobs_that_run_or_wait(database_url: str) -> None:
