@@ -1,5 +1,6 @@
 """What `make update` prints at its end."""
 
+import ast
 import re
 from collections.abc import Iterable, Iterator
 from difflib import unified_diff
@@ -79,10 +80,24 @@ def _set(env: Path) -> Iterator[str]:
 
 
 def _lines(offered: Iterable[str], recorded: Tree, new: Tree) -> Iterator[str]:
-    for path in SHOWN:
-        if path in offered:
-            before, after = (_text(tree, path).splitlines() for tree in (recorded, new))
-            yield from unified_diff(before, after, fromfile=path, tofile=path, n=1, lineterm="")
+    """The changes of these files, and of those from which they import something more."""
+    changed = {path for path in offered if path in recorded}
+    shown = [path for path in SHOWN if path in changed]
+    for path in shown:
+        before, after = (_text(tree, path) for tree in (recorded, new))
+        yield from unified_diff(before.splitlines(), after.splitlines(), fromfile=path, tofile=path, n=1, lineterm="")
+        imported = dict.fromkeys(f"{module.replace('.', '/')}.py" for module in _more_imports(before, after))
+        shown += [each for each in imported if each in changed and each not in shown]
+
+
+def _more_imports(before: str, after: str) -> list[str]:
+    """The modules of which the second text of a module imports more names than the first."""
+    return [module for module, names in _imports(after).items() if names - _imports(before).get(module, set())]
+
+
+def _imports(text: str) -> dict[str, set[str]]:
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module]
+    return {str(node.module): {alias.name for alias in node.names} for node in nodes}
 
 
 def _next(update: Update) -> Iterator[str]:

@@ -23,7 +23,8 @@ OF_A_SERVER = [f"--ignore=tests/plinth/database/{name}.py" for name in ("test_st
 # These look at the server connection, which they share behind PgBouncer: its settings, locks, statements and end.
 OF_A_SESSION = (
     "carries_the_name_and_the_limits or outlives_a_change_of_its_table or nothing_is_left_on_the_server "
-    "or died_in_the_pool or lost_in_a_transaction or slow or parameters_reach_the_server or lock_that_is_held"
+    "or died_in_the_pool or lost_in_a_transaction or slow or parameters_reach_the_server or lock_that_is_held "
+    "or planned_for_its_values"
 )
 
 

@@ -1,13 +1,26 @@
+import os
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
 
 from plinth.database import Database, open_database
 from plinth.database.connections import Generation
 from plinth.database.engine import create_engine
 from plinth.settings import Settings
 from tests.plinth.database.tables import Base
+
+
+@pytest.fixture(scope="session")
+def settings(settings: Settings) -> Settings:
+    """With a direct URL, where the other one leads through PgBouncer."""
+    if not (direct := os.environ.get("TEST_DATABASE_DIRECT_URL")):
+        return settings
+    name = make_url(settings.database.url.get_secret_value()).database
+    url = SecretStr(make_url(direct).set(database=name).render_as_string(hide_password=False))
+    return settings.model_copy(update={"database": settings.database.model_copy(update={"direct_url": url})})
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -11,14 +12,23 @@ from plinth.database import Database, Session, open_database
 from plinth.settings import Settings
 from tests.plinth.database.tables import Thing
 
-LISTENING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'watching' AND query LIKE 'LISTEN%'"
-WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'watching'"
+LISTENING = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'LISTEN%'"
+WAITING = (
+    "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+    " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+)
+OPEN = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
 
 
 @pytest.fixture
-async def database(settings: Settings, things: None) -> AsyncIterator[Database]:
-    async with open_database(settings.database, "watching") as database:
+def name() -> str:
+    """Of the connections of this test: those of the one before may be seen for another moment."""
+    return f"watching {uuid4().hex}"
+
+
+@pytest.fixture
+async def database(settings: Settings, things: None, name: str) -> AsyncIterator[Database]:
+    async with open_database(settings.database, name) as database:
         yield database
 
 
@@ -71,16 +81,16 @@ async def test_a_commit_wakes_what_watches_its_topic(database: Database) -> None
 
 
 async def test_a_lost_connection_is_made_again_and_all_look_again(
-    database: Database, onlooker: asyncpg.Connection
+    database: Database, onlooker: asyncpg.Connection, name: str
 ) -> None:
     watcher = await watching(database, "orders")
-    before = await onlooker.fetchval(LISTENING)
+    before = await onlooker.fetchval(LISTENING, name)
     await onlooker.execute("SELECT pg_terminate_backend($1)", before)
     await notify(database, "orders")  # which may be lost
     await watcher.looked()
     async with asyncio.timeout(30):
         while True:
-            if await onlooker.fetchval(LISTENING) not in {before, None}:
+            if await onlooker.fetchval(LISTENING, name) not in {before, None}:
                 break
             await asyncio.sleep(0.01)
     while watcher.unseen:
@@ -102,16 +112,16 @@ async def test_watching_ends_after_its_time_and_when_the_process_stops(database:
 
 
 async def test_any_number_that_waits_holds_one_connection_which_is_made_when_it_is_needed(
-    settings: Settings, onlooker: asyncpg.Connection
+    settings: Settings, onlooker: asyncpg.Connection, name: str
 ) -> None:
     tasks = asyncio.all_tasks()
-    async with open_database(settings.database, "watching") as database:
-        assert await onlooker.fetchval(OPEN) == 0
+    async with open_database(settings.database, name) as database:
+        assert await onlooker.fetchval(OPEN, name) == 0
         watchers = [Watcher(database, f"orders:{number}") for number in range(200)]
         for watcher in watchers:
             await watcher.looked()
             await watcher.looked()
-        assert await onlooker.fetchval(OPEN) == 1
+        assert await onlooker.fetchval(OPEN, name) == 1
     await asyncio.gather(*(watcher.task for watcher in watchers))
     assert asyncio.all_tasks() == tasks
 
