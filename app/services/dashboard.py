@@ -12,7 +12,7 @@ from plinth.resilience import deadline
 from plinth.security import Principal
 
 TTL = 60.0
-PART_SECONDS = 0.5
+PART_SECONDS = 2.0
 
 
 class DashboardReader:
