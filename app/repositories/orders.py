@@ -1,9 +1,9 @@
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 from sqlalchemy.orm import selectinload
 
 from app.enums import OrderStatus
@@ -55,6 +55,7 @@ LINES = Query(
 )
 # The same by the session, for changes: one statement for the order, one for its lines with their products.
 WITH_LINES = selectinload(Order.lines).joinedload(OrderLine.product)
+EVENTS_KEPT = timedelta(days=30)  # for clients that connect again
 OF_USER = OrderEvent.user_id == bindparam("user_id")
 NEWEST_EVENT = Query(int, select(func.coalesce(func.max(OrderEvent.id), 0)).where(OF_USER))
 EVENTS = Query(
@@ -113,11 +114,15 @@ class OrderRepository(OrderQueries):
         await self.session.flush()
 
     async def record(self, order: Order) -> None:
-        """Add an event for the streams of its user. To be called last, since others of the user wait from here on."""
+        """Add an event for the streams of its user, and delete the user's old ones.
+
+        To be called last, since other transactions of the user wait from here on.
+        """
         if order.user_id is not None:
             await self.session.notify(topic_of(order.user_id))
             values = {"order_id": order.id, "user_id": order.user_id, "status": order.status}
-            await self.session.execute(insert(OrderEvent).values(values))
+            old = OrderEvent.user_id == order.user_id, OrderEvent.created_at < func.now() - EVENTS_KEPT
+            await self.session.execute(insert(OrderEvent).values(values).add_cte(delete(OrderEvent).where(*old).cte()))
 
     async def flush(self) -> None:
         await self.session.flush()

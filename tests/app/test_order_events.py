@@ -139,6 +139,16 @@ async def test_a_change_that_fails_is_no_event(client: AsyncClient, onlooker: as
     ]
 
 
+async def test_a_new_event_deletes_the_old_ones_of_its_user(client: AsyncClient, onlooker: asyncpg.Connection) -> None:
+    for _ in range(3):
+        await create_order(client, (1, 1))
+    await onlooker.execute("UPDATE order_events SET created_at = now() - interval '31 days' WHERE order_id < 3")
+    await onlooker.execute("UPDATE order_events SET user_id = 1 WHERE order_id = 1")
+    await client.post("/api/orders/3/ship")
+    events = await onlooker.fetch("SELECT order_id, user_id, status FROM order_events ORDER BY id")
+    assert [tuple(event) for event in events] == [(1, 1, "pending"), (3, 3, "pending"), (3, 3, "shipped")]
+
+
 async def test_two_hundred_idle_streams_hold_no_connection_and_leave_nothing_behind(
     client: AsyncClient, settings: Settings, onlooker: asyncpg.Connection
 ) -> None:
