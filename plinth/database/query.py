@@ -35,7 +35,7 @@ class Query(Generic[RowT_co]):
 
     `row` is a NamedTuple or a dataclass whose fields have the names of the columns, in their order (trailing fields
     with defaults may be missing); or, for a single column, a type or function that is called with its value.
-    With `custom_plan`, `Reads` has PostgreSQL plan each execution for its values, for two more round trips: for a
+    With `custom_plan`, `Reads` has PostgreSQL plan each execution for its values, for three more round trips: for a
     condition that may fit few rows or nearly all of them, like that of a search. The plan of a prepared statement is
     otherwise kept after some executions, for all values (https://www.postgresql.org/docs/current/sql-prepare.html).
     Raises TypeError for columns that do not fit, and for statements that change something.
