@@ -34,11 +34,11 @@ test: environment ## Run all tests (PG=16, ARGS="-k name")
 test-app: environment ## Run the tests of app/ (PG=16, ARGS="-k name")
 	@exec $(PYTEST) tests/app $(ARGS)
 
-test-faults: environment ## Kill and restart servers under load, and check every answer (a few minutes)
-	@exec .venv/bin/python -m pytest tests/faults $(ARGS)
+test-faults: environment ## Break servers under load, and check every answer (a quarter of an hour; RECORD=1)
+	@exec $(if $(RECORD),env RECORD=1) .venv/bin/python -m pytest tests/faults $(ARGS)
 
-check: environment ## Check style, formatting, types and the rules between packages
-	@failed=; for tool in "ruff check ." "ruff format --check ." mypy lint-imports; do \
+check: environment ## Check style, formatting, types, the rules between packages, and migrations
+	@failed=; for tool in "ruff check ." "ruff format --check ." mypy lint-imports "python -m tools.check_migrations"; do \
 		echo ".venv/bin/$$tool"; .venv/bin/$$tool || failed="$$failed\n  $$tool"; \
 	done; test -z "$$failed" || { printf "Failed:$$failed\n" >&2; exit 1; }
 
@@ -62,10 +62,12 @@ audit: environment ## Write a bill of materials; fail if a package has a known v
 	@exec .venv/bin/python -m tools.audit $(ARGS)
 
 lock: environment ## Update the lock files after a change of pyproject.toml (UPGRADE=1 for the newest versions)
-	$(COMPILE) pyproject.toml --output-file=requirements/runtime.txt
+	@# First, since OpenTelemetry's instrumentations need one version of its API, which FastAPI needs as well.
+	$(COMPILE) pyproject.toml --extra=tracing --extra=sentry --extra=profiling --output-file=requirements/observability.txt
+	$(COMPILE) pyproject.toml --constraint=requirements/observability.txt --output-file=requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra=docs --constraint=requirements/runtime.txt --output-file=requirements/docs.txt
 	$(COMPILE) pyproject.toml --extra=s3 --constraint=requirements/runtime.txt --output-file=requirements/s3.txt
-	$(COMPILE) pyproject.toml --extra=docs --extra=s3 --group=dev --constraint=requirements/docs.txt --constraint=requirements/s3.txt --output-file=requirements/development.txt
+	$(COMPILE) pyproject.toml --extra=docs --extra=s3 --extra=tracing --extra=sentry --extra=profiling --group=dev --constraint=requirements/docs.txt --constraint=requirements/s3.txt --constraint=requirements/observability.txt --output-file=requirements/development.txt
 	$(COMPILE) --group=deploy --output-file=requirements/deploy.txt
 	$(COMPILE) --group=audit --output-file=requirements/audit.txt
 

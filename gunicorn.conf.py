@@ -8,10 +8,15 @@ import subprocess
 import sys
 from typing import Any
 
-from app.settings import get_settings
-from plinth.errors import ConfigurationError
-from plinth.serving import fleet
-from plinth.telemetry import logging_config
+from plinth.serving.metrics_folder import make_folder, remove_folder
+
+make_folder()  # for the metrics of the workers, before anything imports prometheus_client
+
+from app.settings import get_settings  # noqa: E402
+from plinth.errors import ConfigurationError  # noqa: E402
+from plinth.serving import fleet  # noqa: E402
+from plinth.telemetry import logging_config  # noqa: E402
+from plinth.telemetry.scraping import fold_dead  # noqa: E402
 
 get_settings.cache_clear()
 try:
@@ -22,7 +27,10 @@ fleet.settings = settings.server
 
 wsgi_app = "app.main:app"
 worker_class = "plinth.serving.worker.Worker"
-bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+host = f"[{settings.host}]" if ":" in settings.host else settings.host
+bind = [f"{host}:{settings.port}"]
+if settings.metrics.port:  # answered by whichever worker accepts the connection, and with /metrics only
+    bind.append(f"{host}:{settings.metrics.port}")
 proc_name = settings.app.name
 
 workers = settings.workers  # one per core: workers here never block, so more would only take memory
@@ -50,4 +58,12 @@ when_ready = fleet.when_ready
 on_reload = fleet.on_reload
 nworkers_changed = fleet.nworkers_changed
 pre_fork = fleet.pre_fork
-child_exit = fleet.child_exit
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    fleet.child_exit(server, worker)
+    fold_dead()
+
+
+def on_exit(server: Any) -> None:
+    remove_folder()

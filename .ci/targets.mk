@@ -1,6 +1,6 @@
 # The template's own targets. `make init` removes this file with all that they need.
 
-.PHONY: test-containers test-deploy drill drill-update bench bench-quick bench-cache bench-data bench-jobs bench-security bench-check bench-soak loadtest lock-template
+.PHONY: test-containers test-deploy test-observability drill drill-update bench bench-quick bench-cache bench-data bench-jobs bench-observability bench-security bench-check bench-soak loadtest lock-template
 
 test-containers: environment ## Build the images, run them with Compose, and break them (needs Docker)
 	@.venv/bin/uv venv --quiet --allow-existing .data/containers
@@ -9,6 +9,9 @@ test-containers: environment ## Build the images, run them with Compose, and bre
 
 test-deploy: environment ## Test the Kubernetes manifests against the app's settings and routes
 	@exec .venv/bin/python -m pytest tests/deploy $(ARGS)
+
+test-observability: environment ## Test the alerts, and the dashboard by a real Prometheus under load (needs promtool)
+	@exec .venv/bin/python -m pytest tests/observability $(ARGS)
 
 drill: environment ## Clone, `make init`, add resources, remove the example; check and test after each (minutes)
 	@exec .venv/bin/python -m tests.tools.drill
@@ -30,6 +33,9 @@ bench-data: environment ## Fail if searches, imports, pages or exports cost more
 
 bench-jobs: environment ## Print the cost of enqueueing, and how fast a worker is (a minute)
 	@exec .venv/bin/python -m benchmarks jobs
+
+bench-observability: environment ## Fail if logs and metrics cost a request more than promised (two minutes)
+	@exec .venv/bin/python -m benchmarks observability
 
 bench-security: environment ## Fail if login times show which accounts exist, or many at once fail others (minutes)
 	@exec .venv/bin/python -m benchmarks security

@@ -13,6 +13,7 @@ from plinth.cli import create_cli, fail, progress
 from plinth.errors import AppError, UnavailableError
 
 SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement
+SEED_CONNECT_SECONDS = 30.0  # no client waits
 
 app = create_cli(get_settings, application="app.main:app", worker="app.main:create_worker")
 
@@ -79,7 +80,9 @@ async def _seed(settings: Settings, products: int) -> int:
     from plinth.database import open_database
     from plinth.security import open_passwords
 
-    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+    patient = settings.database.direct.model_copy(
+        update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS, "connect_timeout_seconds": SEED_CONNECT_SECONDS}
+    )
     async with open_passwords(1) as passwords:
         hash = await passwords.hash(EXAMPLE_PASSWORD)
     async with (

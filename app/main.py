@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -24,26 +23,33 @@ from plinth.http import (
     HeadMiddleware,
     HttpsRedirectMiddleware,
     JsonDepthMiddleware,
+    MetricsMiddleware,
     QueryEncodingMiddleware,
     RequestContextMiddleware,
     RequestTargetMiddleware,
     SecurityHeadersMiddleware,
+    SheddingMiddleware,
     UnhandledErrorMiddleware,
     ValidatorsMiddleware,
     add_docs,
     cors,
     exception_handlers,
 )
-from plinth.jobs import Worker, open_mailer
+from plinth.jobs import Worker, open_mailer, queue_metrics
 from plinth.resilience import open_outgoing, open_processes
 from plinth.security import DiscoveredKeys, LimitMiddleware, Limits, Tokens, open_passwords
 from plinth.serving import on_stop
 from plinth.storage import open_storage
-from plinth.telemetry import configure_logging
+from plinth.telemetry import (
+    ProfileMiddleware,
+    configure_logging,
+    configure_sentry,
+    fastapi_telemetry,
+    open_tracing,
+    sampled,
+)
 
-# Without the SDK no span is recorded, and FastAPI's check for one costs more than routing a request.
-OPENTELEMETRY = find_spec("opentelemetry.sdk") is not None
-# Probes are frequent and bypass the proxy: they are neither logged nor redirected.
+# Probes are frequent and bypass the proxy: they are neither logged, traced nor redirected.
 PROBES = frozenset({"/health/live", "/health/ready"})
 MAILS = Path(__file__).parent / "mails"
 
@@ -51,28 +57,25 @@ MAILS = Path(__file__).parent / "mails"
 @asynccontextmanager
 async def lifespan(app: FastAPI | None, settings: Settings) -> AsyncIterator[State]:
     """Open everything before the first request or job, close it after the last, in the opposite order."""
+    redis_seconds, namespace = settings.redis.timeout_seconds, settings.cache.namespace
     async with (
-        open_database(settings.database, settings.app.name) as database,
+        open_tracing(settings.app.identifier, settings.app.version),
+        open_database(settings.database if app else settings.database.for_jobs, settings.app.name) as database,
         on_stop(database.notifications.stop),  # which ends the streams
         open_redis(settings.redis) as redis,
-        open_cache(
-            settings.cache, redis, settings.redis.timeout_seconds, listens=database.replica is not None
-        ) as cache,
+        open_cache(settings.cache, redis, redis_seconds, listens=database.replica is not None) as cache,
         open_outgoing(settings.outgoing) as outgoing,
         open_storage(settings.storage) as storage,
         open_processes(settings.server.cpu_processes) as processes,
         open_passwords(settings.auth.most_waiting) as passwords,
+        sampled("web" if app else "worker", settings.app.version, settings.cores, database.sample),
     ):
         if database.replica is not None:
             database.replica.heard_at = cache.last_invalidation_at
         others = database.unpooled_connections if app else 1  # the one for the queue
         await database.warn_of_too_many_connections(settings.workers if app else settings.job.processes, others)
         limits = Limits(
-            settings.limit,
-            redis,
-            namespace=settings.cache.namespace,
-            workers=settings.workers,
-            timeout_seconds=settings.redis.timeout_seconds,
+            settings.limit, redis, namespace=namespace, workers=settings.workers, timeout_seconds=redis_seconds
         )
         trusted = settings.auth.trusted_issuer
         remote = DiscoveredKeys(trusted, outgoing) if trusted else None
@@ -100,11 +103,26 @@ async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
 def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Middleware]:
     """The middleware of the app in the order in which a request passes through it, the outermost first."""
     http = settings.http
-    # Outermost: all others see the client's address, scheme and path as it sent them to the proxy.
+    # Outermost: scrapes are neither logged nor counted.
+    yield Middleware(
+        MetricsMiddleware,
+        settings.metrics,
+        public=not settings.production,
+        fetch=lambda state: queue_metrics(state["database"].reads),
+    )
+    # All others see the client's address, scheme and path as it sent them to the proxy.
     yield Middleware(ForwardedMiddleware, trusted=http.trusted_proxies, root_path=http.root_path)
+    if settings.server.shed:
+        # Outside of all that costs time: what it refuses is neither logged nor counted against a limit.
+        yield Middleware(
+            SheddingMiddleware, settings.server.queue_seconds, cached_routes.has_in_memory, PROBES, ("/export",)
+        )
     # It times all others, and everything that they log or send carries the request id.
-    yield Middleware(RequestContextMiddleware, unlogged=PROBES)
+    yield Middleware(RequestContextMiddleware, unlogged=PROBES, log=settings.log, debug_queries=not settings.production)
     yield Middleware(SecurityHeadersMiddleware, hsts=http.redirect_https)
+    if settings.profile.requests:
+        # Outside of all that takes time, and inside of the headers that its pages need.
+        yield Middleware(ProfileMiddleware, settings=settings.profile, seconds=http.deadline_seconds or 30)
     yield Middleware(RequestTargetMiddleware, allowed_hosts=http.hosts)
     if http.redirect_https:
         yield Middleware(HttpsRedirectMiddleware, exempt=PROBES)
@@ -124,6 +142,7 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
             gzip_minimum_bytes=http.gzip_minimum_bytes,
             enabled=cached,
             debug_header=not settings.production,
+            deadline_max_seconds=http.deadline_max_seconds,
         )
     # Outside of gzip: each encoding has an ETag of its own, and a 304 carries the right one.
     yield Middleware(ConditionalMiddleware)
@@ -132,9 +151,8 @@ def middleware(settings: Settings, cached_routes: CachedRoutes) -> Iterator[Midd
     # Inside of gzip: the ETag is a hash of the uncompressed body.
     yield Middleware(ValidatorsMiddleware)
     yield Middleware(QueryEncodingMiddleware)
-    if http.deadline_seconds:
-        # Inside of the response cache, whose hits need none: a load has one of its own.
-        yield Middleware(DeadlineMiddleware, seconds=http.deadline_seconds)
+    # Inside of the response cache, whose hits need none: a load has one of its own.
+    yield Middleware(DeadlineMiddleware, seconds=http.deadline_seconds, max_seconds=http.deadline_max_seconds)
     # Its responses pass through all of the above, like any other.
     yield Middleware(UnhandledErrorMiddleware)
     # Routers and routes override it by `max_body_size=`. FastAPI's own argument would act outside of all the above.
@@ -147,6 +165,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application. It connects to nothing until its lifespan starts."""
     settings = settings or get_settings()
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    configure_sentry(settings.sentry, settings.app.env, settings.app.version)
     cached_routes = CachedRoutes()
     app = FastAPI(
         title=settings.app.name,
@@ -157,11 +176,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers=exception_handlers,
         # Otherwise FastAPI overwrites models named `ValidationError`; `openapi` writes the problem in its place.
         responses={422: {"description": "Validation Error"}},
-        openapi_url=None,  # served by add_docs
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,  # served by add_docs, with the pages
         redirect_slashes=False,
-        telemetry={"tracing": OPENTELEMETRY, "metrics": OPENTELEMETRY, "logs": OPENTELEMETRY},
+        telemetry=fastapi_telemetry(untraced=PROBES),
     )
     app.state.require_if_match = settings.http.require_if_match
     for router in (*ROUTERS, *(DOCS_ROUTERS if settings.docs_enabled else ())):
@@ -175,6 +192,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def create_worker(settings: Settings) -> Worker[WorkerState]:
     """Build what `app worker` runs: a process beside those of the application, or several."""
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    configure_sentry(settings.sentry, settings.app.env, settings.app.version)
     return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(worker_lifespan, settings))
 
 

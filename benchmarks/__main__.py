@@ -9,6 +9,7 @@ from benchmarks.compare import quick
 from benchmarks.data import PRODUCTS, data
 from benchmarks.jobs import jobs
 from benchmarks.loadtest import loadtest
+from benchmarks.observability import observability
 from benchmarks.report import report
 from benchmarks.security import security
 from benchmarks.soak import soak
@@ -25,6 +26,7 @@ def main() -> int:
     add.add_argument("--products", type=int, default=PRODUCTS, help="fewer for a quick try, at least 10,000")
     commands.add_parser("jobs", help="print the cost of enqueueing, and how fast a worker is")
     commands.add_parser("security", help="judge the times of logins, and what many at once cost others")
+    commands.add_parser("observability", help="judge what logs and metrics cost")
     add = commands.add_parser("check", help="compare with the recorded costs")
     add.add_argument("--record", action="store_true", help="record the costs instead")
     add = commands.add_parser("report", help="write docs/benchmarks.md and README's table")
@@ -48,6 +50,8 @@ def main() -> int:
                 jobs()
             case "security":
                 code = security()
+            case "observability":
+                code = observability()
             case "check":
                 code = check(arguments.record)
             case "report":

@@ -61,10 +61,14 @@ class Testbed:
         """As `app`, without waiting."""
         return self._launch(name, [*APP, "serve"], {**self._app_environment(), **env}, cores)
 
+    def start_app(self, name: str, argv: Sequence[str], **env: str) -> Server:
+        """The app served by another command. Waits until it answers."""
+        return self.start(name, argv, **{**self._app_environment(), **env})
+
     def secured_app(self, name: str = "secured app") -> Server:
         """The app with the endpoints of benchmarks/secured.py, on Uvicorn as the floors. Waits until it answers."""
         argv = [sys.executable, *UVICORN, "--factory", "benchmarks.secured:create_secured_app"]
-        return self.start(name, argv, **self._app_environment())
+        return self.start_app(name, argv)
 
     def floors(self) -> dict[str, Server]:
         """By letter. A and B are different paths of one process."""

@@ -4,6 +4,6 @@
 set -eu
 
 case "${1:-serve}" in
-    serve | migrate | seed | sweep-uploads | dev | worker | jobs) exec app "$@" ;;
+    serve | migrate | seed | sweep-uploads | dev | worker | jobs | doctor) exec app "$@" ;;
     *) exec "$@" ;;
 esac

@@ -1,4 +1,4 @@
-"""The commands that every service has: serve, dev, check, migrate, drain, openapi. A service adds its own to them.
+"""The commands of every service: serve, dev, check, doctor, migrate, drain, profile, openapi. A service adds its own.
 
 Commands import what they need when they run, so that wrong settings are reported before anything slow is loaded.
 """
@@ -17,8 +17,11 @@ from typing import Annotated, NoReturn, TypeVar
 import orjson
 import typer
 
+from plinth.doctor.cli import add_command as add_doctor
 from plinth.errors import ConfigurationError, UnavailableError
 from plinth.settings import Settings
+from plinth.telemetry import configure_logging
+from plinth.telemetry.cli import profile
 from plinth.variables import unknown_variables
 
 __all__ = ["create_cli", "fail", "progress"]
@@ -44,8 +47,8 @@ def create_cli(get_settings: Callable[[], Settings], application: str, worker: s
 
     @cli.callback()
     def read_settings(context: typer.Context) -> None:
-        if context.invoked_subcommand in TOOLS:
-            return  # they need neither a database nor the settings of one
+        if context.invoked_subcommand in {*TOOLS, "doctor"}:
+            return  # the tools need no settings, and the doctor reports what is wrong with them
         try:
             context.obj = get_settings()
         except ConfigurationError as error:
@@ -92,11 +95,11 @@ def create_cli(get_settings: Callable[[], Settings], application: str, worker: s
         from plinth.jobs.cli import add_commands
 
         add_commands(cli, worker, _check_start)
+    add_doctor(cli, get_settings, has_jobs=worker is not None)
     for name, sentence in TOOLS.items():
         cli.command(name, help=sentence, context_settings=PASSED_ON)(_tool)
-    cli.command()(serve)
-    cli.command()(drain)
-    cli.command()(migrate)
+    for command in (serve, drain, migrate, profile):
+        cli.command()(command)
     return cli
 
 
@@ -121,8 +124,10 @@ def serve(
         if "worker" not in getattr(context.find_root().command, "commands", {}):
             fail("This service has no jobs, so there is no worker: leave out --with-worker.")
         from plinth.jobs.processes import Supervisor, worker_commands
+        from plinth.serving.metrics_folder import shared_folder
 
-        raise SystemExit(asyncio.run(Supervisor(worker_commands(context.obj.job.processes), command).run()))
+        with shared_folder():  # the server reports the worker too
+            raise SystemExit(asyncio.run(Supervisor(worker_commands(context.obj.job.processes), command).run()))
     os.execv(sys.executable, command)
 
 
@@ -156,6 +161,7 @@ def migrate(
     from plinth.database.startup import StartupError, wait_for_direct
 
     settings: Settings = context.obj
+    configure_logging(settings.log_level, settings.log_format, settings.app.name)
     try:
         asyncio.run(wait_for_direct(settings.database))
         command.upgrade(Config(str(ROOT / "alembic.ini")), revision)
@@ -181,7 +187,6 @@ def fail(message: str) -> NoReturn:
 
 def _check_start(settings: Settings) -> None:
     from plinth.database.startup import StartupError, check
-    from plinth.telemetry import configure_logging
 
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
     for sentence in unknown_variables(type(settings)):

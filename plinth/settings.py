@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from importlib.util import find_spec
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -22,29 +21,19 @@ from plinth.jobs.mail_settings import MailSettings
 from plinth.jobs.settings import JobSettings
 from plinth.resilience.settings import OutgoingSettings
 from plinth.security.settings import AuthSettings, LimitSettings
-from plinth.serving.settings import ServerSettings, available_cores
+from plinth.serving.settings import ServerSettings, available_cores, listen_address
 from plinth.storage.settings import StorageSettings
-from plinth.telemetry.settings import LogSettings
+from plinth.telemetry.settings import LogSettings, MetricsSettings, ProfileSettings, SentrySettings, missing_extras
 from plinth.variables import DotenvFile, Environment, SecretFiles, dotenv_encoding, sentences
 
 __all__ = ["AppSettings", "Settings", "load_settings"]
 
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-change-me"  # noqa: S105 - refused in production
 NEW_KEY = "set it to the output of `openssl rand -hex 32`"
-HOST_NAME = re.compile(r"(?=.{1,253}$)(?![0-9.]+$)[A-Za-z0-9_]+([.-]+[A-Za-z0-9_]+)*")
 
 
 def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
-
-
-def _host(host: str) -> str:
-    try:
-        ip_address(host)
-    except ValueError:
-        if not HOST_NAME.fullmatch(host):
-            raise ValueError("must be an address or a host's name, without a scheme and a port") from None
-    return host
 
 
 @runtime_checkable
@@ -99,7 +88,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    host: Annotated[str, AfterValidator(_host)] = Field(
+    host: Annotated[str, AfterValidator(listen_address)] = Field(
         "127.0.0.1", description="Address to listen on; 0.0.0.0 in a container."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
@@ -117,6 +106,9 @@ class Settings(BaseSettings):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     outgoing: OutgoingSettings = Field(default_factory=OutgoingSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    profile: ProfileSettings = Field(default_factory=ProfileSettings)
+    sentry: SentrySettings = Field(default_factory=SentrySettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     job: JobSettings = Field(default_factory=JobSettings)
 
@@ -143,7 +135,12 @@ class Settings(BaseSettings):
 
     @property
     def workers(self) -> int:
-        return self.web_concurrency or available_cores()
+        return self.web_concurrency or self.cores
+
+    @property
+    def cores(self) -> int:
+        """What the process may use of the host."""
+        return available_cores()
 
     @property
     def docs_enabled(self) -> bool:
@@ -160,6 +157,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_what_cannot_work(self) -> Self:
         faults = [*self.production_faults()] if self.production else []
+        faults += missing_extras(self.profile, self.sentry)
         if self.docs_enabled and find_spec("fastapi_swagger") is None:
             faults.append("HTTP_DOCS: /docs needs Swagger UI; install the `docs` extra, or set HTTP_DOCS=false")
         if faults:
@@ -171,6 +169,8 @@ class Settings(BaseSettings):
         if not self.database.url.get_secret_value():
             url = SecretStr(f"{LOCAL_URL}{self.app.identifier}")
             self.database = self.database.model_copy(update={"url": url})
+        if self.database.explain_slow is None:
+            self.database = self.database.model_copy(update={"explain_slow": self.app.env == "development"})
         if not self.cache.namespace:
             self.cache = self.cache.model_copy(update={"namespace": self.app.identifier})
         if self.mail.backend is None:

@@ -50,7 +50,7 @@ def unknown_variables(settings: type[BaseSettings]) -> list[str]:
     known = variables(settings)
     groups = {name.upper() for name, field in settings.model_fields.items() if group_of(field)}
     sentences = []
-    for name, value in sorted(_given(settings).items()):
+    for name, value in sorted(given(settings).items()):
         # Kubernetes's DATABASE_PORT is tcp://…; that of a person is a mistake.
         linked = SERVICE_LINK.fullmatch(name) and not (name.endswith("_PORT") and value.isdecimal())
         foreign = name in FOREIGN or linked
@@ -95,13 +95,23 @@ def _name(line: str, file: str) -> str:
     return name[1].upper() if name and "=" in line else file
 
 
-def _given(settings: type[BaseSettings]) -> dict[str, str]:
-    given: dict[str, str | None] = {}
+def given(settings: type[BaseSettings]) -> dict[str, str]:
+    """All variables, the names in upper case. Raises ConfigurationError where `.env` cannot be read."""
+    found: dict[str, str | None] = {}
     if directory := settings.model_config.get("secrets_dir"):
-        given |= SecretFiles.load_secrets(Path(str(directory)))
-    given |= DotenvFile(settings, env_file_encoding=dotenv_encoding(settings)).env_vars
-    given |= os.environ
-    return {name.upper(): value or "" for name, value in given.items()}
+        found |= SecretFiles.load_secrets(Path(str(directory)))
+    found |= _dotenv(settings).env_vars
+    found |= os.environ
+    return {name.upper(): value or "" for name, value in found.items()}
+
+
+def dotenv_names(settings: type[BaseSettings]) -> set[str]:
+    """The names in `.env`, in upper case. Raises ConfigurationError where it cannot be read."""
+    return {name.upper() for name in _dotenv(settings).env_vars}
+
+
+def _dotenv(settings: type[BaseSettings]) -> "DotenvFile":
+    return DotenvFile(settings, env_file_encoding=dotenv_encoding(settings))
 
 
 class Environment(EnvSettingsSource):

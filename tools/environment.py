@@ -4,9 +4,7 @@ Runs before anything is installed, so this module and its imports need only the 
 """
 
 import fcntl
-import hashlib
 import os
-import platform
 import re
 import shutil
 import signal
@@ -17,6 +15,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from plinth.doctor.environment import environment_stamp
 from plinth.testing.locks import SetupError
 
 LOCK = Path("requirements/development.txt")
@@ -50,9 +49,8 @@ def main() -> int:
 
 
 def _make_if_needed() -> None:
-    # An environment cannot be moved, nor change its Python, because its scripts contain both paths.
-    base = f"{platform.python_version()} {VENV.absolute()}\n"
-    stamp = base + hashlib.sha256(LOCK.read_bytes() + PROJECT.read_bytes()).hexdigest()
+    stamp = environment_stamp(Path())
+    base = stamp.partition("\n")[0]
     made = STAMP.read_text() if STAMP.exists() else ""
     if made == stamp and PYTHON.exists():
         return
@@ -61,7 +59,7 @@ def _make_if_needed() -> None:
     began = time.monotonic()
     uv = _uv()
     STAMP.unlink(missing_ok=True)  # if this run fails or is killed, the next one starts over
-    if not made.startswith(base) or not PYTHON.exists() or not (uv or (VENV / "bin" / "pip").exists()):
+    if not made.startswith(f"{base}\n") or not PYTHON.exists() or not (uv or (VENV / "bin" / "pip").exists()):
         print("Creating .venv ...", flush=True)
         _create(uv)
     _install(uv)

@@ -106,7 +106,7 @@ TEMPLATE_TEXTS = [
         "",
     ),
     (Place("pyproject.toml", '# `make drill-update`\ncopier = ["copier>=9.19,<10"]\n'), ""),
-    (Place("pyproject.toml", '".*", "containers", "deploy", "faults"'), '".*", "faults"'),
+    (Place("pyproject.toml", '".*", "containers", "deploy", "faults", "observability"'), '".*", "faults"'),
     (Place("pyproject.toml", '"benchmarks/**" = ["E402", "S", "T20"]\n'), ""),
     (Place("pyproject.toml", '"tests/tools/drill*.py" = ["S", "T20"]\n'), ""),
     (Place("pyproject.toml", '"tools", "benchmarks", "tests", "migrations"'), '"tools", "tests", "migrations"'),

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import FrameType
@@ -64,6 +64,7 @@ def run(root: Path, app: Sequence[str]) -> None:
             stack.callback(server.stop)
             example = (root / EXAMPLE).exists()
             env = _environment(environ, servers, host, port, example)
+            stack.enter_context(_addresses(data / "servers.env", environ, env))
             _prepare(app, env)
             server.start_in_terminal([*app, "dev"], env)
             if (root / JOBS).exists():
@@ -79,6 +80,17 @@ def _environment(environ: Mapping[str, str], servers: Servers, host: str, port: 
     given = {"HOST": host, "PORT": str(port), "DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
     loads = {"APP_EXAMPLE_DATA": environ.get("APP_EXAMPLE_DATA", "true")} if example else {}
     return {name: value for name, value in os.environ.items() if name != "APP_EXAMPLE_DATA"} | given | loads
+
+
+@contextmanager
+def _addresses(file: Path, given: Mapping[str, str], env: Mapping[str, str]) -> Iterator[None]:
+    """What the settings lack in another shell, for `app doctor`: a file that is there while the servers run."""
+    names = ["HOST", "PORT", *({"DATABASE_URL", "REDIS_URL"} - given.keys())]
+    file.write_text("".join(f"{name}={env[name]}\n" for name in names))
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _prepare(app: Sequence[str], env: Mapping[str, str]) -> None:

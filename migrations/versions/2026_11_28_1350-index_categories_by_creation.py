@@ -13,7 +13,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_index(op.f("ix_categories_created_at_id"), "categories", ["created_at", "id"], unique=False)
+    name = op.f("ix_categories_created_at_id")
+    with op.get_context().autocommit_block():
+        op.create_index(name, "categories", ["created_at", "id"], postgresql_concurrently=True, if_not_exists=True)
 
 
 def downgrade() -> None:

@@ -47,6 +47,6 @@ async def open_cache(
             bus = InvalidationBus(redis, settings.namespace, timeout_seconds, memory.max_name_bytes, listens=listens)
             await stack.enter_async_context(bus.running())
             store = SharedStore(memory, bus)
-        cache = Cache(store)
+        cache = Cache(store, settings.stale_seconds)
         stack.push_async_callback(cache.close)
         yield cache

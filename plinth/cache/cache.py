@@ -14,17 +14,17 @@ from typing import Any, TypeVar, cast
 import orjson
 from pydantic import TypeAdapter
 
+from plinth.cache.entries import Caching, Deliver, Entry, Load, Loaded, load_seconds
 from plinth.cache.generations import newest
-from plinth.cache.stores import Caching, Deliver, Entry, Load, Loaded, MemoryStore
+from plinth.cache.stores import MemoryStore
 from plinth.cache.tags import Tag, names_of
 from plinth.database.replica import must_see
+from plinth.telemetry.counting import cache_requests
 
 log = logging.getLogger(__name__)
 
 ValueT = TypeVar("ValueT")
 
-MIN_LOAD_SECONDS, MAX_LOAD_SECONDS = 1.0, 10.0
-"""A load that takes longer is not stored in Redis: its generations have expired there."""
 JITTER = 0.1
 
 
@@ -34,13 +34,15 @@ class _Flight:
 
     result: "asyncio.Future[Any]"
     version: int
+    is_in_redis: bool = False
     task: "asyncio.Task[None] | None" = None
     waiting: int = 0
 
 
 class Cache:
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, stale_seconds: float = 0.0) -> None:
         self._store = store
+        self._stale_seconds = stale_seconds
         self._flights: dict[str, _Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.urls = store.memory.urls
@@ -73,9 +75,10 @@ class Cache:
             return packed
 
         caching = Caching(f"{version}:{key}", (key, *names_of(tags)), checked, load_seconds(ttl, missing_ttl))
-        packed = self.peek(caching)
+        packed, level = self.peek(caching), "memory"
         if packed is None:
-            packed = await self.fetch(caching, dump)
+            packed, level = await self.fetch(caching, dump)
+        cache_requests("value", level).inc()
         return cast(ValueT, adapter.validate_json(packed))  # for each caller an object of its own
 
     def peek(self, caching: Caching) -> Any:
@@ -83,15 +86,24 @@ class Cache:
         entry = self._store.peek(caching.key, caching.names)
         return entry.value if entry else None
 
-    async def fetch(self, caching: Caching, load: Load, context: Context | None = None) -> Any:
-        """What Redis has, or what `load` returns, as it is kept in memory. The load runs in the context."""
+    def stale(self, caching: Caching) -> Any:
+        """What was kept in memory until less than `stale_seconds` ago, for a load that has failed; or None."""
+        entry = self._store.stale(caching.key, caching.names, self._stale_seconds)
+        return entry.value if entry else None
+
+    async def fetch(self, caching: Caching, load: Load, context: Context | None = None) -> tuple[Any, str]:
+        """What Redis has (`redis`), or what `load` returns (`miss`), as it is kept in memory, and which of the two.
+
+        The load runs in the context.
+        """
         version = self._store.version(caching.names)
         flight = self._flights.get(caching.key)
         if flight is None or flight.version != version:
             flight = self._start(caching, load, version, context)
         flight.waiting += 1
         try:
-            return await asyncio.shield(flight.result)
+            value = await asyncio.shield(flight.result)
+            return value, "redis" if flight.is_in_redis else "miss"
         finally:
             flight.waiting -= 1
             if flight.task and not flight.waiting and not flight.result.done():
@@ -153,8 +165,8 @@ class Cache:
             except ValueError:
                 log.warning("A cached value cannot be parsed; it is loaded again")
             else:
-                size = _size(value, found.packed)
-                self._store.keep(key, Entry(value, names, found.tokens, found.expires_at, size))
+                self._store.keep(key, Entry(value, names, found.tokens, found.expires_at, _size(value, found.packed)))
+                flight.is_in_redis = True
                 result.set_result(value)
                 return
         # A value read from a lagging replica would be stored as current under generations from after the write.
@@ -178,11 +190,6 @@ class Cache:
 def _size(value: Any, packed: bytes) -> int:
     """The bytes that a value takes in memory, which for some kinds is more than as it is packed."""
     return int(getattr(value, "bytes", len(packed)))
-
-
-def load_seconds(ttl: float, missing_ttl: float) -> float:
-    """How long generations are kept for a load: no longer than what is found least is cached."""
-    return min(max(MIN_LOAD_SECONDS, min(ttl, missing_ttl or ttl)), MAX_LOAD_SECONDS)
 
 
 @lru_cache(maxsize=1000)

@@ -6,14 +6,18 @@ from contextvars import Context
 from random import getrandbits
 from typing import Any
 
+from opentelemetry import trace
+from opentelemetry.context import Context as OpenTelemetryContext
+from opentelemetry.context import attach
 from starlette.types import ASGIApp, Message, Scope, Send
 
 from plinth.cache import cached
+from plinth.cache.entries import Deliver, Loaded
 from plinth.cache.inputs import spelled
 from plinth.cache.routes import Hit
-from plinth.cache.stores import Deliver, Loaded
 from plinth.http.conditional import Headers
 from plinth.telemetry.context import request_id
+from plinth.telemetry.requests import RequestRecord, current_record
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +52,13 @@ def scope_for_everyone(hit: Hit, scope: Scope, state: dict[str, Any]) -> Scope:
     }
 
 
-def context_for_everyone() -> Context:
-    """Without the context variables that middleware has set for the caller; a request id of its own is for the log."""
+def context_for_everyone(record: RequestRecord) -> Context:
+    """Without the context variables that middleware has set for the caller; an id and a record of its own."""
     context = Context()
     context.run(request_id.set, f"{getrandbits(64):016x}")
+    context.run(current_record.set, record)
+    if (span := trace.get_current_span()).get_span_context().is_valid:  # the load is part of this trace
+        context.run(attach, trace.set_span_in_context(span, OpenTelemetryContext()))
     return context
 
 

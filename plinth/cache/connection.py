@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from hiredis import PushNotification, pack_command
+from opentelemetry import trace
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,6 +28,7 @@ from redis.exceptions import ConnectionError, ResponseError
 
 from plinth.cache.settings import RedisSettings
 
+TRACER = trace.get_tracer("plinth.cache")
 _OVERRIDES = {
     "socket_timeout": None,  # each caller of `execute` sets its own
     "protocol": 3,  # on a RESP2 connection that has subscribed, no other commands can be sent
@@ -96,6 +98,13 @@ class SharedConnection:
         A cancelled caller does not affect the other callers. A command is never sent twice. Raises ResponseError for an
         error reply, ConnectionError if the connection is lost before the reply arrives, and TimeoutError.
         """
+        if not trace.get_current_span().is_recording():
+            return await self._execute(words, timeout_seconds)
+        # OpenTelemetry instruments redis-py's client alone.
+        with TRACER.start_as_current_span(words[0], kind=trace.SpanKind.CLIENT, attributes={"db.system.name": "redis"}):
+            return await self._execute(words, timeout_seconds)
+
+    async def _execute(self, words: tuple[Any, ...], timeout_seconds: float) -> Any:
         if not self._connection.is_connected:
             raise ConnectionError(_LOST)
         loop = asyncio.get_running_loop()

@@ -10,10 +10,9 @@ from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, iter_rout
 from starlette.routing import BaseRoute, Match, Mount, Route, WebSocketRoute
 from starlette.types import Scope
 
-from plinth.cache.cache import load_seconds
 from plinth.cache.cached import unpack
+from plinth.cache.entries import Caching, load_seconds
 from plinth.cache.inputs import Inputs, faults
-from plinth.cache.stores import Caching
 from plinth.cache.tags import Tag, expect_tag
 from plinth.http import FastRoute
 
@@ -127,6 +126,13 @@ class CachedRoutes:
             if may_match(path) and matches(kept)[0] is Match.FULL:
                 return (cached, self._hit(scope, cached)) if cached else None
         return None
+
+    @staticmethod
+    def has_in_memory(scope: Scope) -> bool:
+        """Whether the request has been answered before, and its response is kept in memory."""
+        cache = scope.get("state", {}).get("cache")
+        hit = cache.urls.get((scope.get("root_path", ""), scope["path"], scope["query_string"])) if cache else None
+        return hit is not None and cache.peek(hit.caching) is not None
 
     def mark_unshareable(self, route: CachedRoute, reason: str) -> None:
         """Cache no more of a route, whose response was found to be one client's only."""

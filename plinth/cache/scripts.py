@@ -23,7 +23,7 @@ class Keys:
 
 
 # KEYS: the entry, the epoch, the generations. ARGV: a new token, the run id, milliseconds for a load.
-# Returns the entry, and the tokens of the others, which are created where they are missing.
+# Returns the entry, the milliseconds that it has left, and the tokens of the others, created where they are missing.
 _EPOCH = """
 local function current_epoch(key)
     local epoch = redis.call('GET', key)
@@ -43,6 +43,7 @@ READ = f"""{_EPOCH}
 local found = redis.call('MGET', unpack(KEYS))
 found[2] = kept(KEYS[2], current_epoch(KEYS[2]), ARGV[2] .. ARGV[1])
 for place = 3, #KEYS do found[place] = kept(KEYS[place], found[place], ARGV[1]) end
+table.insert(found, 2, redis.call('PTTL', KEYS[1]))
 return found
 """
 KEEP_EPOCH = f"""{_EPOCH}

@@ -59,5 +59,11 @@ class CacheSettings(BaseModel):
         "",  # plinth.settings derives it from the name of the service
         description="Prefix of all keys in Redis; services that share one need their own. Unset: APP_NAME.",
     )
+    stale_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="While the database is away, a response is served for so long after it expired or was invalidated.",
+    )
     memory_entries: int = Field(10_000, ge=1, description="Most entries kept in memory, per worker.")
     memory_megabytes: int = Field(32, ge=1, description="Most memory they take, per worker.")

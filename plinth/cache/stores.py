@@ -1,69 +1,17 @@
 """Where cached values are kept: in the memory of this process, and in Redis for all processes."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from time import time
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
-import orjson
 from cachetools import LRUCache
 
 from plinth.cache import scripts
 from plinth.cache.bus import InvalidationBus
-from plinth.cache.generations import Generations, Tokens, new_token
-
-Names: TypeAlias = tuple[str, ...]
+from plinth.cache.entries import Entry, Lookup, Names, pack, unpack
+from plinth.cache.generations import Generations, new_token
 
 _BYTES_PER_ENTRY = 1500
 _BYTES_PER_TOKEN = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Caching:
-    """How the values of a key are cached."""
-
-    key: str
-    names: Names
-    parse: Callable[[bytes], Any]
-    """Makes what is kept in memory of the packed bytes. Raises ValueError for foreign ones."""
-    load_seconds: float
-    """How long generations are kept in Redis for a load, since what it finds may not be stored."""
-
-
-class Loaded(NamedTuple):
-    packed: bytes
-    ttl: float
-    """Seconds; a value with 0 is not stored, and goes to those who wait for it."""
-    value: Any = None
-    """What `parse` would make of the packed bytes, where that is known."""
-
-
-Deliver: TypeAlias = Callable[[Loaded | Exception], None]
-Load: TypeAlias = Callable[[Deliver], Awaitable[None]]
-"""Delivers once, to all who wait for it; it may go on after that."""
-
-
-@dataclass(slots=True)
-class Entry:
-    value: Any
-    """As it is used, which need not be as it is packed."""
-    names: Names
-    tokens: Tokens
-    """The generations of its names from before the value was loaded."""
-    expires_at: float
-    """Unix time in seconds."""
-    bytes: int
-    """What it takes in memory, its key and its names included."""
-    valid_at_change: int = -1
-    """The change of the generations at which its tokens were last found to be current."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    packed: bytes | None
-    expires_at: float
-    tokens: Tokens | None
-    """The current generations, to be stored with the value that is loaded next; None while Redis is unavailable."""
 
 
 class Memory:
@@ -95,15 +43,29 @@ class MemoryStore:
 
     def peek(self, key: str, names: Names) -> Entry | None:
         """The entry in memory, if the generations of the names are still those that it carries."""
-        entry = self.memory.entries.get(key)
-        if entry is None or not self.trusted or entry.expires_at <= time():
+        entry, now = self.memory.entries.get(key), time()
+        # A clock that was set back would let the entry live for longer.
+        if entry is None or not self.trusted or not entry.current_at <= now < entry.expires_at:
             return None
         change = self.generations.change_count
         if entry.valid_at_change != change or entry.names != names:
             if entry.names != names or entry.tokens != self.generations.get(names):
                 return None
             entry.valid_at_change = change
+        entry.current_at = now
         return entry
+
+    def stale(self, key: str, names: Names, seconds: float) -> Entry | None:
+        """The entry in memory, if it ceased to be current less than `seconds` ago.
+
+        When it was invalidated is not known. It was not yet when it was found to be current for the last time.
+        """
+        entry = self.memory.entries.get(key)
+        if entry is None or entry.names != names:
+            return None
+        is_valid = self.trusted and entry.tokens == self.generations.get(names)
+        ceased_at = entry.expires_at if is_valid else min(entry.expires_at, entry.current_at)
+        return entry if time() < ceased_at + seconds else None
 
     async def read(self, key: str, names: Names, load_seconds: float) -> Lookup:
         """As `peek`, from Redis, with the generations for a load of so many seconds. Never raises."""
@@ -117,6 +79,7 @@ class MemoryStore:
     def keep(self, key: str, entry: Entry) -> None:
         """As `write`, in memory alone."""
         entry.bytes += _BYTES_PER_ENTRY + 2 * len(key) + sum(_BYTES_PER_TOKEN + 2 * len(name) for name in entry.names)
+        entry.current_at = time()
         if not self._keeps or entry.tokens != self.generations.get(entry.names):
             return
         try:
@@ -156,12 +119,14 @@ class SharedStore(MemoryStore):
         reply = await self._bus.execute("EVAL", scripts.READ, len(keys), *keys, *arguments)
         if reply is None or not self._bus.trusted:  # the connection was lost meanwhile
             return Lookup(None, 0.0, None)
-        tokens = tuple([token.decode("latin-1") for token in reply[1:]])
+        packed, milliseconds, *rest = reply
+        tokens = tuple([token.decode("latin-1") for token in rest])
         self.generations.observe(names, tokens, sent_at_change)
-        found = unpack(reply[0]) if reply[0] else None
+        found = unpack(packed) if packed else None
         if found is None or found[0] != [*names] or found[1] != [*tokens]:
             return Lookup(None, 0.0, tokens)
-        return Lookup(found[3], found[2], tokens)
+        # Redis measures what is left without a wall clock. That of the process that stored the entry may be wrong.
+        return Lookup(found[3], min(found[2], time() + milliseconds / 1000), tokens)
 
     def write(self, key: str, entry: Entry, packed: bytes) -> None:
         super().write(key, entry, packed)
@@ -179,17 +144,3 @@ class SharedStore(MemoryStore):
 
     def _keys(self, key: str, names: Names) -> list[str]:
         return [self._bus.keys.entry(key), *self._bus.keys.generations(names)]
-
-
-def pack(entry: Entry, value: bytes) -> bytes:
-    return orjson.dumps([entry.names, entry.tokens, entry.expires_at]) + b"\n" + value
-
-
-def unpack(packed: bytes) -> tuple[list[str], list[str], float, bytes] | None:
-    """The names, the tokens, the end and the value; None for bytes that `pack` did not write."""
-    head, _, value = packed.partition(b"\n")
-    try:
-        names, tokens, expires_at = orjson.loads(head)
-        return [*names], [*tokens], float(expires_at), value
-    except (ValueError, TypeError):
-        return None

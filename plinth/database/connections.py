@@ -4,6 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import asyncpg
+import orjson
+
 from plinth.database.settings import DatabaseSettings
 
 PREPARED_STATEMENTS = 500  # kept by each connection
@@ -11,20 +14,14 @@ READ_ONLY = {"default_transaction_read_only": "on"}
 OPTION = re.compile(r"(?:-c\s*|--)([\w.]+)=")
 
 
-class Generation:
-    """The number of times that connections to a server were lost, which all pools of a process for it share.
+def pooled_connections(settings: DatabaseSettings) -> int:
+    """What a process may open in its pools, and for its readiness."""
+    return settings.pool_size + settings.read_pool_size + 1
 
-    A server that ends one connection has usually ended all of them, or is about to. So each loss begins a new
-    generation, and a connection of an earlier one is replaced before it is used again.
-    """
 
-    def __init__(self) -> None:
-        self.number = 0
-
-    def lost(self, number: int) -> None:
-        """Record that a connection of generation `number` was lost."""
-        if number == self.number:  # otherwise it was lost together with those before it
-            self.number += 1
+def unpooled_connections(settings: DatabaseSettings) -> int:
+    """What a worker of the server may open beside them: for exports, and for notifications."""
+    return settings.exports + 1
 
 
 def driver_arguments(
@@ -50,3 +47,17 @@ def driver_arguments(
         },
         **address.connect_arguments(),
     }
+
+
+def is_read_only(connection: Any) -> bool:
+    """PostgreSQL reports the parameter when a connection is made, so that this costs no round trip."""
+    return getattr(connection.get_settings(), "default_transaction_read_only", "off") == "on"
+
+
+async def set_codecs(connection: asyncpg.Connection) -> None:
+    for name in ("json", "jsonb"):  # SQLAlchemy's types leave these to the driver
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=orjson.loads)
+
+
+async def keep_state(connection: asyncpg.Connection) -> None:
+    """Nothing to reset after a read. asyncpg's own reset would be a second round trip."""

@@ -7,19 +7,29 @@ from contextlib import asynccontextmanager, nullcontext
 from sqlalchemy import ColumnElement, Integer, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from plinth.database.connections import PREPARED_STATEMENTS, Generation, driver_arguments
+from plinth.database.connections import (
+    PREPARED_STATEMENTS,
+    driver_arguments,
+    pooled_connections,
+    unpooled_connections,
+)
 from plinth.database.events import listen
 from plinth.database.exports import Exports
 from plinth.database.notifications import Notifications
+from plinth.database.pools import ChangesPool, HeldConnections
+from plinth.database.pulse import Pulse
 from plinth.database.query import Query
 from plinth.database.reads import Reads
 from plinth.database.replica import Replica, ReplicaReads
 from plinth.database.sessions import Sessions
 from plinth.database.settings import DatabaseSettings
+from plinth.database.statements import StatementLog
 from plinth.errors import UnavailableError
 
 log = logging.getLogger(__name__)
 
+PROBE_IDLE_SECONDS = 15
+"""A connection that is idle for longer is closed: some networks drop those silently, and that is no silent server."""
 PING = Query(int, select(literal(1)))
 
 
@@ -37,25 +47,27 @@ class Database:
     """`sessions.begin()` is where something changes; `reads` reads without a transaction; `exports` reads all."""
 
     def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
-        generation = Generation()
-        self._engine = create_engine(settings, application_name, generation)
         # Probes have a connection of their own: that all others are busy is no reason to receive no more requests.
-        self._probes = Reads(settings, application_name, 1, generation)
-        self.reads = Reads(settings, application_name, settings.read_pool_size, generation)
+        self._probes = _probe(settings, application_name)
+        pulse = self._probes.pulse
+        self.reads = Reads(settings, application_name, settings.read_pool_size, pulse)
         self._opened = [self._probes, self.reads]
-        self.exports = Exports(settings, application_name)
-        self.pooled_connections = settings.pool_size + settings.read_pool_size + 1
-        self.unpooled_connections = settings.exports + 1  # with that of the notifications
+        self.exports = Exports(settings, application_name, self.reads.log, pulse)
+        self.pooled_connections = pooled_connections(settings)
+        self.unpooled_connections = unpooled_connections(settings)
         self.replica: Replica | None = None
         if settings.replica_url:
             there = settings.model_copy(update={"url": settings.replica_url, "replica_url": None})
-            probe = Reads(there, application_name, size=1)
+            probe = _probe(there, application_name)
             self.replica = Replica(self._probes, probe, settings.replica_lag_seconds)
-            on_replica = Reads(there, application_name, settings.read_pool_size)
-            self.reads = ReplicaReads(settings, application_name, on_replica, self.replica, generation)
+            on_replica = Reads(there, application_name, settings.read_pool_size, probe.pulse, name="replica")
+            self.reads = ReplicaReads(settings, application_name, on_replica, self.replica, pulse)
             self._opened = [self._probes, self.reads, probe]
-        self.notifications = Notifications(settings, application_name)
-        self.sessions = Sessions(self._engine, self.replica.wrote if self.replica else None, self.reads.cursors)
+        self._engine = create_engine(settings, application_name, pulse, self.reads.log)
+        self._held = HeldConnections(self._engine.sync_engine, settings.held_seconds)
+        self.notifications = Notifications(settings, application_name, pulse)
+        on_commit = self.replica.wrote if self.replica else None
+        self.sessions = Sessions(self._engine, on_commit, self.reads.cursors, pulse.check)
 
     async def warn_of_too_many_connections(self, workers: int, others: int = 0) -> None:
         """Compare what the workers of this host may open with what the server allows ordinary users.
@@ -82,6 +94,14 @@ class Database:
         """Raises UnavailableError unless the database answers."""
         await self._probes.first(PING)
 
+    def sample(self) -> None:
+        """Set the metrics of the pools, and log connections of transactions that are held for too long."""
+        pool = self._engine.pool
+        if isinstance(pool, ChangesPool):
+            pool.report()
+        self.reads.report()
+        self._held.check()
+
     async def open(self) -> None:
         for reads in self._opened:
             await reads.open()
@@ -91,6 +111,11 @@ class Database:
         for reads in self._opened:
             await reads.close()
         await self._engine.dispose()
+
+
+def _probe(settings: DatabaseSettings, application_name: str) -> Reads:
+    """One connection, for questions to the server itself. It has a pulse of its own, which the other pools share."""
+    return Reads(settings.model_copy(update={"pool_recycle_seconds": PROBE_IDLE_SECONDS}), application_name, 1)
 
 
 @asynccontextmanager
@@ -105,7 +130,9 @@ async def open_database(settings: DatabaseSettings, application_name: str) -> As
         await database.close()
 
 
-def create_engine(settings: DatabaseSettings, application_name: str, generation: Generation) -> AsyncEngine:
+def create_engine(
+    settings: DatabaseSettings, application_name: str, pulse: Pulse, log: StatementLog | None = None
+) -> AsyncEngine:
     """An engine with a pool of fixed size: overflow connections would be opened and closed all the time under load."""
     options = driver_arguments(settings, application_name)
     if settings.prepared_statements:
@@ -114,6 +141,7 @@ def create_engine(settings: DatabaseSettings, application_name: str, generation:
         options |= {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
     engine = create_async_engine(
         "postgresql+asyncpg://",
+        poolclass=type("WatchedPool", (ChangesPool,), {"pulse": pulse}),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_use_lifo=True,
@@ -122,5 +150,5 @@ def create_engine(settings: DatabaseSettings, application_name: str, generation:
         hide_parameters=True,  # they may be secrets, and SQLAlchemy quotes them in errors and at DEBUG
         connect_args=options,
     )
-    listen(engine.sync_engine, settings.slow_statement_seconds, generation)
+    listen(engine.sync_engine, log or StatementLog(settings), pulse)
     return engine

@@ -10,13 +10,14 @@ from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
-from plinth.database.connections import Generation
 from plinth.database.errors import DATABASE_AWAY, is_connection_lost
-from plinth.database.reads import log_statement
+from plinth.database.pools import acquiring
+from plinth.database.pulse import Operation, Pulse
+from plinth.database.statements import StatementLog
 from plinth.errors import UnavailableError
 
 _FAILED = "plinth.failed"
-_STARTED_AT = "plinth.started_at"
+_STATEMENT = "plinth.statement"
 _GENERATION = "plinth.generation"
 NOTHING_COMMITTED = (
     "Nothing was committed: a statement failed and its error was caught. "
@@ -24,13 +25,13 @@ NOTHING_COMMITTED = (
 )
 
 
-def listen(engine: Engine, slow_seconds: float, generation: Generation) -> None:
+def listen(engine: Engine, log: StatementLog, pulse: Pulse) -> None:
     def note_generation(_connection: Any, record: Any) -> None:
-        record.info[_GENERATION] = generation.number
+        record.info[_GENERATION] = pulse.number
 
     def refuse_lost(connection: Any, record: Any, _proxy: Any) -> None:
         """The pool replaces a connection that has died. Unlike a pre-ping, this costs no round trip."""
-        if record.info[_GENERATION] != generation.number:
+        if record.info[_GENERATION] != pulse.number:
             connection.driver_connection.terminate()  # a polite end would wait for a server that may be gone
         if connection.driver_connection.is_closed():
             raise DisconnectionError
@@ -38,6 +39,8 @@ def listen(engine: Engine, slow_seconds: float, generation: Generation) -> None:
     def handle_error(context: ExceptionContext) -> None:
         """After an error PostgreSQL refuses every statement but ROLLBACK, and answers COMMIT by rolling back."""
         error = context.original_exception
+        if context.statement is not None and context.connection is not None and not context.connection.invalidated:
+            log_time(context.connection)  # the slowest statements are those that run into their timeout
         if context.connection is not None and not context.is_disconnect:
             context.connection.info[_FAILED] = True
         cause = _cause(context.dialect, error)
@@ -47,14 +50,13 @@ def listen(engine: Engine, slow_seconds: float, generation: Generation) -> None:
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         if (connection := context.connection) is not None and not connection.invalidated:
             if not isinstance(error, TimeoutError):  # of one statement that was not answered
-                generation.lost(connection.info[_GENERATION])
+                pulse.lost(connection.info[_GENERATION])
             driver: Any = connection.connection.driver_connection
             driver.terminate()
         if isinstance(error, OSError):
             # The driver's own. An OSError of other code in the transaction does not come through here.
             raise UnavailableError(DATABASE_AWAY) from error
 
-    event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", note_generation)
     event.listen(engine, "checkout", refuse_lost)
     event.listen(engine, "handle_error", handle_error)
@@ -62,21 +64,53 @@ def listen(engine: Engine, slow_seconds: float, generation: Generation) -> None:
     event.listen(engine, "rollback_savepoint", _forget_failure)
     event.listen(engine, "commit", _refuse_failed)
 
-    def log_time(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        log_statement(statement, perf_counter() - connection.info[_STARTED_AT], slow_seconds)
+    def send_commented(
+        connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, is_batch: bool
+    ) -> tuple[str, Any]:
+        connection.info[_STATEMENT] = statement, parameters, is_batch, perf_counter()
+        return log.commented(statement), parameters
 
-    event.listen(engine, "before_cursor_execute", _start_clock)
+    def log_time(connection: Connection, *_: Any) -> None:
+        if sent := connection.info.pop(_STATEMENT, None):
+            statement, parameters, is_batch, started_at = sent
+            log.add(statement, perf_counter() - started_at, parameters, is_batch)
+
+    event.listen(engine, "before_cursor_execute", send_commented, retval=True)
     event.listen(engine, "after_cursor_execute", log_time)
+    _watch(engine, pulse)
 
 
-def _connect(dialect: Dialect, _record: Any, arguments: Any, options: Any) -> Any:
-    try:
-        return dialect.connect(*arguments, **options)
-    except Exception as error:
-        cause = _cause(dialect, error)
-        if isinstance(cause, Exception) and is_connection_lost(cause):
-            raise UnavailableError(DATABASE_AWAY) from cause
-        raise
+def _watch(engine: Engine, pulse: Pulse) -> None:
+    """Let `pulse` watch the connections in use. Its listener of `checkout` is called after that of `listen`."""
+    in_use: dict[Any, Operation] = {}
+
+    def connect(dialect: Dialect, _record: Any, arguments: Any, options: Any) -> Any:
+        pulse.check()
+        try:
+            connection = dialect.connect(*arguments, **options)
+        except Exception as error:
+            cause = _cause(dialect, error)
+            if isinstance(cause, Exception) and is_connection_lost(cause):
+                raise UnavailableError(DATABASE_AWAY) from cause
+            raise
+        if (operation := acquiring.get()) is not None:
+            operation.connection = connection.driver_connection  # SQLAlchemy runs statements on the first of an engine
+        return connection
+
+    def begin(connection: Any, record: Any, _proxy: Any) -> None:
+        in_use[record] = pulse.begin(connection.driver_connection)
+
+    def end(_connection: Any, record: Any) -> None:
+        if operation := in_use.pop(record, None):
+            pulse.end(operation)
+
+    def note_answer(*_: Any) -> None:
+        pulse.answers += 1
+
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "checkout", begin)
+    event.listen(engine, "checkin", end)
+    event.listen(engine, "after_cursor_execute", note_answer)
 
 
 def _cause(dialect: Dialect, error: BaseException) -> BaseException | None:
@@ -92,7 +126,3 @@ def _forget_failure(connection: Connection, *_: Any) -> None:
 def _refuse_failed(connection: Connection) -> None:
     if not connection.invalidated and connection.info.get(_FAILED):
         raise RuntimeError(NOTHING_COMMITTED)
-
-
-def _start_clock(connection: Connection, *_: Any) -> None:
-    connection.info[_STARTED_AT] = perf_counter()

@@ -7,6 +7,7 @@ process runs no more than `DATABASE_EXPORTS` of them at once.
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from time import perf_counter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import asyncpg
@@ -14,8 +15,10 @@ from sqlalchemy import String, case, func, literal_column, select
 
 from plinth.database.connections import READ_ONLY, driver_arguments
 from plinth.database.errors import DRIVER_ERRORS, raise_translated
+from plinth.database.pulse import Operation, Pulse
 from plinth.database.query import AnySelect, Query
 from plinth.database.settings import DatabaseSettings
+from plinth.database.statements import StatementLog
 from plinth.errors import UnavailableError
 
 Format: TypeAlias = Literal["ndjson", "json", "csv"]
@@ -32,8 +35,17 @@ FORMULA = r"^[=+\-@\t\r\n]"
 class Export:
     """One export. Its connection is made when it starts, and closed with the block of `Exports.begin`."""
 
-    def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        application_name: str,
+        log: StatementLog | None = None,
+        operation: Operation | None = None,
+    ) -> None:
+        """`operation` is how a pulse watches it."""
         self._arguments = driver_arguments(settings, application_name, READ_ONLY)
+        self._log = log or StatementLog(settings)
+        self._operation = operation
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)  # an empty one is the end
         self._connection: asyncpg.Connection | None = None
         self._copying: asyncio.Task[None] | None = None
@@ -51,9 +63,14 @@ class Export:
             self._connection = await asyncpg.connect(**self._arguments)
         except (TimeoutError, *DRIVER_ERRORS) as error:
             raise_translated(error)
+        if self._operation is not None:
+            self._operation.connection = self._connection
         options = CSV if format == "csv" else AS_IT_IS
-        self._copying = asyncio.create_task(self._copy(self._connection, sql, arguments, options))
+        started = perf_counter()
+        sent = self._log.commented(sql)
+        self._copying = asyncio.create_task(self._copy(self._connection, sent, arguments, options))
         first = await self._chunks.get()
+        self._log.add(sql, perf_counter() - started, arguments)  # how long the others take depends on the client
         if self._error is not None and not first:
             raise_translated(self._error)
         rows = self._rows(first)
@@ -91,10 +108,12 @@ class Export:
 class Exports:
     """The exports of a process."""
 
-    def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
+    def __init__(self, settings: DatabaseSettings, application_name: str, log: StatementLog, pulse: Pulse) -> None:
         # Past a pooler, whose server connection each would hold; and with more time than any other statement has.
         self._settings = settings.direct.model_copy(update={"statement_timeout_seconds": settings.export_seconds})
         self._application_name = application_name
+        self._log = log
+        self._pulse = pulse
         self.running = 0
 
     @asynccontextmanager
@@ -102,14 +121,17 @@ class Exports:
         """Raises UnavailableError where as many are running as may."""
         if self.running >= self._settings.exports:
             raise UnavailableError(EXPORTS_BUSY)
+        self._pulse.check()
         self.running += 1
-        export = Export(self._settings, self._application_name)
+        operation = self._pulse.begin()
+        export = Export(self._settings, self._application_name, self._log, operation)
         try:
             yield export
         finally:
             try:
                 await export.close()
             finally:
+                self._pulse.end(operation)
                 self.running -= 1
 
 

@@ -17,6 +17,7 @@ import asyncpg
 
 from plinth.database.connections import driver_arguments
 from plinth.database.errors import DRIVER_ERRORS
+from plinth.database.pulse import Pulse
 from plinth.database.replica import must_see
 from plinth.database.settings import DatabaseSettings
 
@@ -34,7 +35,9 @@ RECANCEL_SECONDS = 0.1
 class Notifications:
     """Connects, past a pooler, when something is watched for the first time."""
 
-    def __init__(self, settings: DatabaseSettings, application_name: str) -> None:
+    def __init__(self, settings: DatabaseSettings, application_name: str, pulse: Pulse | None = None) -> None:
+        """Its connection ends when `pulse` finds that the server is silent: no notification would arrive on it."""
+        self._ended_with: set[asyncpg.Connection] = pulse.listeners if pulse else set()
         self._arguments = driver_arguments(settings.direct, application_name)
         self._topics: WeakValueDictionary[str, _Topic] = WeakValueDictionary()  # those that are being watched
         self._task: asyncio.Task[None] | None = None
@@ -77,6 +80,7 @@ class Notifications:
         while True:
             try:
                 connection = await asyncpg.connect(**self._arguments)
+                self._ended_with.add(connection)
                 try:
                     ended = asyncio.Event()
                     connection.add_termination_listener(lambda _, ended=ended: ended.set())
@@ -89,6 +93,7 @@ class Notifications:
                                 await ended.wait()
                         await connection.execute("SELECT 1")
                 finally:
+                    self._ended_with.discard(connection)
                     with suppress(*DRIVER_ERRORS):
                         await connection.close(timeout=1)
             except DRIVER_ERRORS as error:

@@ -26,8 +26,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy import BigInteger, case, cast, func, literal_column, select
 
-from plinth.database.connections import Generation
 from plinth.database.errors import DRIVER_ERRORS, is_connection_lost
+from plinth.database.pulse import Pulse
 from plinth.database.query import Query
 from plinth.database.reads import Reads
 from plinth.database.settings import DatabaseSettings
@@ -118,9 +118,9 @@ class ReplicaReads(Reads):
         application_name: str,
         on_replica: Reads,
         replica: Replica,
-        generation: Generation,
+        pulse: Pulse,
     ) -> None:
-        super().__init__(settings, application_name, settings.read_pool_size, generation)
+        super().__init__(settings, application_name, settings.read_pool_size, pulse)
         self._on_replica = on_replica
         self._replica = replica
 
@@ -131,6 +131,10 @@ class ReplicaReads(Reads):
     async def close(self) -> None:
         await super().close()
         await self._on_replica.close()
+
+    def report(self) -> None:
+        super().report()
+        self._on_replica.report()
 
     async def fetch_once(self, sql: str, arguments: list[Any], custom_plan: bool = False) -> list[asyncpg.Record]:
         if self._replica.has_all():

@@ -81,9 +81,15 @@ class Sessions:
     """Begins transactions on an engine. `on_commit` is called after each that may have changed something."""
 
     def __init__(
-        self, engine: AsyncEngine, on_commit: Callable[[], None] | None = None, cursors: Cursors | None = None
+        self,
+        engine: AsyncEngine,
+        on_commit: Callable[[], None] | None = None,
+        cursors: Cursors | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
+        """`check` raises UnavailableError where a transaction need not be begun."""
         self._engine = engine
+        self._check = check or (lambda: None)
         self._on_commit = on_commit
         self._cursors = cursors
 
@@ -94,6 +100,7 @@ class Sessions:
         Raises ConflictError, InvalidError or UnavailableError for what the database refuses, at COMMIT too, and
         OutcomeUnknownError where the answer to COMMIT is lost.
         """
+        self._check()
         may_be_committed = is_certain = False
         session = Session(self._engine, cursors=self._cursors, expire_on_commit=False, close_resets_only=False)
         try:

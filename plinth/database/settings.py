@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from plinth.database.urls import Address, parse
 
 LOCAL_URL = "postgresql://postgres@127.0.0.1:5432/"
+JOB_SECONDS = 10.0
 
 
 def _checked(url: SecretStr) -> SecretStr:
@@ -42,13 +43,20 @@ class DatabaseSettings(BaseModel):
     read_pool_size: int = Field(
         10, ge=1, le=10_000, description="Connections for reads without a transaction, per worker."
     )
-    pool_timeout_seconds: float = Field(3.0, gt=0, le=86_400, description="Wait for a free connection; then 503.")
+    pool_timeout_seconds: float = Field(0.5, gt=0, le=86_400, description="Wait for a free connection; then 503.")
     pool_recycle_seconds: int = Field(1800, ge=1, le=31_536_000, description="Age at which a connection is replaced.")
     connect_timeout_seconds: float = Field(
-        5.0, gt=0, le=86_400, description="Wait for PostgreSQL to accept a connection."
+        1.0, gt=0, le=86_400, description="Wait for PostgreSQL to accept a connection; more where it is far away."
     )
     statement_timeout_seconds: float = Field(10.0, gt=0, le=86_400, description="Longest time one statement may run.")
     slow_statement_seconds: float = Field(0.5, gt=0, description="A slower statement is logged with its SQL.")
+    explain_slow: bool | None = Field(None, description="Log the plan of slow statements too. Unset: in development.")
+    statement_comments: bool = Field(True, description="Append the route to each statement, or the name of the job.")
+    held_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="A transaction that takes longer is logged, with the stack that began it.",
+    )
     cursor_key: SecretStr | None = Field(
         None, min_length=32, description="Signs the cursors of lists, so that no client makes its own. Unset: unsigned."
     )
@@ -70,6 +78,11 @@ class DatabaseSettings(BaseModel):
     def direct(self) -> Self:
         """For statements that need a server session of their own, or more time than a pooler allows."""
         return self.model_copy(update={"url": self.direct_url or self.url, "replica_url": None})
+
+    @property
+    def for_jobs(self) -> Self:
+        """No client waits for a job, so that it may wait longer for a free connection."""
+        return self.model_copy(update={"pool_timeout_seconds": max(JOB_SECONDS, self.pool_timeout_seconds)})
 
     @model_validator(mode="after")
     def _prepare_nothing_behind_a_pooler(self) -> Self:

@@ -1,84 +1,16 @@
-"""Middleware for every request: its id and access log line, HEAD, and the encoding of its query string."""
+"""Middleware for every request: HEAD, and the encoding of its query string."""
 
-import logging
-import re
-from collections.abc import Awaitable, Collection, Iterator
-from random import getrandbits
-from time import perf_counter
+from collections.abc import Awaitable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plinth.http.comparing import ResponseEnded, run_until_ended
-from plinth.http.deprecation import deprecation_of
-from plinth.http.forwarded import route_path
 from plinth.http.problems import problem
-from plinth.telemetry.context import request_id
+from plinth.telemetry.requests import current_record
 
-_access_log = logging.getLogger("app.access")
-
-# Other characters could end the header, or look like another field in a log line.
-_WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-# Nginx's status for a client that disconnected before the response.
-_NO_RESPONSE = 499
-_INTERNAL_ERROR = 500
 _MOST_PARAMETERS = 1000  # as of fields in a form, which is Starlette's bound
-
-
-class RequestContextMiddleware:
-    """Sets `request_id` for the time of the request, adds `X-Request-ID` and `X-Process-Time`, and logs one line.
-
-    It also adds the headers of `deprecated_route`: it is outside of everything that answers in place of a route.
-
-    The id is the request's `X-Request-ID` if that has 1 to 128 letters, digits, `.`, `_` or `-`, else 16 random
-    hexadecimal digits. `X-Process-Time` is in seconds, up to the start of the response; `duration_ms` in the log is up
-    to its last byte. Requests for the paths in `unlogged` are not logged.
-    """
-
-    def __init__(self, app: ASGIApp, unlogged: Collection[str] = ()) -> None:
-        self.app = app
-        self.unlogged = unlogged
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started_at = perf_counter()
-        ended_at = 0.0
-        status, bytes_sent = _NO_RESPONSE, 0
-        id = _received_id(scope) or f"{getrandbits(64):016x}"
-
-        async def timing_send(message: Message) -> None:
-            nonlocal ended_at, status, bytes_sent
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                process_time = b"%.6f" % (perf_counter() - started_at)
-                headers = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", id.encode()),
-                    (b"x-process-time", process_time),
-                ]
-                if deprecation := deprecation_of(scope.get("endpoint")):
-                    headers += deprecation.headers
-                await send({**message, "headers": headers})
-            else:
-                await send(message)
-                bytes_sent += len(message.get("body", b""))
-                ended_at = perf_counter()
-
-        token = request_id.set(id)
-        try:
-            await self.app(scope, receive, timing_send)
-        except Exception:
-            # Starlette answers outside of all middleware.
-            status = _INTERNAL_ERROR if status == _NO_RESPONSE else status
-            raise
-        finally:
-            if route_path(scope) not in self.unlogged and _access_log.isEnabledFor(logging.INFO):
-                _log_access(scope, status, bytes_sent, (ended_at or perf_counter()) - started_at)
-        # Skipped if an error is raised: the server logs it outside of all middleware, and its line needs the id.
-        request_id.reset(token)
 
 
 class HeadMiddleware:
@@ -97,6 +29,8 @@ class HeadMiddleware:
         ended = False
         headers = [header for header in scope["headers"] if header[0] != b"range"]
         get_scope = {**scope, "method": "GET", "headers": headers}
+        if record := current_record.get():
+            record.scope = get_scope
 
         async def send_head(message: Message) -> None:
             nonlocal ended
@@ -159,26 +93,3 @@ def _positions(scope: Scope, method: str, kind: str = "http") -> Iterator[int]:
     for position, route in enumerate(scope["app"].routes):
         if route.matches({**kept, "type": kind, "method": method})[0] is Match.FULL:
             yield position
-
-
-def _received_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            return value.decode() if _WELL_FORMED_ID.fullmatch(value) else None
-    return None
-
-
-def _log_access(scope: Scope, status: int, bytes_sent: int, seconds: float) -> None:
-    path, client = scope["path"], scope.get("client")
-    _access_log.info(
-        "%(method)s %(path)s %(status)d",
-        {
-            "method": scope["method"],
-            # A decoded path may contain line breaks. The query string is left out: clients put tokens there.
-            "path": path if path.isprintable() else repr(path)[1:-1],
-            "status": status,
-            "duration_ms": round(seconds * 1000, 3),
-            "bytes_sent": bytes_sent,
-            "client": client[0] if client else None,
-        },
-    )

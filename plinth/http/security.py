@@ -34,7 +34,7 @@ _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _NAMES = frozenset(name for name, _ in [*_HEADERS, _HSTS])
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID")
+_CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "X-Request-Timeout")
 _CORS_CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match", "If-Unmodified-Since")
 # Cache-Control and Last-Modified are readable in any case.
 _CORS_RESPONSE_HEADERS = (

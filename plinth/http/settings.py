@@ -22,6 +22,9 @@ class HttpSettings(BaseModel):
     deadline_seconds: float = Field(
         30.0, ge=0, le=86_400, description="Time in which a response must have started; then 504. 0 is no deadline."
     )
+    deadline_max_seconds: float = Field(
+        60.0, gt=0, le=86_400, description="Longest time that a client may set for a request by X-Request-Timeout."
+    )
     require_if_match: bool = Field(False, description="Answer 428 to a change without If-Match.")
     trusted_proxies: str = Field(
         "127.0.0.1", description="Networks whose X-Forwarded-* headers are trusted, or the number of proxies in front."

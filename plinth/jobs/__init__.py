@@ -3,7 +3,7 @@
 from plinth.jobs.declarations import GiveUp, Job, Run, Task, task
 from plinth.jobs.mail import Mailer, open_mailer
 from plinth.jobs.mail_settings import MailSettings
-from plinth.jobs.maintenance import QueueNumbers, prune_jobs, queue_numbers
+from plinth.jobs.maintenance import QueueNumbers, prune_jobs, queue_metrics, queue_numbers
 from plinth.jobs.queue import JobQueries, Jobs, JobStatus, once
 from plinth.jobs.schedules import Schedule
 from plinth.jobs.settings import JobSettings
@@ -26,6 +26,7 @@ __all__ = [
     "once",
     "open_mailer",
     "prune_jobs",
+    "queue_metrics",
     "queue_numbers",
     "task",
 ]

@@ -7,15 +7,19 @@ from time import monotonic
 from typing import Any
 
 import orjson
-from opentelemetry import context, propagate
+from opentelemetry import context, propagate, trace
+from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import ValidationError
 
 from plinth.jobs.claims import Claim, Outcome
 from plinth.jobs.declarations import GiveUp, Run, Task
 from plinth.resilience import deadline
 from plinth.telemetry import request_id
+from plinth.telemetry.metrics import JOB_ATTEMPTS, JOB_SECONDS_TAKEN
+from plinth.telemetry.requests import RequestRecord, current_record
 
 log = logging.getLogger(__name__)
+TRACER = trace.get_tracer("plinth.jobs")
 
 
 async def attempt(
@@ -24,21 +28,24 @@ async def attempt(
     """Run the task and return what becomes of the job. Raises CancelledError where the attempt is interrupted."""
     carrier: dict[str, str] = orjson.loads(claim.context)
     request_id.set(carrier.get("request_id"))
-    token = context.attach(propagate.extract(carrier))
-    began = monotonic()
-    try:
+    current_record.set(RequestRecord(job=claim.name))
+    context.attach(propagate.extract(carrier))  # not detached: the attempt has an asyncio task of its own
+    fields: dict[str, Any] = {"job": claim.name, "job_id": str(claim.id), "attempt": claim.attempt}
+    attributes: dict[str, str | int] = {"job.id": fields["job_id"], "job.attempt": claim.attempt}
+    with TRACER.start_as_current_span(f"job {claim.name}", kind=SpanKind.CONSUMER, attributes=attributes) as span:
+        began = monotonic()
         outcome = await _outcome(task, claim, state, report)
-    finally:
-        context.detach(token)
-    fields = {
-        "job": claim.name,
-        "job_id": str(claim.id),
-        "attempt": claim.attempt,
-        "outcome": "retried" if outcome.state == "queued" else outcome.state,
-        "duration_ms": round((monotonic() - began) * 1000, 3),
-    }
-    level = {"succeeded": logging.INFO, "queued": logging.WARNING}.get(outcome.state, logging.ERROR)
-    log.log(level, "%(job)s %(outcome)s in attempt %(attempt)d", fields)
+        seconds = monotonic() - began
+        result = "retried" if outcome.state == "queued" else outcome.state
+        JOB_ATTEMPTS.labels(claim.name, result).inc()
+        JOB_SECONDS_TAKEN.labels(claim.name).observe(seconds)
+        fields |= {"outcome": result, "duration_ms": round(seconds * 1000, 3)}
+        span.set_attribute("job.outcome", result)
+        if outcome.state != "succeeded":
+            span.set_status(StatusCode.ERROR)
+        level = {"succeeded": logging.INFO, "queued": logging.WARNING}.get(outcome.state, logging.ERROR)
+        message = "%(job)s %(outcome)s in attempt %(attempt)d"
+        log.log(level, message, fields, exc_info=outcome.error, extra={"event": "job"})
     return outcome
 
 
@@ -61,15 +68,14 @@ async def _outcome(
         async with asyncio.timeout(task.timeout_seconds) as timeout, deadline(task.timeout_seconds):
             await task.function(run, payload)
     except GiveUp as error:
-        return Outcome(claim, "dead", str(error))
+        return Outcome(claim, "dead", str(error), error=error)
     except Exception as error:
-        log.exception("Attempt %d of %s failed", claim.attempt, claim.name)
         reason = f"{type(error).__name__}: {error}"
         if timeout.expired():
             reason = f"It took longer than {task.timeout_seconds:g} s."
         if run.is_last:
-            return Outcome(claim, "dead", reason)
-        return Outcome(claim, "queued", reason, task.pause_after(claim.attempt))
+            return Outcome(claim, "dead", reason, error=error)
+        return Outcome(claim, "queued", reason, task.pause_after(claim.attempt), error=error)
     return Outcome(claim, "succeeded")
 
 

@@ -97,6 +97,8 @@ class Outcome:
     pause_seconds: float = 0.0
     is_refunded: bool = False
     """Whether the attempt does not count: it was ended by no fault of its own."""
+    error: Exception | None = None
+    """What the task raised."""
 
 
 class Claims:

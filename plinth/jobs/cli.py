@@ -19,6 +19,8 @@ from plinth.jobs.settings import JobSettings
 from plinth.jobs.status import StatusFiles
 from plinth.jobs.tables import STATES
 from plinth.jobs.worker import Worker
+from plinth.serving.metrics_folder import shared_folder
+from plinth.telemetry.scraping import serve_metrics
 
 LIST = """
     SELECT id, state, name, queue, attempts, percent, to_char(run_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SSZ'),
@@ -147,7 +149,11 @@ def add_commands(cli: typer.Typer, place: str, check_start: Callable[[Any], None
             run_with_reload(worker_commands(1)[0])
             return
         if number is None and settings.processes > 1:
-            raise SystemExit(asyncio.run(Supervisor(worker_commands(settings.processes)).run()))
+            with shared_folder():
+                serve_metrics(context.obj.host, context.obj.metrics.port)
+                raise SystemExit(asyncio.run(Supervisor(worker_commands(settings.processes)).run()))
+        if number is None:
+            serve_metrics(context.obj.host, context.obj.metrics.port)
         module, _, name = place.partition(":")
         create_worker: Callable[[Any], Worker[Any]] = getattr(import_module(module), name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from prometheus_client import Metric
 from sqlalchemy import Float, and_, cast, extract, func, literal_column, or_, select, text
 
 from plinth.database import Query, Readable, Session
 from plinth.jobs.tables import JOBS
+from plinth.telemetry.metrics import QUEUE_JOBS, QUEUE_OLDEST_SECONDS
 
 PRUNE = text("""
     WITH pruned AS (
@@ -70,3 +72,13 @@ NUMBERS = _numbers()
 async def queue_numbers(db: Readable) -> list[QueueNumbers]:
     """The numbers of each queue that has unfinished or dead jobs."""
     return await db.all(NUMBERS)
+
+
+async def queue_metrics(db: Readable) -> list[Metric]:
+    """The same numbers for a scrape."""
+    [jobs], [oldest] = QUEUE_JOBS.describe(), QUEUE_OLDEST_SECONDS.describe()
+    for numbers in await queue_numbers(db):
+        for state in ("ready", "delayed", "running", "dead"):
+            jobs.add_sample(jobs.name, {"queue": numbers.queue, "state": state}, getattr(numbers, state))
+        oldest.add_sample(oldest.name, {"queue": numbers.queue}, numbers.oldest_seconds or 0.0)
+    return [jobs, oldest]

@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from plinth.telemetry.scraping import fold_dead
+
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS = 1.0
@@ -61,6 +63,7 @@ class Supervisor:
             return await process.wait()
         finally:
             del self._processes[process]
+            fold_dead()
 
     def _stop(self, number: int) -> None:
         self._is_stopping = True

@@ -11,13 +11,17 @@ _innermost: ContextVar["deadline | None"] = ContextVar("deadline", default=None)
 
 
 class deadline:  # noqa: N801 - used like asyncio.timeout; a generator would cost half as much again
-    """Raise DeadlineError in a block (`async with deadline(2.0):`) that takes longer. A nested one only shortens it."""
+    """Raise DeadlineError in a block (`async with deadline(2.0):`) that takes longer. A nested one only shortens it.
 
-    __slots__ = ("ended", "outer", "timeout")
+    With None, the block ends early by `expire` alone.
+    """
 
-    def __init__(self, seconds: float) -> None:
+    __slots__ = ("ended", "lifted", "outer", "timeout")
+
+    def __init__(self, seconds: float | None) -> None:
         self.timeout = asyncio.timeout(seconds)
         self.ended = False  # for the tasks that were started in the block and outlive it
+        self.lifted = False
 
     async def __aenter__(self) -> None:
         self.outer = _innermost.get()
@@ -35,25 +39,31 @@ class deadline:  # noqa: N801 - used like asyncio.timeout; a generator would cos
         if isinstance(cause, Exception) and self.timeout.expired() and not isinstance(cause, DeadlineError):
             raise DeadlineError from cause
 
+    def expire(self) -> None:
+        """Act as if the time had passed. Does nothing once the deadline is lifted or the block has ended."""
+        if not (self.ended or self.lifted or self.timeout.expired()):
+            self.timeout.reschedule(asyncio.get_running_loop().time())
 
-def _timeouts() -> Iterator[asyncio.Timeout]:
+
+def _current() -> Iterator[deadline]:
     each = _innermost.get()
     while each is not None:
         if not each.ended:
-            yield each.timeout
+            yield each
         each = each.outer
 
 
 def remaining() -> float | None:
     """Return the seconds until the nearest deadline, 0.0 at the least; None without one."""
-    instants = [instant for timeout in _timeouts() if (instant := timeout.when()) is not None]
+    instants = [instant for each in _current() if (instant := each.timeout.when()) is not None]
     return max(0.0, min(instants) - asyncio.get_running_loop().time()) if instants else None
 
 
 def lift() -> None:
     """From here on no deadline interrupts. Raises DeadlineError if one has passed and its cancellation is under way."""
-    for timeout in _timeouts():
-        if timeout.expired():
+    for each in _current():
+        if each.timeout.expired():
             raise DeadlineError
-        if timeout.when() is not None:
-            timeout.reschedule(None)
+        if each.timeout.when() is not None:
+            each.timeout.reschedule(None)
+        each.lifted = True

@@ -13,6 +13,7 @@ from plinth.http.errors import app_error
 from plinth.http.forwarded import route_path
 from plinth.security.limits import Limits, LocalLimit, Quota
 from plinth.security.settings import LimitSettings, parse_limit
+from plinth.telemetry.metrics import LIMIT_REFUSALS
 
 _QUOTAS = "plinth.quotas"
 
@@ -84,6 +85,7 @@ class LimitMiddleware:
 
 
 def too_many(quota: Quota) -> LimitError:
+    LIMIT_REFUSALS.labels(quota.name).inc()
     return LimitError(f"There were too many requests. Try again in {quota.reset_seconds} seconds.", quota.reset_seconds)
 
 

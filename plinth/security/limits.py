@@ -123,7 +123,8 @@ class Limits:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 used = await self._storage.incr(counter, limit.seconds + SKEW_SECONDS)
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            # The last one is uvloop's, for what is written to a connection that has just ended.
             if self._failed_at is None:
                 log.warning("Redis does not count for rate limits: each worker accepts its share (%r)", error)
             self._failed_at = now

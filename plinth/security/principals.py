@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Security
 
 from plinth.errors import ForbiddenError
+from plinth.telemetry.requests import current_record
 
 _SCOPE = "__plinth_scope__"
 
@@ -48,6 +49,8 @@ def requires(provider: Callable[..., Any], scope: str = "") -> Any:
     """
 
     async def check(principal: Annotated[Principal, Depends(provider)]) -> Principal:
+        if record := current_record.get():
+            record.user = principal.name
         if scope and scope not in principal.scopes:
             raise ForbiddenError(f"This needs the scope `{scope}`.", scope)
         return principal

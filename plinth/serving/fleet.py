@@ -76,6 +76,10 @@ class Fleet:
         """Record that no worker gets a successor any more."""
         self._page[_STOPPING] = 1
 
+    def is_stopping(self) -> bool:
+        """Whether the service stops: no worker gets a successor any more."""
+        return bool(self._page[_STOPPING])
+
     def is_draining(self) -> bool:
         """Whether readiness is to answer 503: the service is about to stop, or its drain file exists."""
         file = self.settings.drain_file
@@ -120,7 +124,7 @@ class Fleet:
         """The drain began when `app drain` made its file, or begins now."""
         file, now = self.settings.drain_file, time.time()
         began_at = file.stat().st_mtime if file and file.exists() else now
-        return self.settings.drain_seconds - (now - began_at)
+        return self.settings.drain_seconds - max(0.0, now - began_at)  # the clock may have been set back
 
     def on_reload(self, _arbiter: Any) -> None:
         self._page[_RELOADED] = self._page[_SPAWNED]

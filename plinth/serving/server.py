@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 2.0
 TICK_SECONDS = 0.05
 PACE_SECONDS = 1.0
+# In each iteration of the loop, libuv accepts one connection for each descriptor that it listens on. In overload an
+# iteration takes long, and a connection, that of a probe too, would wait for all that came before it. So each socket is
+# listened on under several descriptors. This costs a new connection 10 µs.
+ACCEPTS = 8
 
 
 class GracefulServer(Server):
@@ -36,7 +40,7 @@ class GracefulServer(Server):
     def __init__(self, config: Config, worker: Any) -> None:
         super().__init__(config)
         self._worker = worker
-        self._watchdog = Watchdog()
+        self._watchdog = Watchdog(fleet.settings.blocked_seconds)
         self._draining = self._sigterm_received = False
         self._fast_shutdown_signals: list[int] = []  # SIGINT and SIGQUIT
         self._next_pace_check_at = 0.0
@@ -49,14 +53,14 @@ class GracefulServer(Server):
             self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        copies = [each.dup() for each in sockets or () for _ in range(ACCEPTS - 1)]
+        await super().startup(sockets and [*sockets, *copies])
         if self.started:
             asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, self.handle_exit, signal.SIGQUIT, None)
             fleet.booted(self._worker.age)
             self._watchdog.start()
 
     async def on_tick(self, counter: int) -> bool:
-        self._watchdog.beat()
         self._worker.notify()  # Uvicorn's own call depends on the wall clock, which may step back
         self._check_pace()
         if (draining := fleet.is_draining()) and not self._draining:
@@ -67,6 +71,9 @@ class GracefulServer(Server):
     def _may_stop(self) -> bool:
         worker = self._worker
         if os.getppid() != worker.ppid:  # the master was killed, and the next one needs the port
+            return True
+        # During a reload the master waits for the old workers, and only then passes its own SIGTERM on to the new ones.
+        if fleet.is_stopping():
             return True
         if self._sigterm_received:
             return fleet.may_stop(worker.age, worker.ppid)
@@ -120,7 +127,6 @@ class GracefulServer(Server):
     async def _heartbeat(self) -> None:
         """Keep the worker alive for Gunicorn, and the `Date` header current, while the server stops."""
         while True:
-            self._watchdog.beat()
             self._worker.notify()
             self._check_pace()
             await super().on_tick(0)

@@ -1,6 +1,7 @@
 """The log of the process: one handler on standard output, as JSON for machines or as text for people.
 
-The named arguments of a message (`log.info("%(method)s …", {"method": …})`) and the keys of `extra` become fields. A
+The named arguments of a message (`log.info("%(method)s …", {"method": …})`) and the keys of `extra` become fields.
+`event`, by which lines are grouped, is the message before its arguments are filled in, unless `extra` has another. A
 record is one line of JSON, or text of which only the first line begins at the left margin. No value makes logging fail.
 """
 
@@ -15,10 +16,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
+from opentelemetry import trace
 from pythonjsonlogger.core import RESERVED_ATTRS, merge_record_extra
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from plinth.telemetry.context import request_id
+from plinth.telemetry.redaction import REDACTED, is_sensitive, redact_json, redact_text
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,11 @@ def logging_config(level: str, format: Literal["json", "text"], service: str | N
             "uvicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
             # At INFO it logs the whole URL of each call, in which there may be a token.
             "httpx": {**inherit, "level": "DEBUG" if level == "DEBUG" else "WARNING"},
-            # At INFO it logs statements.
+            # At INFO it names its own parts at each import.
+            "alembic.runtime.plugins": {**inherit, "level": "INFO" if level == "DEBUG" else "WARNING"},
+            # At INFO it logs statements, and pools, whose loggers have the names of their classes.
             "sqlalchemy": {**inherit, "level": "INFO" if level == "DEBUG" else "WARNING"},
+            "plinth.database.pools.ChangesPool": {**inherit, "level": "INFO" if level == "DEBUG" else "WARNING"},
         },
     }
 
@@ -88,25 +94,32 @@ class JSONFormatter(OrjsonFormatter):
         )
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        fields = record.args.copy() if isinstance(record.args, dict) else {}
+        fields.pop("event", None)
+        merge_record_extra(record, fields, _RESERVED)
+        fields |= {self.rename_fields.get(name, name): value for name, value in message_dict.items()}
         own = {
             "timestamp": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
+            "event": fields.pop("event", None) or (record.msg if isinstance(record.msg, str) else record.name),
             "message": record.message,
             **self.static_fields,
         }
-        fields = record.args.copy() if isinstance(record.args, dict) else {}
-        merge_record_extra(record, fields, _RESERVED)
-        fields |= {self.rename_fields.get(name, name): value for name, value in message_dict.items()}
         log_data |= own | {"request_id": request_id.get()}
-        for name, value in fields.items():  # what a client sends must not pass for another level or message
-            log_data[f"{name}_" if own.get(name) else name] = value
+        if trace_id := current_trace_id():
+            log_data["trace_id"] = trace_id
+        for name, value in fields.items():
+            # What a client sends must not pass for another level or message.
+            key = f"{name}_" if own.get(name) else name
+            log_data[key] = REDACTED if value is not None and is_sensitive(name) else value
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         try:
-            return orjson.dumps(log_data, default=to_text, option=orjson.OPT_UTC_Z).decode()
+            line = orjson.dumps(log_data, default=to_text, option=orjson.OPT_UTC_Z)
         except TypeError:  # half a surrogate pair, a key that is not a string, an integer beyond 64 bits, a cycle
-            return json.dumps({to_text(name): to_text(value) for name, value in log_data.items()})
+            line = json.dumps({to_text(name): to_text(value) for name, value in log_data.items()}).encode()
+        return redact_json(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -126,15 +139,21 @@ class TextFormatter(logging.Formatter):
             text += "\n" + self.formatException(record.exc_info)
         if record.stack_info:
             text += "\n" + record.stack_info
-        text = "\n    ".join(map(printable, text.split("\n")))
+        text = "\n    ".join(map(printable, redact_text(text).split("\n")))
         return f"{time} {level} {record.name:20} {text}"
 
     def _fields(self, record: logging.LogRecord) -> Iterator[str]:
         fields = record.args.copy() if isinstance(record.args, dict) else {}
         fields = merge_record_extra(record, fields, _RESERVED) | {"request_id": request_id.get()}
         for name, value in fields.items():
-            if value is not None and f"%({name})" not in str(record.msg):
-                yield f" {name}={to_text(value)}"
+            if value is not None and name != "event" and f"%({name})" not in str(record.msg):
+                yield f" {name}={REDACTED if is_sensitive(to_text(name)) else to_text(value)}"
+
+
+def current_trace_id() -> str | None:
+    """The trace of the span in progress as 32 hexadecimal digits, sampled or not; None where nothing is traced."""
+    span = trace.get_current_span().get_span_context()
+    return f"{span.trace_id:032x}" if span.is_valid else None
 
 
 def printable(line: str) -> str:

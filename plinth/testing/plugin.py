@@ -20,11 +20,13 @@ import hypothesis
 import pytest
 from sqlalchemy.engine import make_url
 
+from plinth.testing import queries
 from plinth.testing.locks import SetupError
 from plinth.testing.migrations import migrate
 from plinth.testing.servers import POSTGRES_VERSION, running
 from plinth.testing.wire import WirePostgres
 
+NEVER_SECONDS = 86_400.0
 _servers = ExitStack()
 hypothesis.settings.register_profile("default", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("default")
@@ -117,7 +119,15 @@ async def onlooker(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture(scope="module")
 async def wire(database_url: str) -> AsyncIterator[WirePostgres]:
-    """A proxy to PostgreSQL that counts round trips."""
+    """A proxy to PostgreSQL that counts round trips. Whether a statement is slow does not change what is counted."""
     server = make_url(database_url)
-    async with WirePostgres(server.host or "", server.port or 5432) as wire:
-        yield wire
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plinth.database.pulse.LOOK_SECONDS", NEVER_SECONDS)  # or its pings would be counted, too
+        async with WirePostgres(server.host or "", server.port or 5432) as wire:
+            yield wire
+
+
+@pytest.fixture
+def query_budget() -> queries.QueryBudget:
+    """`with query_budget(3):` fails if the block runs more than three statements, and lists them."""
+    return queries.query_budget

@@ -1,5 +1,6 @@
 """The app on real servers (see plinth/testing/plugin.py), inside its lifespan."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -7,6 +8,7 @@ import pytest
 from httpx import AsyncClient
 
 from app.settings import Settings
+from plinth.database import Database
 from plinth.testing.client import Service, empty, serve
 from plinth.testing.environment import forget_settings
 from plinth.testing.wire import WirePostgres
@@ -25,10 +27,11 @@ from tests.app.resources import JOB, RESOURCES
 def settings(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(
         app={"env": "test"},
-        database={"url": database_url},
-        redis={"url": redis_url, "timeout_seconds": 2},  # a busy machine is no outage
+        database={"url": database_url, "pool_timeout_seconds": 10, "connect_timeout_seconds": 10},  # a busy machine
+        redis={"url": redis_url, "timeout_seconds": 2},  # is no outage
         storage={"folder": tmp_path_factory.mktemp("uploads")},
         log={"level": "WARNING"},
+        server={"shed": False},  # nor is it an overload
         limit=dict.fromkeys(("auth", "writes", "reads"), "1000000/minute"),  # more than any test sends
     )
 
@@ -81,8 +84,21 @@ async def anonymous(service: Service, accounts: None) -> AsyncIterator[AsyncClie
         yield client
 
 
+async def listening(database: Database, onlooker: asyncpg.Connection) -> None:
+    """Make the connection for notifications, which is made once in a process, so that no request is counted with it."""
+    began_at = await onlooker.fetchval("SELECT clock_timestamp()")
+    async for _ in database.notifications.watch("none", seconds=0):
+        pass
+    made = "datname = current_database() AND query LIKE 'LISTEN%' AND backend_start > $1"
+    async with asyncio.timeout(30):
+        while not await onlooker.fetchval(f"SELECT count(*) FROM pg_stat_activity WHERE {made}", began_at):  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
-async def wired(wire: WirePostgres, settings: Settings, accounts: None) -> AsyncIterator[AsyncClient]:
+async def wired(
+    wire: WirePostgres, settings: Settings, accounts: None, onlooker: asyncpg.Connection
+) -> AsyncIterator[AsyncClient]:
     """A client of an app whose every word with PostgreSQL crosses the wire, with one of each resource."""
     one_each = {"url": wire.through(settings.database.url), "pool_size": 1, "read_pool_size": 1}
     changed = {
@@ -92,4 +108,5 @@ async def wired(wire: WirePostgres, settings: Settings, accounts: None) -> Async
     headers = headers_of(settings, Role.ADMIN)
     async with serve(create_app(settings.model_copy(update=changed))) as service, service.client(headers) as client:
         await RESOURCES.create_all(client)
+        await listening(service.state["database"], onlooker)
         yield client

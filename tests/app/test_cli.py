@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app
 from app.settings import get_settings
-from plinth.testing.environment import child_environment
+from plinth.testing.environment import ROOT, child_environment
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,9 +73,24 @@ def test_openapi_prints_the_document() -> None:
     assert "/health/live" in document["paths"]
 
 
+def test_the_doctor_finds_no_drift_in_a_migrated_database(database_url: str) -> None:
+    found = json.loads(run("doctor", "--json", DATABASE_URL=database_url).stdout)
+    assert {each["check"]: each["level"] for each in found if each["check"] in {"migrations", "drift"}} == {
+        "migrations": "ok",
+        "drift": "ok",
+    }
+
+
+def test_without_the_packages_the_right_python_is_named() -> None:
+    argv = [sys.executable, "-S", "-m", "app", "doctor"]
+    done = subprocess.run(argv, cwd=ROOT, env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r".* has no `\w+`: run `.venv/bin/app`, which `make environment` creates.\n", done.stderr)
+
+
 def test_help_lists_the_commands() -> None:
     shown = in_process("--help").stdout
-    for command in ("check", "serve", "dev", "worker", "migrate", "drain", "openapi", "jobs"):
+    for command in ("check", "doctor", "serve", "dev", "worker", "migrate", "drain", "openapi", "jobs"):
         assert f" {command} " in shown
 
 

@@ -160,8 +160,9 @@ async def test_two_hundred_idle_streams_hold_no_connection_and_leave_nothing_beh
             assert (await other.get("/api/orders")).status_code == 200
             await create_order(other, (1, 1))
             assert {(await stream.next())["order_id"] for stream in streams} == {1}
-            # One for reads, one for the order, and one that listens.
-            assert await onlooker.fetchval(OPEN) == 3
+            assert (await other.get("/health/ready")).status_code == 200
+            # One for reads, one for the order, one that listens, and one for probes.
+            assert await onlooker.fetchval(OPEN) == 4
         async with asyncio.timeout(30):
             while True:
                 if len(asyncio.all_tasks()) <= tasks + 1:  # that which listens

@@ -18,13 +18,16 @@ ROUTE = """
 async def reloaded() -> str:
     return "yes"
 """
-# These create roles or databases of their own, or a replica.
-OF_A_SERVER = [f"--ignore=tests/plinth/database/{name}.py" for name in ("test_startup", "test_replica", "test_enums")]
+# These create roles or databases of their own or a replica, or silence the server message by message.
+OF_A_SERVER = [
+    f"--ignore=tests/plinth/database/{name}.py"
+    for name in ("test_startup", "test_replica", "test_enums", "test_silence")
+]
 # These look at the server connection, which they share behind PgBouncer: its settings, locks, statements and end.
 OF_A_SESSION = (
     "carries_the_name_and_the_limits or outlives_a_change_of_its_table or nothing_is_left_on_the_server "
     "or died_in_the_pool or lost_in_a_transaction or slow or parameters_reach_the_server or lock_that_is_held "
-    "or planned_for_its_values"
+    "or planned_for_its_values or share_a_prepared_statement"
 )
 
 

@@ -110,6 +110,16 @@ def test_probes_and_commands_exist(everything: list[Manifest]) -> None:
     }
 
 
+def test_prometheus_finds_the_port_of_the_metrics(everything: list[Manifest], settings: Settings) -> None:
+    for name in ("api", "worker"):
+        ports = {port["name"]: port["containerPort"] for port in container_of(everything, name)["ports"]}
+        annotations = only(everything, "Deployment", name)["spec"]["template"]["metadata"]["annotations"]
+        assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": str(ports["metrics"])}
+        assert ports["metrics"] == settings.metrics.port
+    [published] = only(everything, "Service")["spec"]["ports"]
+    assert published["targetPort"] == "http"
+
+
 def test_it_stops_before_it_is_killed(everything: list[Manifest], settings: Settings) -> None:
     pod = only(everything, "Deployment", "api")["spec"]["template"]["spec"]
     times, grace = settings.server, pod["terminationGracePeriodSeconds"]
@@ -185,7 +195,7 @@ def test_selectors_match_their_pods(everything: list[Manifest]) -> None:
         only(everything, kind, name)["spec"]["template"]["metadata"]["labels"]
         for kind, name in (("Deployment", "api"), ("Deployment", "worker"), ("Job", ""))
     )
-    of_all = {"NetworkPolicy deny-all", "NetworkPolicy to-servers"}
+    of_all = {f"NetworkPolicy {name}" for name in ("deny-all", "to-servers", "from-prometheus")}
     for name, selector in selectors(everything):
         of_worker = name.partition(" ")[2].startswith("worker")
         assert (selector.items() <= service.items()) == (not of_worker), name
@@ -213,8 +223,12 @@ def test_references_resolve(everything: list[Manifest]) -> None:
     assert [host for tls in ingress["tls"] for host in tls["hosts"]] == [rule["host"] for rule in ingress["rules"]]
     backend = ingress["rules"][0]["http"]["paths"][0]["backend"]["service"]
     assert (("Service", backend["name"]) in names, backend["port"]["name"]) == (True, port["name"])
-    [admitted] = [each for each in of_kind(everything, "NetworkPolicy") if each["spec"].get("ingress")]
-    assert [each["port"] for each in admitted["spec"]["ingress"][0]["ports"]] == list(ports.values())
+    admitted = {
+        each["metadata"]["name"]: [port["port"] for port in each["spec"]["ingress"][0]["ports"]]
+        for each in of_kind(everything, "NetworkPolicy")
+        if each["spec"].get("ingress")
+    }
+    assert admitted == {"from-proxy": [ports["http"]], "from-prometheus": [ports["metrics"]]}
     namespace = only(everything, "Namespace")["metadata"]["name"]
     assert {each["metadata"].get("namespace", namespace) for each in everything} == {namespace}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 MOST_FAILURES = 10_000
+LONGEST_SILENCE_SECONDS = 60  # so that a server that hangs fails the test
 
 
 @dataclass
@@ -28,9 +29,12 @@ class Load:
 
     def wait_for_answers(self, more: int) -> None:
         """Block until `more` responses have arrived; for another thread than the load's."""
-        until = self.answered + more
+        until, last, seen_at = self.answered + more, self.answered, time.monotonic()
         while self.answered < until:
             assert sum(self.failures.values()) < MOST_FAILURES, self.failures
+            if self.answered > last:
+                last, seen_at = self.answered, time.monotonic()
+            assert time.monotonic() - seen_at < LONGEST_SILENCE_SECONDS, "no response arrives any more"
             time.sleep(0.01)
 
     async def _client(self) -> None:

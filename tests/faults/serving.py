@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,7 +19,8 @@ import pytest
 from plinth.testing.environment import child_environment
 from tests.faults.load import Load
 
-LISTENING = r"Listening at: (http://[^\s\"]+)"
+# The second form is Python's own, on standard error, of a record that could not be written.
+LISTENING = r"(?:Listening at: |^Arguments: \(')(http://[^\s\",']+)"
 STARTED = "Application startup complete"
 STOPPING = "Shutting down; "
 LIMIT_SECONDS = 60  # so that a test that hangs fails with the log
@@ -29,10 +31,16 @@ class Served:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
-        self.output = ""
+        self._lines: list[str] = []
         self._changed = threading.Condition()
+        self._may_read = threading.Event()
+        self._may_read.set()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    @property
+    def output(self) -> str:
+        return "".join(self._lines)
 
     @property
     def address(self) -> str:
@@ -43,10 +51,28 @@ class Served:
         return socket.create_connection((place.hostname, place.port))
 
     def wait_for(self, pattern: str, times: int = 1) -> str:
+        """Wait until lines match, and return the first match. Each line is looked at once, however many there are."""
+        found: list[str] = []
+        looked_at = 0
+
+        def are_enough() -> bool:
+            nonlocal looked_at
+            found.extend(match for line in self._lines[looked_at:] for match in re.findall(pattern, line))
+            looked_at = len(self._lines)
+            return len(found) >= times
+
         with self._changed:
-            found = self._changed.wait_for(lambda: len(re.findall(pattern, self.output)) >= times, LIMIT_SECONDS)
-            assert found, self.output
-            return str(re.findall(pattern, self.output)[0])
+            assert self._changed.wait_for(are_enough, LIMIT_SECONDS), self.output
+            return found[0]
+
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """Leave its output in the pipe, which holds 64 KiB."""
+        self._may_read.clear()
+        try:
+            yield
+        finally:
+            self._may_read.set()
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers that serve."""
@@ -65,11 +91,13 @@ class Served:
         self.wait_until_exited()
 
     def _read(self) -> None:
-        assert self.process.stdout
-        with self.process.stdout:
-            for line in self.process.stdout:
+        pipe = self.process.stdout or self.process.stderr
+        assert pipe
+        with pipe:
+            for line in pipe:
+                self._may_read.wait()
                 with self._changed:
-                    self.output += line
+                    self._lines.append(line)
                     self._changed.notify_all()
 
 
@@ -78,35 +106,45 @@ Serve = Callable[..., AbstractContextManager[Served]]
 
 @pytest.fixture
 def serve(tmp_path: Path, database_url: str, redis_url: str) -> Serve:
-    @contextmanager
-    def served(argv: Sequence[str] = ("app", "serve"), workers: int = 1, **environment: str) -> Iterator[Served]:
-        defaults = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "PORT": "0"}
-        defaults |= {"WEB_CONCURRENCY": str(workers), "SERVER_DRAIN_SECONDS": "0"}
-        defaults |= {"LIMIT_READS": "off", "LIMIT_WRITES": "off"}  # all load comes from one address
-        process = subprocess.Popen(
-            [sys.executable, "-m", *argv],
-            cwd=tmp_path,
-            env=child_environment(**defaults | environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # a killed master would leave its workers behind
-        )
-        server = Served(process)
-        try:
-            server.wait_for(STARTED, times=workers)
-            yield server
-        finally:
-            server.kill()
+    def serve(
+        argv: Sequence[str] = ("app", "serve"), workers: int = 1, stdout: IO[str] | None = None, **environment: str
+    ) -> AbstractContextManager[Served]:
+        defaults = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "SERVER_DRAIN_SECONDS": "0"}
+        return served(argv, tmp_path, workers, stdout, **defaults | environment)
 
-    return served
+    return serve
 
 
 @contextmanager
-def load_on(server: Served, path: str = "/health/live") -> Iterator[Load]:
+def served(
+    argv: Sequence[str], folder: Path, workers: int, stdout: IO[str] | None = None, **environment: str
+) -> Iterator[Served]:
+    """Start a server in this folder, and end it after the block. Its output is read, or goes to `stdout`."""
+    defaults = {"PORT": "0", "WEB_CONCURRENCY": str(workers)}
+    defaults |= {"LIMIT_READS": "off", "LIMIT_WRITES": "off"}  # all load comes from one address
+    defaults |= {"SERVER_BLOCKED_SECONDS": "1"}  # a busy machine blocks every process for a moment
+    process = subprocess.Popen(
+        [sys.executable, "-m", *argv],
+        cwd=folder,
+        env=child_environment(**defaults | environment),
+        stdout=stdout or subprocess.PIPE,
+        stderr=subprocess.PIPE if stdout else subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a killed master would leave its workers behind
+    )
+    server = Served(process)
+    try:
+        server.wait_for(STARTED, times=workers)
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def load_on(server: Served, path: str = "/health/live", connections: int = 16) -> Iterator[Load]:
     """Keep every connection of a load busy until the end of the block."""
     place = urlsplit(server.address)
-    load = Load(place.hostname or "", place.port or 0, path)
+    load = Load(place.hostname or "", place.port or 0, path, connections)
     thread = threading.Thread(target=asyncio.run, args=(load.run(),))
     thread.start()
     try:

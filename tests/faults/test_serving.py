@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.serving import STARTED, Serve, Served, load_on
+from tests.faults.service import GUNICORN
+from tests.faults.serving import LIMIT_SECONDS, STARTED, STOPPING, Serve, Served, load_on
 
 ROUNDS = 10
 REQUESTS = 200_000
@@ -50,3 +51,20 @@ def test_every_killed_worker_is_replaced(serve: Serve) -> None:
             server.wait_for(STARTED, times=2 + round)
             load.wait_for_answers(1000)
             assert sum(load.failures.values()) - before <= load.connections
+
+
+def test_a_service_that_stops_during_a_reload_stops_all_workers_at_once(serve: Serve) -> None:
+    """Also those that have just started, while an old one still waits for a request: the times would add up."""
+    slow = {"SERVER_BODY_TIMEOUT_SECONDS": "60", "SERVER_GRACEFUL_TIMEOUT_SECONDS": "40"}
+    with serve(GUNICORN, workers=2, **slow) as server, server.connect() as client:
+        client.settimeout(LIMIT_SECONDS)
+        client.sendall(b"POST /bodies/1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")  # an endpoint waits for the body
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for(STARTED, times=4)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for(STOPPING, times=4)
+        client.sendall(b"{}")
+        assert client.recv(1000).startswith(b"HTTP/1.1 415 ")  # its body is not said to be JSON
+        server.wait_until_exited()
+    assert server.process.returncode == 0

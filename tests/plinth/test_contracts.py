@@ -15,7 +15,7 @@ from plinth.testing.environment import ROOT
 from tests.plinth.library_rules import findings
 
 PAGE = (ROOT / "plinth/README.md").read_text()
-MOST_NAMES = 129
+MOST_NAMES = 137
 MOST_LINES = 200
 CAPABILITIES = sorted(
     path.parent.name for path in (ROOT / "plinth").glob("*/__init__.py") if path.parent.name != "testing"

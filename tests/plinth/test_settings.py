@@ -201,6 +201,15 @@ def test_mails_go_to_files_in_development_and_to_the_server_in_production(enviro
     assert faults(environment, MAIL_TLS="none", MAIL_HOST="smtp.example.com") == ["MAIL_SENDER", "MAIL_TLS"]
 
 
+def test_plans_are_logged_in_development_unless_it_is_set_otherwise(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings(Settings).database.explain_slow is True
+    environment.setenv("DATABASE_EXPLAIN_SLOW", "false")
+    assert load_settings(Settings).database.explain_slow is False
+    environment.delenv("DATABASE_EXPLAIN_SLOW")
+    set_all(environment, SAFE | {"HTTP_DOCS": "no"})
+    assert load_settings(Settings).database.explain_slow is False
+
+
 def test_every_setting_is_described() -> None:
     assert [name for name, (_, description) in variables(Settings).items() if not description.endswith(".")] == []
 

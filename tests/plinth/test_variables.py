@@ -193,7 +193,9 @@ def test_variables_of_others_are_not_named(name: str) -> None:
         assert unknown_variables(settings) == []
 
 
-@pytest.mark.parametrize("group", sorted({*GROUPS} - {"HTTP", "REDIS", "MAIL"}))  # MAIL_PORT is a setting
+@pytest.mark.parametrize(
+    "group", sorted({*GROUPS} - {"HTTP", "REDIS", "MAIL", "METRICS"})
+)  # MAIL_PORT and METRICS_PORT are settings
 def test_a_port_that_a_person_wrote_is_named(group: str) -> None:
     with given_only({f"{group}_PORT": "5432"}) as settings:
         [sentence] = unknown_variables(settings)

@@ -55,7 +55,7 @@ class Checkout:
         for folder in (self.directory / "requirements", self.index, self.programs):
             folder.mkdir(parents=True)
         shutil.copy(ROOT / "Makefile", self.directory)
-        for shipped in ("tools", "plinth/testing"):
+        for shipped in ("tools", "plinth/doctor", "plinth/testing"):
             shutil.copytree(ROOT / shipped, self.directory / shipped, ignore=shutil.ignore_patterns("__pycache__"))
         (self.directory / "pyproject.toml").write_text(PYPROJECT)
         (self.directory / "backend.py").write_text(BACKEND)

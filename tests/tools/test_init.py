@@ -89,7 +89,7 @@ def test_the_templates_own_parts_are_removed_with_every_reference(project: Path)
     assert [path for path in TEMPLATE_PATHS if (project / path).exists()] == []
     named = r"\bbenchmarks\b|tests[./](plinth|tools|benchmarks|containers|deploy)\b|\.ci/|(bench|containers)\.txt"
     assert {line.partition(":")[0] for line in lines_with(project, named)} <= {"tools/project.py", "tools/init.py"}
-    assert {path.name for path in (project / "tests").iterdir()} == {"app", "conftest.py", "faults"}
+    assert {path.name for path in (project / "tests").iterdir()} == {"app", "conftest.py", "faults", "test_faults.py"}
     readme = (project / "README.md").read_text()
     assert readme.startswith("# Quokka Desk\n\nA production-ready FastAPI service.\n")
     assert [link for link in re.findall(r"\]\(([^)]*)\)", readme) if not (project / link).exists()] == []

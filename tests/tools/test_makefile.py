@@ -27,16 +27,16 @@ def test_every_target_is_phony() -> None:
     assert sorted(" ".join(phony).split()) == sorted({*TARGETS})
 
 
-CHECKS = ("ruff check .", "ruff format --check .", "mypy", "lint-imports")
+CHECKS = ("ruff check .", "ruff format --check .", "mypy", "lint-imports", "python -m tools.check_migrations")
 
 
-@pytest.mark.parametrize("failing", [each for n in range(5) for each in combinations(CHECKS, n)], ids=", ".join)
+@pytest.mark.parametrize("failing", [each for n in range(6) for each in combinations(CHECKS, n)], ids=", ".join)
 def test_check_runs_every_tool_and_names_those_that_failed(tmp_path: Path, failing: tuple[str, ...]) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     for folder in ("tools", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tools/bootstrap.sh").touch()
-    for name in ("ruff", "mypy", "lint-imports"):
+    for name in ("ruff", "mypy", "lint-imports", "python"):
         program = tmp_path / ".venv/bin" / name
         failures = [f'[ "$command" = "{each}" ] && exit 1' for each in failing]
         lines = ["#!/bin/sh", f'command=$(echo {name} "$@")', 'echo "$command" >>ran', *failures, "exit 0", ""]

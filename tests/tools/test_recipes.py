@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,8 @@ from app.main import create_app
 from app.repositories.products import ProductRepository
 from app.settings import Settings
 from plinth.database import Database
-from plinth.database.connections import Generation
 from plinth.database.engine import create_engine
+from plinth.database.pulse import Pulse
 from plinth.errors import ConflictError, NotFoundError, UnavailableError
 from plinth.resilience import OutgoingSettings, open_outgoing
 from plinth.settings import load_settings
@@ -211,7 +212,7 @@ async def test_an_enum_column(
     spec.loader.exec_module(base)
     monkeypatch.setitem(sys.modules, "app.models.base", base)
     page = recipe("An enum column")
-    engine = create_engine(settings.database, "recipes", Generation())
+    engine = create_engine(settings.database, "recipes", Pulse(partial(asyncio.sleep, 0), 1.0))
     async with engine.begin() as connection:
         await connection.run_sync(base.Base.metadata.create_all)
     try:

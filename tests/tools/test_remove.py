@@ -49,7 +49,8 @@ LEFT = {
     "jobs": (
         r"(?i)\bjobs?\b|\bworker(?!s)|plinth_jobs|aiosmtp|\bcronsim>|\bjinja2>",
         r"plinth\.jobs|plinth/jobs|\| jobs|\(jobs\)|uvicorn.worker|module = |kind: Job|migration|nginx"
-        r"|healthcheck\.py|one worker does not know|A project without jobs needs",
+        r"|healthcheck\.py|one worker does not know|A project without jobs needs"
+        r"|^docker/observability/",  # which has panels and alerts for whatever plinth may report
     ),
 }
 INVOICE = """from sqlalchemy import ForeignKey

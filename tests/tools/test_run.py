@@ -61,6 +61,15 @@ def test_the_app_starts_after_its_servers_and_its_addresses_are_printed(tmp_path
         assert note["APP_EXAMPLE_DATA"] == "true"
 
 
+def test_other_shells_find_the_servers_that_run_and_those_alone(tmp_path: Path) -> None:
+    file = tmp_path / ".data/servers.env"
+    with supervised(tmp_path, REDIS_URL="redis://elsewhere/1") as terminal:
+        port = address(terminal).removesuffix("/api/products").rpartition(":")[2]
+        found = dict(line.split("=", 1) for line in file.read_text().splitlines())
+        assert found == {"HOST": "127.0.0.1", "PORT": port, "DATABASE_URL": notes(tmp_path)[0]["DATABASE_URL"]}
+    assert not file.exists()
+
+
 def test_a_second_run_in_a_checkout_is_refused(tmp_path: Path) -> None:
     with supervised(tmp_path, **NO_SERVERS) as terminal:
         terminal.read_until(READY)

@@ -119,6 +119,7 @@ async def get_import_service(session: SessionDep, invalidate: InvalidateDep) -> 
             "",
         ),
         (Place("app/cli.py", "SEED_TIMEOUT_SECONDS = 3600  # a million products are one statement\n"), ""),
+        (Place("app/cli.py", "SEED_CONNECT_SECONDS = 30.0  # no client waits\n"), ""),
         *blocks(
             "app/cli.py",
             '''
@@ -145,7 +146,9 @@ async def _seed(settings: Settings, products: int) -> int:
     from app.repositories.example_data import load_example_data
     from plinth.database import open_database
 
-    patient = settings.database.direct.model_copy(update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS})
+    patient = settings.database.direct.model_copy(
+        update={"statement_timeout_seconds": SEED_TIMEOUT_SECONDS, "connect_timeout_seconds": SEED_CONNECT_SECONDS}
+    )
     async with (
         open_database(patient, settings.app.name) as database,
         database.sessions.begin() as session,

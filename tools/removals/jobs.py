@@ -24,11 +24,13 @@ JOBS = Removal(
             """\
 from pathlib import Path
 from app.tasks import SCHEDULES, TASKS
-from plinth.jobs import Worker, open_mailer
+from plinth.jobs import Worker, open_mailer, queue_metrics
 MAILS = Path(__file__).parent / "mails"
 """,
         ),
         (Place("app/main.py", "app: FastAPI | None, settings"), "app: FastAPI, settings"),
+        (Place("app/main.py", 'sampled("web" if app else "worker", '), 'sampled("web", '),
+        *lines("app/main.py", '        fetch=lambda state: queue_metrics(state["database"].reads),\n'),
         (Place("app/main.py", "before the first request or job, close"), "before the first request, close"),
         (
             Place(
@@ -61,6 +63,7 @@ async def worker_lifespan(settings: Settings) -> AsyncIterator[WorkerState]:
 def create_worker(settings: Settings) -> Worker[WorkerState]:
     """Build what `app worker` runs: a process beside those of the application, or several."""
     configure_logging(settings.log_level, settings.log_format, settings.app.name)
+    configure_sentry(settings.sentry, settings.app.env, settings.app.version)
     return Worker(settings.job, settings.database, TASKS, SCHEDULES, partial(worker_lifespan, settings))
 ''',
             end="\n\n\n",
@@ -113,7 +116,7 @@ async def get_job_reader(reads: ReadsDep) -> JobReader:
         ),
         (
             Place("pyproject.toml", 'module = ["asyncpg.*", '),
-            'module = ["aiosmtplib", "asyncpg.*", "cronsim", "jinja2", ',
+            'module = ["aiosmtpd.*", "aiosmtplib", "asyncpg.*", "cronsim", "jinja2", ',
         ),
         *blocks(
             "tests/app/conftest.py",

@@ -16,6 +16,7 @@ from app.services.orders import MOVES
 from app.settings import Settings
 from plinth.database import open_database
 from plinth.testing.client import Service
+from plinth.testing.queries import QueryBudget
 from plinth.testing.wire import WirePostgres
 from tests.app.accounts import headers_of
 from tests.app.factories import create_category, create_order, create_product, order_data
@@ -97,6 +98,15 @@ async def test_what_cannot_be_ordered_is_pointed_at(
     answer = await client.post("/api/orders", json=data)
     assert (answer.status_code, [fault["pointer"] for fault in answer.json()["errors"]]) == (422, [pointer])
     assert await stock(onlooker) == [7, 7, 7]
+
+
+async def test_a_page_takes_as_many_statements_as_one_order(client: AsyncClient, query_budget: QueryBudget) -> None:
+    for number in (1, 2, 3):
+        assert (await client.post("/api/orders", json=order_data((number, 1)))).status_code == 201
+    with query_budget(2):  # the orders, and the lines of all of them
+        assert len((await client.get("/api/orders")).json()["items"]) == 3
+    with query_budget(2):
+        await client.get("/api/orders/1")
 
 
 async def test_later_changes_of_a_product_do_not_change_an_order(client: AsyncClient) -> None:

@@ -13,7 +13,8 @@ import plinth.cache.cache
 import plinth.cache.stores
 from plinth.cache import Cache, Tag, open_cache, open_redis
 from plinth.cache.bus import MAX_CONCURRENT_COMMANDS
-from plinth.cache.stores import Caching, Deliver, Entry, Loaded, Memory, MemoryStore, SharedStore
+from plinth.cache.entries import Caching, Deliver, Entry, Loaded
+from plinth.cache.stores import Memory, MemoryStore, SharedStore
 from plinth.settings import Settings
 from tests.faults.redis_server import wait_until
 from tests.plinth.cache.conftest import running_bus
@@ -228,7 +229,7 @@ async def test_a_value_in_redis_that_cannot_be_parsed_is_loaded_again(settings: 
         assert found.tokens
         one.write("answer", Entry(None, ("answer",), found.tokens, time() + 60, 0), b"no number")
         caching, loads = Caching("answer", ("answer",), int, 10), iter([b"1", b"2"])
-        assert await Cache(other).fetch(caching, lambda deliver: _load(deliver, next(loads))) == 1
+        assert await Cache(other).fetch(caching, lambda deliver: _load(deliver, next(loads))) == (1, "miss")
         assert (await one.read("answer", ("answer",), 10)).packed == b"1"
 
 

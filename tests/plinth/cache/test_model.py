@@ -27,6 +27,7 @@ from tests.plinth.cache.support import FaultyWire, bus_of, trusting_cache
 KEYS = ["a", "b", "c"]  # memory has room for two of them
 ALL = Tag("all")
 TTL = 10.0
+MOST_LOOKS = 500
 
 
 @dataclass
@@ -165,12 +166,16 @@ class World:
         self.clock[0] += seconds
 
     async def settle(self) -> None:
-        """Wait until nothing moves: all that is unfinished waits for something that is held."""
-        calm = 0
-        while calm < 3:
+        """Wait until nothing moves: all that is unfinished waits for something that is held.
+
+        Not for ever: on a slow machine the caches connect again as often as this looks.
+        """
+        calm = looks = 0
+        while calm < 3 and looks < MOST_LOOKS:
             before = self.loads, [node.wire.activity for node in self.nodes]
             await self.redis.ping()
             calm = calm + 1 if before == (self.loads, [node.wire.activity for node in self.nodes]) else 0
+            looks += 1
 
     async def run(self, program: list[list[Any]]) -> None:
         async with asyncio.TaskGroup() as group:

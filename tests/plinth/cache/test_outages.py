@@ -13,8 +13,8 @@ from redis.asyncio import BlockingConnectionPool, Connection, Redis
 
 from plinth.cache import Cache, CacheSettings, RedisSettings, Tag, open_cache, open_redis
 from plinth.cache.bus import MAX_CONCURRENT_COMMANDS, TRUST_SECONDS
+from plinth.cache.entries import Entry, Lookup, pack, unpack
 from plinth.cache.generations import MAX_UNPUBLISHED
-from plinth.cache.stores import Entry, Lookup, pack, unpack
 from plinth.testing.network import LOOPBACK
 from plinth.testing.wire import End
 from tests.faults.redis_server import RestartableServer, restartable_server, wait_until

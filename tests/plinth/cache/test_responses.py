@@ -18,6 +18,7 @@ from plinth.cache import Cache, CachedRoutes, ResponseCacheMiddleware, Tag, cach
 from plinth.errors import NotFoundError
 from plinth.http import ConditionalMiddleware, ValidatorsMiddleware, exception_handlers, problem
 from plinth.http.compression import GZipMiddleware
+from tests.plinth.http.apps import http_scope
 
 LARGE = "a" * 5000
 THINGS, THING, NOTE = Tag("things"), Tag("thing:{id}"), Tag("note:{title}")
@@ -137,6 +138,18 @@ class Shop:
 @pytest.fixture
 def shop(cache: Cache) -> Shop:
     return Shop(cache)
+
+
+async def test_load_shedding_can_find_out_what_is_in_memory(shop: Shop) -> None:
+    scope = http_scope("/things/1")
+    scope["state"] = {"cache": shop.cache}
+    assert not shop.routes.has_in_memory(scope)
+    await shop.get("/things/1")
+    assert shop.routes.has_in_memory(scope)
+    assert not shop.routes.has_in_memory({**scope, "query_string": b"other=1"})
+    assert not shop.routes.has_in_memory({**scope, "state": {}})
+    await shop.cache.invalidate(THING(1))
+    assert not shop.routes.has_in_memory(scope)
 
 
 async def test_a_response_is_built_once(shop: Shop) -> None:

@@ -15,9 +15,10 @@ from plinth.cache import Cache, Tag
 from plinth.cache.bus import TRUST_SECONDS
 from plinth.cache.cached import build, unpack
 from plinth.cache.cached import pack as pack_response
+from plinth.cache.entries import Caching, Deliver, Entry, Loaded, pack
+from plinth.cache.entries import unpack as unpack_entry
 from plinth.cache.generations import Tokens
-from plinth.cache.stores import Caching, Deliver, Entry, Loaded, Memory, MemoryStore, SharedStore, pack
-from plinth.cache.stores import unpack as unpack_entry
+from plinth.cache.stores import Memory, MemoryStore, SharedStore
 from plinth.settings import Settings
 from tests.faults.redis_server import wait_until
 from tests.plinth.cache.conftest import running_bus
@@ -96,6 +97,22 @@ async def test_no_name_collides_with_an_internal_one(store: MemoryStore, name: s
 async def test_an_expired_entry_is_not_served(store: MemoryStore) -> None:
     write(store, b"old", await tokens(store), ttl=-1)
     assert await value(store) is None
+
+
+async def test_a_clock_that_is_set_back_prolongs_no_entry(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plinth.cache.stores.time", lambda: time() + 3600)
+    known = await tokens(store)
+    store.write(KEY, Entry(b"a", NAMES, known, time() + 3660, 1), b"a")
+    assert store.peek(KEY, NAMES) is not None
+    monkeypatch.setattr("plinth.cache.stores.time", time)
+    assert store.peek(KEY, NAMES) is None
+    if isinstance(store, SharedStore):  # what is read from Redis has as long as it has there
+        await wait_until(lambda: _has(store))
+        assert (await store.read(KEY, NAMES, 60)).expires_at <= time() + 60
+
+
+async def _has(store: MemoryStore) -> bool:
+    return (await store.read(KEY, NAMES, 60)).packed is not None
 
 
 async def test_a_store_that_keeps_nothing_has_generations_for_the_replica() -> None:
@@ -178,7 +195,7 @@ async def test_memory_takes_no_more_than_its_bytes(shape: str, kind: str) -> Non
     for number in range(1000 if shape in {"tiny", "many names", "long keys"} else 3 if "than" in shape else 30):
         key, names, _ = SHAPES[shape](number)
         caching = Caching(key, names, bytes if kind == "values" else unpack, 1)
-        value = await cache.fetch(caching, load)
+        value, _ = await cache.fetch(caching, load)
         if kind == "responses":
             value._gzip()  # as for a client that accepts it
     del value, key, names, caching, _

@@ -1,5 +1,7 @@
+import asyncio
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
@@ -7,8 +9,8 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from plinth.database import Database, open_database
-from plinth.database.connections import Generation
 from plinth.database.engine import create_engine
+from plinth.database.pulse import Pulse
 from plinth.settings import Settings
 from tests.plinth.database.tables import Base
 
@@ -25,7 +27,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture(scope="session")
 async def tables(settings: Settings) -> None:
-    engine = create_engine(settings.database, "tests", Generation())
+    engine = create_engine(settings.database, "tests", Pulse(partial(asyncio.sleep, 0), 1.0))
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await engine.dispose()

@@ -1,6 +1,8 @@
 """Migrations of enum types: each state of the models to each other one goes up, down and up again."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Literal
 
 import alembic.op
@@ -14,9 +16,9 @@ from pydantic import SecretStr
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from plinth.database.connections import Generation
 from plinth.database.engine import create_engine
 from plinth.database.enums import render_enum, write_enum_types
+from plinth.database.pulse import Pulse
 from plinth.settings import Settings
 
 # The columns of two tables: their enum's name, labels, default, and whether it is an array of it.
@@ -65,7 +67,9 @@ def models(state: str) -> sa.MetaData:
 async def engine(settings: Settings, onlooker: asyncpg.Connection) -> AsyncIterator[AsyncEngine]:
     await onlooker.execute("CREATE SCHEMA enum_types")
     url = f"{settings.database.url.get_secret_value()}?options=-csearch_path%3Denum_types"
-    engine = create_engine(settings.database.model_copy(update={"url": SecretStr(url)}), "enums", Generation())
+    engine = create_engine(
+        settings.database.model_copy(update={"url": SecretStr(url)}), "enums", Pulse(partial(asyncio.sleep, 0), 1.0)
+    )
     yield engine
     await engine.dispose()
     await onlooker.execute("DROP SCHEMA enum_types CASCADE")

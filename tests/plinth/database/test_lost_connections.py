@@ -7,6 +7,7 @@ known to break. A test goes through the messages of an operation until one run m
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import product
 from typing import Any, Literal
 
@@ -19,8 +20,8 @@ from sqlalchemy.engine import make_url
 from starlette.middleware import Middleware
 
 from plinth.database import Database, Query, open_database
-from plinth.database.connections import Generation
 from plinth.database.errors import is_connection_lost, is_outcome_unknown, translate
+from plinth.database.pulse import Pulse
 from plinth.http import UnhandledErrorMiddleware, exception_handlers
 from plinth.settings import Settings
 from plinth.testing.wire import End, WirePostgres, cut
@@ -212,10 +213,10 @@ async def test_all_idle_connections_are_dropped_with_the_first(
 
 def test_a_loss_that_is_noticed_many_times_is_one() -> None:
     """Or connections that were made since the first would be replaced with each of the others."""
-    generation = Generation()
+    pulse = Pulse(partial(asyncio.sleep, 0), 1.0)
     for _ in range(3):
-        generation.lost(0)
-    assert generation.number == 1
+        pulse.lost(0)
+    assert pulse.number == 1
 
 
 @pytest.mark.parametrize("code", CODES)

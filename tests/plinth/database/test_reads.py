@@ -45,8 +45,9 @@ async def test_first_is_a_row_or_none(filled: Database) -> None:
     assert await filled.reads.first(BY_LABEL, label="three") is None
 
 
-async def test_a_read_is_one_round_trip(settings: Settings, things: None) -> None:
+async def test_a_read_is_one_round_trip(settings: Settings, things: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a pooler that ignores the startup parameter it is three, with BEGIN READ ONLY and COMMIT."""
+    monkeypatch.setattr("plinth.database.pulse.LOOK_SECONDS", 3600.0)  # a ping would be counted, too
     server = make_url(settings.database.url.get_secret_value())
     direct = server.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await asyncpg.connect(direct, server_settings=READ_ONLY)
@@ -61,6 +62,18 @@ async def test_a_read_is_one_round_trip(settings: Settings, things: None) -> Non
             assert count.round_trips == (1 if is_read_only else 3)
 
 
+async def test_a_statement_that_takes_long_is_counted_as_any_other(settings: Settings, wire: WirePostgres) -> None:
+    """While one takes long, the server is pinged on another connection: not where counts are compared."""
+    through = settings.database.model_copy(update={"url": wire.through(settings.database.url)})
+    async with open_database(through, "wired") as database:
+        await database.ping()  # opens that connection
+        await database.reads.first(SLEEP, seconds=0.0)
+        with wire.counting() as count:
+            await database.reads.first(SLEEP, seconds=1.0)
+        assert len(count.statements) <= 3  # with BEGIN and COMMIT behind a pooler
+        assert "SELECT 1" not in count.statements
+
+
 async def test_a_read_holds_no_connection_afterwards(settings: Settings, things: None) -> None:
     narrow = settings.database.model_copy(update={"read_pool_size": 1, "pool_timeout_seconds": 5.0})
     async with open_database(narrow, "narrow") as database:
@@ -71,6 +84,15 @@ async def test_a_read_holds_no_connection_afterwards(settings: Settings, things:
 async def test_reads_may_be_gathered(database: Database) -> None:
     backends = await asyncio.gather(*(database.reads.first(BACKEND) for _ in range(20)))
     assert len(backends) == 20
+
+
+async def test_a_connection_is_made_in_the_time_for_that_and_waited_for_in_another(settings: Settings) -> None:
+    narrow = settings.database.model_copy(update={"read_pool_size": 1, "pool_timeout_seconds": 1e-6})
+    async with open_database(narrow, "narrow") as database:
+        reads = await asyncio.gather(*(database.reads.first(BACKEND) for _ in range(3)), return_exceptions=True)
+        assert [type(each) for each in reads] == [int, UnavailableError, UnavailableError]
+    async with open_database(narrow.for_jobs, "narrow") as database:
+        assert len({*await asyncio.gather(*(database.reads.first(BACKEND) for _ in range(3)))}) == 1
 
 
 async def test_a_read_whose_connection_was_lost_is_retried(

@@ -10,6 +10,7 @@ from time import time
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import Integer, column, func, insert, select, text
 from sqlalchemy.engine import URL, make_url
@@ -22,6 +23,7 @@ from plinth.database.settings import DatabaseSettings
 from plinth.testing.client import serve
 from plinth.testing.network import reserved_port
 from plinth.testing.wire import WirePostgres
+from tests.plinth.database.silent import HOUR, SilentWire
 from tests.plinth.database.tables import Thing
 from tests.plinth.standby import Standby
 
@@ -93,8 +95,9 @@ async def write(database: Database, label: str) -> None:
 
 
 async def test_a_read_is_one_round_trip_to_the_replica_and_after_a_write_one_to_the_primary(
-    followed: DatabaseSettings, standby: Standby
+    followed: DatabaseSettings, standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("plinth.database.pulse.LOOK_SECONDS", HOUR)  # a ping would be counted, too
     server = make_url(secret(followed.url))
     async with (
         WirePostgres(server.host or "", server.port or 5432) as primary,
@@ -111,6 +114,21 @@ async def test_a_read_is_one_round_trip_to_the_replica_and_after_a_write_one_to_
                 await database.reads.all(LABELS)
             assert (used.round_trips, idle.round_trips) == (1, 0)
             await write(database, label)
+
+
+async def test_the_pool_of_the_replica_is_reported(followed: DatabaseSettings) -> None:
+    def numbers(pool: str) -> list[float]:
+        database.sample()
+        names = ("size", "used", "waiting")
+        return [REGISTRY.get_sample_value(f"database_pool_{name}", {"pool": pool}) or 0 for name in names]
+
+    async with opened(followed, read_pool_size=2) as database:
+        reads = [asyncio.create_task(database.reads.all(LABELS)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert numbers("replica") == [2, 2, 1]
+        assert numbers("reads") == [2, 0, 0]
+        await asyncio.gather(*reads)
+        assert numbers("replica") == [2, 0, 0]
 
 
 async def test_a_write_is_seen_however_late_the_replica_is(
@@ -209,3 +227,18 @@ async def test_a_write_of_another_process_sends_reads_to_the_primary(
         assert not await database.reads.first(ON_REPLICA)
         assert type(other.state["database"].reads) is Reads
         assert other.state["database"].replica is None
+
+
+async def test_while_the_replica_is_silent_reads_go_to_the_primary(
+    followed: DatabaseSettings, standby: Standby
+) -> None:
+    """The first of them after the verdict, and the others at once."""
+    async with SilentWire("127.0.0.1", standby.port) as wire:
+        there = wire.through(SecretStr(secret(followed.replica_url)))
+        changed = {"replica_url": there, "statement_timeout_seconds": HOUR, "connect_timeout_seconds": 1.0}
+        async with asyncio.timeout(60), opened(followed, **changed) as database:
+            wire.silent = True
+            assert await database.reads.all(ON_REPLICA) == [False]
+            assert await asyncio.gather(*(database.reads.first(ON_REPLICA) for _ in range(50))) == [False] * 50
+            wire.silent = False
+            await until_on_replica(database)

@@ -56,7 +56,7 @@ async def test_each_request_without_an_id_gets_its_own() -> None:
 
 async def test_the_id_is_set_in_tasks_and_threads_of_the_request_only() -> None:
     seen: list[str | None] = []
-    request_id.set("another")
+    token = request_id.set("another")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(request_id.get())
@@ -66,13 +66,14 @@ async def test_the_id_is_set_in_tasks_and_threads_of_the_request_only() -> None:
     await messages(RequestContextMiddleware(app), http_scope(x_request_id="abc"))
     assert seen == ["abc", "abc"]
     assert request_id.get() == "another"
+    request_id.reset(token)
 
 
 @pytest.fixture
 def slow_app(monkeypatch: pytest.MonkeyPatch) -> RequestContextMiddleware:
     """An app that starts its response after 5 seconds, completes it after 2 more, and then works for another 100."""
     now = 1000.0
-    monkeypatch.setattr("plinth.http.requests.perf_counter", lambda: now)
+    monkeypatch.setattr("plinth.http.access.perf_counter", lambda: now)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal now
@@ -114,6 +115,11 @@ async def test_a_request_is_logged_in_one_line(slow_app: RequestContextMiddlewar
         "duration_ms": 7000.0,
         "bytes_sent": 5,
         "client": "192.0.2.1",
+        "route": None,
+        "user": None,
+        "cache": None,
+        "queries": 0,
+        "database_ms": 0.0,
     }
 
 

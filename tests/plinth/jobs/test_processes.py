@@ -35,7 +35,7 @@ def start(tmp_path: Path, database_url: str, queue: Queue) -> Start:
     @contextmanager
     def started(*arguments: str, **environment: Any) -> Iterator[Served]:
         settings = {"processes": 1, "grace_seconds": 1000, "status_folder": tmp_path / "status"} | environment
-        variables = {f"JOB_{name.upper()}": str(value) for name, value in settings.items()}
+        variables = {name if name.isupper() else f"JOB_{name.upper()}": str(each) for name, each in settings.items()}
         process = subprocess.Popen(
             [sys.executable, "-m", "app", *arguments],
             cwd=tmp_path,
@@ -186,6 +186,7 @@ async def test_a_worker_beside_a_server(start: Start, queue: Queue, status: Path
         await are(status, "alive-0", "ready-0")
         await enqueue(queue, tmp_path / "proceed")
         await has(queue, ("succeeded", 1), ("succeeded", 1))
+        command.wait_for(ATTEMPT.format(1), times=2)  # the output is read by a thread
         assert re.findall(ATTEMPT.format(1), command.output)[1] != first
         assert len(re.findall(r"server \d+", command.output)) == 1
         command.process.terminate()

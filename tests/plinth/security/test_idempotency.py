@@ -17,7 +17,7 @@ from plinth.testing.wire import WirePostgres
 from tests.faults.redis_server import wait_until
 from tests.plinth.security.idempotent_app import Gate, create_table, idempotent_service
 
-CHANGING = {"x-request-id", "x-process-time", "ratelimit", "idempotency-replayed"}
+CHANGING = {"x-request-id", "x-process-time", "x-queries", "ratelimit", "idempotency-replayed"}
 PREFIXES = ["/things", "/stock"]
 
 

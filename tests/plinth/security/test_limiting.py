@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from fastapi import APIRouter, Header
 from httpx import ASGITransport, AsyncClient, Response
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from app.main import create_app
@@ -87,14 +88,20 @@ def quota(answer: Response) -> tuple[str | None, str | None]:
     return answer.headers.get("RateLimit"), answer.headers.get("RateLimit-Policy")
 
 
+def refusals(name: str) -> float:
+    return REGISTRY.get_sample_value("limit_refusals_total", {"limit": name}) or 0.0
+
+
 @pytest.mark.parametrize("prefix", ["/fast", "/stock"])
 async def test_a_route_shows_its_quota_and_then_answers_429(
     prefix: str, limited_service: Service, solved_by_fastapi: list[str]
 ) -> None:
     name = f"named{prefix}"
+    before = refusals(name)
     async with limited_service.client() as client:
         answers = [await client.post(f"{prefix}/named") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert refusals(name) == before + 2
     for answer, left in zip(answers, (1, 0, 0, 0), strict=True):
         shown, policy = quota(answer)
         head, _, seconds = (shown or "").rpartition(";t=")
@@ -152,10 +159,12 @@ async def test_a_limit_that_is_off_counts_nothing(settings: Settings) -> None:
 
 @pytest.mark.parametrize("method", ["get", "head"])
 async def test_reads_are_limited_before_the_cache_and_show_little(method: str, limited_service: Service) -> None:
+    before = refusals("reads")
     async with limited_service.client() as client:
         answers = [await client.request(method, "/api/categories") for _ in range(12)]
         assert (await client.get("/nowhere")).status_code == 429, "and before routing"
         assert (await client.post("/fast/named")).status_code == 200
+    assert refusals("reads") == before + 3
     # The share of one of two workers is 10, of which a tenth is 1.
     assert [answer.status_code for answer in answers] == [200] * 10 + [429] * 2
     assert ["X-Cache" in answer.headers for answer in answers] == [True] * 10 + [False] * 2

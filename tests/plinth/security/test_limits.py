@@ -18,7 +18,9 @@ from plinth.security import Limits, LimitSettings
 from plinth.security.limits import RETRY_SECONDS, LocalLimit
 from plinth.security.settings import Limit, parse_limit
 from plinth.testing.environment import ROOT
+from plinth.testing.network import reserved_port
 from plinth.testing.wire import WireRedis
+from tests.faults.proxy import Proxy
 from tests.plinth.cache.support import FaultyWire
 from tests.plinth.security.counter import LIMIT, NOON
 
@@ -221,3 +223,12 @@ WRONG += ["9999999999/minute", "1/99 days", f"1/{'9' * 30} days", "1/minute or s
 def test_another_text_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="must look like `600/minute`"):
         parse_limit(text)
+
+
+async def test_a_server_that_ends_each_connection_at_once_is_none(clock: Clock) -> None:
+    """As a proxy does whose Redis is down. uvloop raises RuntimeError where redis-py writes to such a connection."""
+    with reserved_port() as nobody, Proxy(nobody) as proxy:
+        async with shared(f"redis://127.0.0.1:{proxy.port}/0", clock, timeout_seconds=5) as limits:
+            for _ in range(500):
+                clock.now += LIMIT.seconds
+                assert (await limits.count("test", LIMIT, "ada")).remaining >= 0

@@ -17,7 +17,8 @@ ACCOUNT, HERE, ELSEWHERE = "ada@example.com", "192.0.2.1", "192.0.2.2"
 @pytest.fixture
 async def database(database_url: str, onlooker: asyncpg.Connection) -> AsyncIterator[Database]:
     await onlooker.execute("DELETE FROM plinth_login_attempts")
-    async with open_database(DatabaseSettings(url=database_url), "test") as database:
+    settings = DatabaseSettings(url=database_url).for_jobs  # many at once wait for a connection, however slow it is
+    async with open_database(settings, "test") as database:
         yield database
 
 

@@ -23,13 +23,15 @@ DANGEROUS = re.compile(
     r"|.*\bset_cookie|.*\bSessionMiddleware|fastapi\.Cookie"
     r"|.*\bciphers(\..*)?"
 )
-# The command line starts Python: tools, a server, workers. Nothing of a request is in their arguments.
+# The command line starts Python, and py-spy: tools, a server, workers. Nothing of a request is in their arguments.
 ALLOWED = {
     ("plinth/cli.py", "subprocess"),
     ("plinth/cli.py", "subprocess.run"),
     ("plinth/cli.py", "os.execv"),
     ("plinth/jobs/processes.py", "asyncio.create_subprocess_exec"),
     ("plinth/jobs/processes.py", "os.execve"),
+    ("plinth/telemetry/cli.py", "subprocess"),
+    ("plinth/telemetry/cli.py", "subprocess.run"),
 }
 HASHES = {"sha256", "blake2b"}
 SECRET = re.compile(r"(?i)token|secret|password|key|session|code|authorization|credential")

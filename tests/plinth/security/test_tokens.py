@@ -304,11 +304,11 @@ SERVICES = {"HS256": with_secret(), "EdDSA": with_pair()}
 
 
 @pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
-@given(data=st.data())
-async def test_no_byte_can_be_changed(service: Service, data: st.DataObject) -> None:
+@given(place=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+async def test_no_byte_can_be_changed(service: Service, place: float, change: int) -> None:
     token = service.token()
-    index = data.draw(st.integers(0, len(token) - 1))
-    character = data.draw(st.characters(max_codepoint=255).filter(lambda each: each != token[index]))
+    index = int(place * len(token))
+    character = chr((ord(token[index]) + change) % 256)
     with pytest.raises(InvalidTokenError):
         await service.tokens().verify(token[:index] + character + token[index + 1 :])
 

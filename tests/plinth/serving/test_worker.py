@@ -164,8 +164,9 @@ def test_forwarded_headers_count_only_from_the_trusted_proxy(serve: Serve, trust
     ("name", "value", "setting", "expected"),
     [
         ("WEB_CONCURRENCY", "3", "workers", 3),
-        ("PORT", "9000", "bind", "127.0.0.1:9000"),
-        ("HOST", "::1", "bind", "[::1]:8000"),
+        ("PORT", "9000", "bind", ["127.0.0.1:9000"]),
+        ("HOST", "::1", "bind", ["[::1]:8000"]),
+        ("METRICS_PORT", "9100", "bind", ["127.0.0.1:8000", "127.0.0.1:9100"]),
         ("SERVER_MAX_REQUESTS", "500", "max_requests", 500),
         ("SERVER_MAX_REQUESTS_JITTER", "50", "max_requests_jitter", 50),
         ("SERVER_TIMEOUT_SECONDS", "17", "timeout", 17),
@@ -179,6 +180,7 @@ def test_gunicorn_is_configured_by_the_settings(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, setting: str, expected: object
 ) -> None:
     monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "elsewhere")  # where there is one, none is made
     get_settings.cache_clear()
     try:
         assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))[setting] == expected

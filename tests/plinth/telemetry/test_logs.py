@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opentelemetry import trace
 
 from plinth.telemetry.context import request_id
 from plinth.telemetry.logs import JSONFormatter, TextFormatter, configure_logging, logging_config
@@ -60,6 +61,7 @@ def test_json_has_time_level_logger_message_request_and_service(output: Output) 
     assert line == {
         "level": "WARNING",
         "logger": "tests.logs",
+        "event": "Sold %d",
         "message": "Sold 3",
         "request_id": "abc",
         "service": "Plinth",
@@ -68,6 +70,28 @@ def test_json_has_time_level_logger_message_request_and_service(output: Output) 
     }
     assert timestamp.endswith("Z")
     assert datetime.fromisoformat(timestamp).utcoffset() == timedelta(0)
+
+
+def test_an_event_groups_lines_whatever_their_values(output: Output) -> None:
+    configure_logging("INFO", "json")
+    LOG.info("Sold %(count)d", {"count": 3, "event": "of a client"})
+    LOG.info("Sold %d", 4, extra={"event": "sold"})
+    LOG.info(ValueError("Sold 5"))
+    assert [line["event"] for line in lines(output)] == ["Sold %(count)d", "sold", "tests.logs"]
+    configure_logging("INFO", "text")
+    LOG.info("Sold %d", 4, extra={"event": "sold"})
+    assert output()[0].endswith(" Sold 4")
+
+
+def test_a_line_has_the_trace_of_its_span(output: Output) -> None:
+    configure_logging("INFO", "json")
+    span = trace.SpanContext(trace_id=0xABC, span_id=1, is_remote=False)
+    with trace.use_span(trace.NonRecordingSpan(span)):
+        LOG.info("x")
+    LOG.info("y")
+    traced, untraced = lines(output)
+    assert traced["trace_id"] == f"{0xABC:032x}"
+    assert "trace_id" not in untraced
 
 
 def test_named_arguments_become_fields(output: Output) -> None:

@@ -1,0 +1,3 @@
+from tests.faults.serving import serve
+
+__all__ = ["serve"]
