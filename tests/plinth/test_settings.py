@@ -178,7 +178,7 @@ def test_a_refused_start_tells_why_and_nothing_else(command: list[str], tmp_path
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=300,
     )
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).strip().splitlines()

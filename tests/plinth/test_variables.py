@@ -214,7 +214,7 @@ def test_the_check_fails_for_an_unknown_variable_and_a_start_warns(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == code
     sentence = "DATABASE_POOLSIZE: is not a setting; is it DATABASE_POOL_SIZE?"

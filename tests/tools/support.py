@@ -94,7 +94,7 @@ def command(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Iterator[
         text=True,
         start_new_session=True,
     )
-    deadline = threading.Timer(120, process.kill)  # so that a test fails instead of hanging
+    deadline = threading.Timer(600, process.kill)  # so that a test fails instead of hanging
     deadline.start()
     try:
         yield Terminal(process)
@@ -132,7 +132,7 @@ def supervised(directory: Path, **env: str) -> Iterator[Terminal]:
 def outcome(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
     """Run a command to completion. Returns its exit code, standard output and standard error."""
     done = subprocess.run(
-        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300
     )
     return done.returncode, done.stdout, done.stderr
 

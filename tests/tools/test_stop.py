@@ -79,7 +79,7 @@ def test_closing_the_terminal_stops_everything(tmp_path: Path) -> None:
     read_until(terminal, READY.encode())
     assert running_in(tmp_path / ".data") == {"app", "valkey"}
     os.close(terminal)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=300) == 0
     assert not running_in(tmp_path / ".data")
 
 
@@ -94,7 +94,7 @@ def test_a_debugger_in_the_app_can_read_the_keyboard(tmp_path: Path) -> None:
     read_until(terminal, b"read next")
     os.write(terminal, b"\x03")  # Ctrl-C
     read_until(terminal, b"Stopped.")
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=300) == 0
     os.close(terminal)
 
 

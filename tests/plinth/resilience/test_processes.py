@@ -123,7 +123,7 @@ def test_idle_and_busy_processes_end_with_the_loop(tmp_path: Path, loop: str) ->
     (script := tmp_path / "main.py").write_text(MAIN)
     command = [sys.executable, "-W", "error", *map(str, (script, tmp_path / "a", tmp_path / "b", loop))]
     ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command, capture_output=True, text=True, timeout=300, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert ended.stderr == ""
     for id in ended.stdout.split():

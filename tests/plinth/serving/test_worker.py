@@ -96,7 +96,8 @@ def test_it_stops_after_the_drain(serve: Serve) -> None:
         server.process.send_signal(signal.SIGTERM)
         output = server.wait_until_exited()
         assert server.process.returncode == 0
-        assert output.index("Draining") < output.index("Handling signal: term") < output.index(STOPPING)
+        # A worker learns that the drain is over from the page that it shares with the master: either may log it first.
+        assert output.index("Draining") < min(output.index("Handling signal: term"), output.index(STOPPING))
 
 
 def test_the_drain_file_turns_readiness_off_and_counts_as_the_drain(serve: Serve, tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_start_that_fails_ends_the_service(
     # One worker: where a second one fails while Gunicorn stops because of the first, Gunicorn itself ends with 1.
     environment = child_environment(DATABASE_URL=database_url, PORT="0", WEB_CONCURRENCY="1")
     ended = subprocess.run(
-        [sys.executable, *argv], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *argv], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == exit_code
     assert message in ended.stdout + ended.stderr

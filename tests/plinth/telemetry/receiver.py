@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 300
 Found = TypeVar("Found")
 
 

@@ -242,7 +242,7 @@ async def main():
 asyncio.run(main())
 """
     environment = child_environment(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
 
 
 def scraped(settings: dict[str, Any], **options: Any) -> MetricsMiddleware:

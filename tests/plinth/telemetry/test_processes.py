@@ -50,7 +50,7 @@ def test_a_command_logs_json(
     tmp_path: Path, environment: dict[str, str], command: tuple[str, ...], logger: str
 ) -> None:
     argv = [sys.executable, "-m", *command]
-    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert logger in {line["logger"] for line in parsed(done.stdout)}
 
