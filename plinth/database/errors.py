@@ -81,6 +81,12 @@ def is_connection_lost(error: Exception) -> bool:
     return isinstance(cause, OSError) or severity in FATAL or code.startswith("08") or code in CONNECTION_LOST
 
 
+def is_safe_to_retry(error: Exception) -> bool:
+    """Whether a read lost its connection. A TimeoutError is none: the server may be as slow the second time."""
+    is_read_only = isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+    return is_connection_lost(error) and not isinstance(error, TimeoutError) and not is_read_only
+
+
 def is_outcome_unknown(error: Exception) -> bool:
     """Whether a COMMIT that failed with this error was sent, and may have been carried out."""
     return is_connection_lost(error) and not isinstance(_driver_error(error), tuple(NOT_SENT))

@@ -42,7 +42,7 @@ def listen(engine: Engine, log: StatementLog, pulse: Pulse) -> None:
         if context.statement is not None and context.connection is not None and not context.connection.invalidated:
             log_time(context.connection)  # the slowest statements are those that run into their timeout
         if context.connection is not None and not context.is_disconnect:
-            context.connection.info[_FAILED] = True
+            _info(context.connection)[_FAILED] = True
         cause = _cause(context.dialect, error)
         if not isinstance(cause, Exception) or not is_connection_lost(cause):
             return
@@ -50,7 +50,7 @@ def listen(engine: Engine, log: StatementLog, pulse: Pulse) -> None:
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         if (connection := context.connection) is not None and not connection.invalidated:
             if not isinstance(error, TimeoutError):  # of one statement that was not answered
-                pulse.lost(connection.info[_GENERATION])
+                pulse.lost(_info(connection).get(_GENERATION))
             driver: Any = connection.connection.driver_connection
             driver.terminate()
         if isinstance(error, OSError):
@@ -71,7 +71,7 @@ def listen(engine: Engine, log: StatementLog, pulse: Pulse) -> None:
         return log.commented(statement), parameters
 
     def log_time(connection: Connection, *_: Any) -> None:
-        if sent := connection.info.pop(_STATEMENT, None):
+        if sent := _info(connection).pop(_STATEMENT, None):
             statement, parameters, is_batch, started_at = sent
             log.add(statement, perf_counter() - started_at, parameters, is_batch)
 
@@ -111,6 +111,14 @@ def _watch(engine: Engine, pulse: Pulse) -> None:
     event.listen(engine, "checkout", begin)
     event.listen(engine, "checkin", end)
     event.listen(engine, "after_cursor_execute", note_answer)
+
+
+def _info(connection: Connection) -> Any:
+    """SQLAlchemy runs statements of its own on the first connection of an engine, which has no `info` then."""
+    try:
+        return connection.info
+    except NotImplementedError:
+        return {}
 
 
 def _cause(dialect: Dialect, error: BaseException) -> BaseException | None:

@@ -11,12 +11,9 @@ from typing import Any, NamedTuple
 
 from greenlet import getcurrent
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
-from plinth.database.errors import DATABASE_AWAY
 from plinth.database.pulse import Operation, Pulse
-from plinth.errors import UnavailableError
 from plinth.telemetry.metrics import POOL_SIZE, POOL_USED, POOL_WAIT_SECONDS, POOL_WAITING
 from plinth.telemetry.requests import current_record
 
@@ -59,8 +56,6 @@ class ChangesPool(AsyncAdaptedQueuePool):
         try:
             with timed_wait("changes") if is_waiting else nullcontext():
                 return super().connect()
-        except ResourceClosedError as error:  # lost while SQLAlchemy ran statements on the first connection
-            raise UnavailableError(DATABASE_AWAY) from error
         finally:
             self.waiting -= is_waiting
             self.pulse.end(operation)

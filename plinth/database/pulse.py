@@ -62,8 +62,8 @@ class Pulse:
         if self._is_silent:
             raise UnavailableError(DATABASE_AWAY)
 
-    def lost(self, number: int) -> None:
-        """Record that a connection of generation `number` was lost."""
+    def lost(self, number: int | None) -> None:
+        """Record that a connection of generation `number` was lost; None is that of one which was only being made."""
         if number == self.number:  # otherwise it was lost together with those before it
             self.number += 1
 

@@ -13,13 +13,7 @@ import asyncpg
 
 from plinth.database.connections import READ_ONLY, driver_arguments, is_read_only, keep_state, set_codecs
 from plinth.database.cursors import Cursors
-from plinth.database.errors import (
-    DATABASE_AWAY,
-    DATABASE_BUSY,
-    DRIVER_ERRORS,
-    is_connection_lost,
-    raise_translated,
-)
+from plinth.database.errors import DATABASE_AWAY, DATABASE_BUSY, DRIVER_ERRORS, is_safe_to_retry, raise_translated
 from plinth.database.pools import report_pool, timed_wait
 from plinth.database.pulse import Pulse
 from plinth.database.query import Query
@@ -99,7 +93,7 @@ class Reads:
             try:
                 return await self.fetch_once(sent, arguments, query.custom_plan)
             except DRIVER_ERRORS as error:
-                if not _is_safe_to_retry(error):
+                if not is_safe_to_retry(error):
                     raise
                 return await self.fetch_once(sent, arguments, query.custom_plan)
         except DRIVER_ERRORS as error:
@@ -134,13 +128,13 @@ class Reads:
                     raise UnavailableError(DATABASE_AWAY) from error
                 raise
             except DRIVER_ERRORS as error:
-                if _is_safe_to_retry(error):
+                if is_safe_to_retry(error):
                     with suppress(asyncpg.InterfaceError):  # its end has arrived, and asyncpg has released it
                         operation.connection.terminate()
                     self.pulse.lost(generation)
                 raise
             finally:
-                await self._pool.release(operation.connection)
+                await self._release(operation.connection, generation)
             self.pulse.answers += 1
             return rows
         finally:
@@ -193,8 +187,9 @@ class Reads:
         except DRIVER_ERRORS as error:
             raise_translated(error)
 
-
-def _is_safe_to_retry(error: Exception) -> bool:
-    """A read whose connection was lost. A TimeoutError is not: the server may be as slow the second time."""
-    is_read_only = isinstance(error, asyncpg.ReadOnlySQLTransactionError)
-    return is_connection_lost(error) and not isinstance(error, TimeoutError) and not is_read_only
+    async def _release(self, connection: Any, generation: int) -> None:
+        try:
+            await self._pool.release(connection)
+        except asyncpg.InternalClientError:
+            if generation == self.pulse.number:  # else the pulse ended the connection meanwhile, and so released it
+                raise
