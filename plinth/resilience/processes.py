@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from anyio import CapacityLimiter, to_process
+from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
 ArgsT = TypeVarTuple("ArgsT")
 ResultT = TypeVar("ResultT")
@@ -43,12 +43,20 @@ class Processes:
             call: Any = asyncio.current_task()
             self._starting[call] = True
             try:
-                await to_process.run_sync(bool, limiter=_UNLIMITED)
+                await self._prepare()
             finally:
                 is_wanted = self._starting.pop(call)
             if not is_wanted:
                 raise asyncio.CancelledError
             return await to_process.run_sync(function, *args, cancellable=True, limiter=_UNLIMITED)
+
+    async def _prepare(self) -> None:
+        """Start a process, or see that the idle one still runs: it may have been killed, where memory is short say."""
+        for _ in range(int(self._limiter.total_tokens)):
+            with suppress(BrokenWorkerProcess):
+                await to_process.run_sync(bool, limiter=_UNLIMITED)
+                return
+        await to_process.run_sync(bool, limiter=_UNLIMITED)
 
     def _stop(self, call: asyncio.Task[Any]) -> None:
         if call in self._starting:

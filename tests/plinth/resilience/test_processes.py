@@ -50,6 +50,15 @@ async def test_an_error_of_the_function_arrives_as_it_is(processes: Processes) -
     assert await processes.run(work.square, 2) == 4
 
 
+async def test_processes_that_end_while_they_are_idle_are_replaced(processes: Processes) -> None:
+    """Be it for lack of memory. Until the event loop knows of it, anyio takes one that is ending for an idle one."""
+    for _ in range(3):
+        ending = await asyncio.gather(processes.run(work.read_no_more), processes.run(work.read_no_more))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert await processes.run(work.process_id) not in ending
+
+
 async def test_the_loop_turns_while_a_process_calculates(processes: Processes, tmp_path: Path) -> None:
     call = asyncio.create_task(processes.run(work.spin, str(tmp_path / "begun"), str(tmp_path / "enough")))
     await asyncio.to_thread(wait_for, tmp_path / "begun")

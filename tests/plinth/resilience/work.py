@@ -32,3 +32,9 @@ def spin(begun: str, enough: str) -> None:
     open(begun, "w").close()
     while not os.path.exists(enough):
         pass
+
+
+def read_no_more() -> int:
+    """The process ends when it would read what to do next."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    return os.getpid()
