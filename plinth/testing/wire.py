@@ -16,7 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr
 
 UNTAGGED, PASSWORD, TERMINATE, PARSE, BIND, QUERY = b"\0pXPBQ"
-WAITS = frozenset(b"SQHFcf")  # Sync, Query, Flush, FunctionCall, CopyDone, CopyFail: PostgreSQL answers these
+# Sync, Query, Flush, FunctionCall: PostgreSQL answers these. asyncpg sends the data of a COPY without waiting for an
+# answer to its query. Whether that arrives before the data are complete is a race, and no round trip.
+WAITS = frozenset(b"SQHF")
 ENCRYPTION_REQUESTS = {(8).to_bytes(4) + code.to_bytes(4) for code in (80877103, 80877104)}
 URL = TypeVar("URL", str, SecretStr)
 RESP_LENGTH = re.compile(rb".(.*?)\r\n")

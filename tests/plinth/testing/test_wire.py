@@ -115,6 +115,22 @@ async def test_copy_is_one_trip_after_its_description(postgres: WirePostgres, co
     assert count.round_trips == 2
 
 
+@pytest.mark.parametrize("data", ["before PostgreSQL is ready for them", "after that"])
+async def test_data_of_a_copy_are_no_trip_whenever_they_are_sent(
+    postgres: WirePostgres, connection: asyncpg.Connection, data: str
+) -> None:
+    async def records() -> AsyncIterator[tuple[int]]:
+        before = count.bytes_received
+        while data == "after that" and count.bytes_received == before:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0)
+        yield (1,)
+
+    await connection.copy_records_to_table("wired", records=[])
+    with postgres.counting() as count:
+        await connection.copy_records_to_table("wired", records=records())
+    assert count.round_trips == 1
+
+
 async def test_more_than_the_socket_buffers_arrives_complete(
     postgres: WirePostgres, connection: asyncpg.Connection
 ) -> None:
@@ -157,14 +173,19 @@ async def test_connection_closes_when_the_server_is_down() -> None:
             await asyncpg.connect(wire.through("postgresql://postgres@somewhere:5432/postgres"))
 
 
-async def test_open_connections_are_closed_on_exit(database_url: str) -> None:
+async def test_open_connections_are_closed_on_exit(database_url: str, onlooker: asyncpg.Connection) -> None:
     url = urlsplit(database_url)
     async with WirePostgres(url.hostname or "", url.port or 5432) as wire:
         connection = await asyncpg.connect(wire.through(database_url))
-        slow = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
-        await asyncio.sleep(0.05)
+        backend = connection.get_server_pid()
+        with wire.counting() as count:
+            slow = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+            while not count.statements:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0)
     with pytest.raises(asyncpg.ConnectionDoesNotExistError):
         await slow
+    # PostgreSQL does not notice it, and other tests look at what runs there.
+    assert await onlooker.fetchval("SELECT pg_terminate_backend($1, 10000)", backend)
     with pytest.raises(ConnectionRefusedError):
         await asyncpg.connect(wire.through(database_url))
 
