@@ -16,9 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr
 
 UNTAGGED, PASSWORD, TERMINATE, PARSE, BIND, QUERY = b"\0pXPBQ"
-# Sync, Query, Flush, FunctionCall: PostgreSQL answers these. asyncpg sends the data of a COPY without waiting for an
-# answer to its query. Whether that arrives before the data are complete is a race, and no round trip.
-WAITS = frozenset(b"SQHF")
+WAITS = frozenset(b"SQHF")  # Sync, Query, Flush, FunctionCall; asyncpg sends the data of a COPY without waiting
 ENCRYPTION_REQUESTS = {(8).to_bytes(4) + code.to_bytes(4) for code in (80877103, 80877104)}
 URL = TypeVar("URL", str, SecretStr)
 RESP_LENGTH = re.compile(rb".(.*?)\r\n")
