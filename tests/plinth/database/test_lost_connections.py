@@ -176,6 +176,18 @@ async def send(client: AsyncClient, operation: str, label: str) -> Response:
     return await client.post(f"/{'write' if operation == 'connect' else operation}/{label}")
 
 
+async def check_truth(answer: Response, operation: str, label: str, onlooker: asyncpg.Connection) -> None:
+    """It is 200 or 503, and says of the row what is so."""
+    stored = await onlooker.fetchval("SELECT count(*) FROM things WHERE label = $1", label)
+    if answer.status_code == 200:
+        assert stored == (operation in {"write", "savepoint", "connect"})
+    else:
+        assert answer.status_code == 503, answer.text
+        unknown = answer.json()["type"] == "urn:problem-type:outcome-unknown"
+        assert unknown != ("retry-after" in answer.headers)
+        assert unknown or not stored
+
+
 @pytest.mark.parametrize(("side", "fault"), [*product(SIDES, FAULTS)])
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_a_fault_at_any_message_is_no_500_and_no_lie(
@@ -191,14 +203,7 @@ async def test_a_fault_at_any_message_is_no_500_and_no_lie(
         wire.arm(side, message, fault)
         answer = await send(client, operation, label)
         broke, wire.left = wire.left is None, None
-        stored = await onlooker.fetchval("SELECT count(*) FROM things WHERE label = $1", label)
-        if answer.status_code == 200:
-            assert stored == (operation in {"write", "savepoint", "connect"})
-        else:
-            assert answer.status_code == 503, answer.text
-            unknown = answer.json()["type"] == "urn:problem-type:outcome-unknown"
-            assert unknown != ("retry-after" in answer.headers)
-            assert unknown or not stored
+        await check_truth(answer, operation, label, onlooker)
         if operation in {"read", "probe"}:
             assert answer.status_code == 200
         again = await send(client, operation, f"again {label}")
@@ -242,14 +247,7 @@ async def test_a_pulse_that_ends_all_at_any_moment_is_no_500_and_no_lie(
         broke, wire.left = wire.left is None, None
         if broke and wire.ending:
             await wire.ending
-        stored = await onlooker.fetchval("SELECT count(*) FROM things WHERE label = $1", label)
-        if answer.status_code == 200:
-            assert stored == (operation in {"write", "savepoint", "connect"})
-        else:
-            assert answer.status_code == 503, answer.text
-            unknown = answer.json()["type"] == "urn:problem-type:outcome-unknown"
-            assert unknown != ("retry-after" in answer.headers)
-            assert unknown or not stored
+        await check_truth(answer, operation, label, onlooker)
         if not broke:
             break
         assert message < 99

@@ -76,7 +76,7 @@ async def test_an_endpoint_knows_what_is_left() -> None:
         return remaining()
 
     async with client_of(app) as client:
-        assert 0 < (await client.get("/left")).json() < 60.001
+        assert 0 < (await client.get("/left")).json() < 60 + ROUNDING
 
 
 async def test_a_service_may_answer_504_in_its_own_way() -> None:
