@@ -6,13 +6,14 @@ See https://docs.sqlalchemy.org/en/21/core/events.html.
 from time import perf_counter
 from typing import Any
 
+import asyncpg
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
 from plinth.database.errors import DATABASE_AWAY, is_connection_lost
-from plinth.database.pools import acquiring
-from plinth.database.pulse import Operation, Pulse
+from plinth.database.operations import Operation, acquiring
+from plinth.database.pulse import Pulse
 from plinth.database.statements import StatementLog
 from plinth.errors import UnavailableError
 
@@ -86,16 +87,20 @@ def _watch(engine: Engine, pulse: Pulse) -> None:
 
     def connect(dialect: Dialect, _record: Any, arguments: Any, options: Any) -> Any:
         pulse.check()
+        operation = acquiring.get()
+
+        # What create_async_engine(async_creator=…) gives to the dialect, which here keeps its own arguments as well.
+        async def create(*arguments: Any, **options: Any) -> Any:
+            connecting = asyncpg.connect(*arguments, **options)
+            return await (connecting if operation is None else operation.connect(connecting))
+
         try:
-            connection = dialect.connect(*arguments, **options)
+            return dialect.connect(*arguments, async_creator_fn=create, **options)
         except Exception as error:
             cause = _cause(dialect, error)
             if isinstance(cause, Exception) and is_connection_lost(cause):
                 raise UnavailableError(DATABASE_AWAY) from cause
             raise
-        if (operation := acquiring.get()) is not None:
-            operation.connection = connection.driver_connection  # SQLAlchemy runs statements on the first of an engine
-        return connection
 
     def begin(connection: Any, record: Any, _proxy: Any) -> None:
         in_use[record] = pulse.begin(connection.driver_connection)

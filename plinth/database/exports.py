@@ -15,7 +15,8 @@ from sqlalchemy import String, case, func, literal_column, select
 
 from plinth.database.connections import READ_ONLY, driver_arguments
 from plinth.database.errors import DRIVER_ERRORS, raise_translated
-from plinth.database.pulse import Operation, Pulse
+from plinth.database.operations import Operation
+from plinth.database.pulse import Pulse
 from plinth.database.query import AnySelect, Query
 from plinth.database.settings import DatabaseSettings
 from plinth.database.statements import StatementLog
@@ -36,15 +37,11 @@ class Export:
     """One export. Its connection is made when it starts, and closed with the block of `Exports.begin`."""
 
     def __init__(
-        self,
-        settings: DatabaseSettings,
-        application_name: str,
-        log: StatementLog | None = None,
-        operation: Operation | None = None,
+        self, settings: DatabaseSettings, application_name: str, log: StatementLog, operation: Operation
     ) -> None:
         """`operation` is how a pulse watches it."""
         self._arguments = driver_arguments(settings, application_name, READ_ONLY)
-        self._log = log or StatementLog(settings)
+        self._log = log
         self._operation = operation
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)  # an empty one is the end
         self._connection: asyncpg.Connection | None = None
@@ -60,11 +57,9 @@ class Export:
         """
         sql, arguments = _query(statement, format).bind(parameters)
         try:
-            self._connection = await asyncpg.connect(**self._arguments)
+            self._connection = await self._operation.connect(asyncpg.connect(**self._arguments))
         except (TimeoutError, *DRIVER_ERRORS) as error:
             raise_translated(error)
-        if self._operation is not None:
-            self._operation.connection = self._connection
         options = CSV if format == "csv" else AS_IT_IS
         started = perf_counter()
         sent = self._log.commented(sql)

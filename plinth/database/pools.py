@@ -4,7 +4,6 @@ import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from time import monotonic, perf_counter
 from types import CodeType
 from typing import Any, NamedTuple
@@ -13,7 +12,8 @@ from greenlet import getcurrent
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
-from plinth.database.pulse import Operation, Pulse
+from plinth.database.operations import acquiring
+from plinth.database.pulse import Pulse
 from plinth.telemetry.metrics import POOL_SIZE, POOL_USED, POOL_WAIT_SECONDS, POOL_WAITING
 from plinth.telemetry.requests import current_record
 
@@ -35,10 +35,6 @@ def timed_wait(pool: str) -> Iterator[None]:
         yield
     finally:
         POOL_WAIT_SECONDS.labels(pool).observe(perf_counter() - began_at)
-
-
-acquiring: ContextVar[Operation | None] = ContextVar("acquiring", default=None)
-"""The wait for a connection in this context, which may be for one that is being made."""
 
 
 class ChangesPool(AsyncAdaptedQueuePool):

@@ -9,7 +9,6 @@ and has the time that its own timeout gives it.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from contextvars import Context
 from time import monotonic
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import asyncpg
 
 from plinth.database.errors import CONNECTION_LOST, DATABASE_AWAY, DRIVER_ERRORS, is_connection_lost
+from plinth.database.operations import Operation
 from plinth.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -28,16 +28,6 @@ PING_WAITS = 15
 BUSY = 2
 """An event loop that takes so many times as long as these waits should is itself what is slow."""
 RECANCEL_SECONDS = 0.1
-
-
-class Operation:
-    """What a caller waits for. It has no connection while one is being made or waited for."""
-
-    __slots__ = ("began_at", "connection")
-
-    def __init__(self, began_at: float, connection: Any) -> None:
-        self.began_at = began_at
-        self.connection = connection
 
 
 class Pulse:
@@ -55,11 +45,12 @@ class Pulse:
         self._operations: set[Operation] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._is_silent = self._is_closed = False
+        self.is_silent = False
+        self._is_closed = False
 
     def check(self) -> None:
         """Raise UnavailableError while the server is known to be silent: to wait for it again would be in vain."""
-        if self._is_silent:
+        if self.is_silent:
             raise UnavailableError(DATABASE_AWAY)
 
     def lost(self, number: int | None) -> None:
@@ -103,11 +94,11 @@ class Pulse:
         try:
             while not await self._is_answered():  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(LOOK_SECONDS)
-            if self._is_silent:
+            if self.is_silent:
                 self.number += 1  # connections that were being made meanwhile may have died, too
                 log.info("PostgreSQL answers again")
         finally:
-            self._is_silent, self._task = False, None
+            self.is_silent, self._task = False, None
 
     async def _is_answered(self) -> bool:
         before = self.answers
@@ -124,7 +115,7 @@ class Pulse:
             if _is_timeout(error):
                 # A pooler whose connections are all busy lets the ping wait as well, but others are answered meanwhile.
                 # Code that blocks the event loop, or a lack of CPU time, keeps everything waiting: it is tried again.
-                is_answered = self.answers != before or (is_late and not self._is_silent)
+                is_answered = self.answers != before or (is_late and not self.is_silent)
             else:
                 is_answered = _is_answer(error)
             if not is_answered:
@@ -143,14 +134,14 @@ class Pulse:
             await self._ping()
 
     def _end_all(self) -> None:
-        if not self._is_silent:
+        if not self.is_silent:
             log.warning("PostgreSQL does not answer: what waits for it is ended, and nothing is sent until it does")
-        self._is_silent = True
+        self.is_silent = True
         self.number += 1
-        for connection in [*(each.connection for each in self._operations), *self.listeners]:
-            if connection is not None:
-                with suppress(asyncpg.InterfaceError):  # it was returned to its pool meanwhile
-                    connection.terminate()
+        for operation in [*self._operations]:
+            operation.stop()
+        for connection in [*self.listeners]:
+            connection.terminate()
 
 
 def _is_timeout(error: BaseException | None) -> bool:

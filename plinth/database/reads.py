@@ -14,6 +14,7 @@ import asyncpg
 from plinth.database.connections import READ_ONLY, driver_arguments, is_read_only, keep_state, set_codecs
 from plinth.database.cursors import Cursors
 from plinth.database.errors import DATABASE_AWAY, DATABASE_BUSY, DRIVER_ERRORS, is_safe_to_retry, raise_translated
+from plinth.database.operations import Operation
 from plinth.database.pools import report_pool, timed_wait
 from plinth.database.pulse import Pulse
 from plinth.database.query import Query
@@ -117,28 +118,24 @@ class Reads:
             self._callers -= 1
 
     async def _fetch_on_acquired(self, sql: str, arguments: list[Any], custom_plan: bool) -> list[asyncpg.Record]:
-        operation = self.pulse.begin()
+        operation = await self._acquire()
+        generation = self._pooled_generation
         try:
-            operation.connection = await self._acquire()
-            generation = self._pooled_generation
-            try:
-                rows = await self._fetch_on(operation.connection, sql, arguments, custom_plan)
-            except AttributeError as error:
-                if generation != self.pulse.number:  # asyncpg's own: the pulse ended the connection before it was sent
-                    raise UnavailableError(DATABASE_AWAY) from error
-                raise
-            except DRIVER_ERRORS as error:
-                if is_safe_to_retry(error):
-                    with suppress(asyncpg.InterfaceError):  # its end has arrived, and asyncpg has released it
-                        operation.connection.terminate()
-                    self.pulse.lost(generation)
-                raise
-            finally:
-                await self._release(operation.connection, generation)
-            self.pulse.answers += 1
-            return rows
+            rows = await self._fetch_on(operation.connection, sql, arguments, custom_plan)
+        except AttributeError as error:
+            if generation != self.pulse.number:  # asyncpg's own: the pulse ended the connection before it was sent
+                raise UnavailableError(DATABASE_AWAY) from error
+            raise
+        except DRIVER_ERRORS as error:
+            if is_safe_to_retry(error):
+                with suppress(asyncpg.InterfaceError):  # its end has arrived, and asyncpg has released it
+                    operation.connection.terminate()
+                self.pulse.lost(generation)
+            raise
         finally:
-            self.pulse.end(operation)
+            await self._release(operation, generation)
+        self.pulse.answers += 1
+        return rows
 
     async def _fetch_on(self, connection: Any, sql: str, arguments: list[Any], custom: bool) -> list[asyncpg.Record]:
         # PgBouncer in transaction mode ignores the startup parameter that makes a connection read-only, and without
@@ -156,8 +153,8 @@ class Reads:
         `EXPLAIN (GENERIC_PLAN)` is of no use here: the driver binds its parameters, and NULL has a plan of its own.
         """
         values = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
-        connection = await self._acquire()
-        operation = self.pulse.begin(connection)
+        operation = await self._acquire()
+        generation, connection = self._pooled_generation, operation.connection
         try:
             async with connection.transaction(readonly=True):
                 await connection.execute(f"{GENERIC_PLAN}; PREPARE plinth_explained AS {sql}")
@@ -165,31 +162,39 @@ class Reads:
         finally:
             with suppress(*DRIVER_ERRORS):
                 await connection.execute("DEALLOCATE plinth_explained")
-            self.pulse.end(operation)
-            await self._pool.release(connection)
+            await self._release(operation, generation)
 
     def report(self) -> None:
         """Set the metrics of the pool."""
         report_pool(self._name, self._size, min(self._callers, self._size), max(0, self._callers - self._size))
 
-    async def _acquire(self) -> Any:
+    async def _acquire(self) -> Operation:
+        """What waits for a connection until it has one, and has to be released then."""
         if self._pooled_generation != self.pulse.number:
             self._pooled_generation = self.pulse.number
             await self._pool.expire_connections()
+        operation = self.pulse.begin()
         try:
             if self._callers <= self._size:
-                return await self._pool.acquire(timeout=self._settings.connect_timeout_seconds)
-            with timed_wait(self._name):
-                return await self._pool.acquire(timeout=self._settings.pool_timeout_seconds)
-        except TimeoutError as error:
-            busy = self._pool.get_size() == self._pool.get_max_size()
-            raise UnavailableError(DATABASE_BUSY if busy else DATABASE_AWAY) from error
-        except DRIVER_ERRORS as error:
-            raise_translated(error)
+                await operation.connect(self._pool.acquire(timeout=self._settings.connect_timeout_seconds))
+            else:
+                with timed_wait(self._name):
+                    await operation.connect(self._pool.acquire(timeout=self._settings.pool_timeout_seconds))
+            return operation
+        except BaseException as error:
+            self.pulse.end(operation)
+            if isinstance(error, TimeoutError):
+                busy = self._pool.get_size() == self._pool.get_max_size() and not self.pulse.is_silent
+                raise UnavailableError(DATABASE_BUSY if busy else DATABASE_AWAY) from error
+            if isinstance(error, DRIVER_ERRORS):
+                raise_translated(error)
+            raise
 
-    async def _release(self, connection: Any, generation: int) -> None:
+    async def _release(self, operation: Operation, generation: int) -> None:
         try:
-            await self._pool.release(connection)
+            await self._pool.release(operation.connection)
         except asyncpg.InternalClientError:
             if generation == self.pulse.number:  # else the pulse ended the connection meanwhile, and so released it
                 raise
+        finally:
+            self.pulse.end(operation)

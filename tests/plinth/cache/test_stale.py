@@ -230,9 +230,9 @@ async def test_a_silent_database(settings: Settings) -> None:
         wire.silent = True
         answers = await asyncio.gather(*(service.get() for _ in range(20)))
         assert {(answer.json(), answer.headers.get("x-cache")) for answer in answers} == {(1, "stale")}
-        assert database.reads.pulse._is_silent
+        assert database.reads.pulse.is_silent
         assert (await service.get()).headers["x-cache"] == "stale"
         assert database.reads._callers == 0
         wire.silent = False
-        await wait_until(lambda: not database.reads.pulse._is_silent)
+        await wait_until(lambda: not database.reads.pulse.is_silent)
         assert "x-cache" not in (await service.get()).headers

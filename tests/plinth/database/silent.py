@@ -18,6 +18,8 @@ class SilentWire(WirePostgres):
     silent = False
     before: str | None = None
     """Becomes silent when a client runs the next statement that has this in it."""
+    answers: int | None = None
+    """Becomes silent when the server has sent so many times."""
     delivers = False
     """Whether that message still reaches the server."""
 
@@ -28,6 +30,10 @@ class SilentWire(WirePostgres):
         self.dropped = 0
 
     def _received(self, server: End, data: bytes) -> bytes:
+        if self.answers is not None:
+            self.answers -= 1
+            self.silent = self.answers < 0
+            self.answers = None if self.silent else self.answers
         if self._is_dropped(server.peer):
             return b""
         server.stream += super()._received(server, data)

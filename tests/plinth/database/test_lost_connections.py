@@ -103,7 +103,7 @@ class BreakingWire(WirePostgres):
         for _ in range(turns):
             await asyncio.sleep(0)
         self.pulse._end_all()
-        self.pulse._is_silent = False
+        self.pulse.is_silent = False
 
     async def break_all(self, onlooker: asyncpg.Connection) -> None:
         """Break every connection, and return once the clients have noticed."""

@@ -6,9 +6,11 @@ pulse does not work is a statement, which has an hour.
 
 import asyncio
 import gc
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import TypeAlias
 from uuid import uuid4
 
 import asyncpg
@@ -36,8 +38,11 @@ async def hang_limit() -> AsyncIterator[None]:
     assert not limit.expired()  # its cancellation may have been turned into another error
 
 
+Pair: TypeAlias = tuple[SilentWire, Database]
+
+
 @pytest.fixture
-async def silent(settings: Settings, things: None) -> AsyncIterator[tuple[SilentWire, Database]]:
+async def silent(settings: Settings, things: None) -> AsyncIterator[Pair]:
     async with opened(settings) as pair:
         yield pair
 
@@ -66,7 +71,7 @@ async def recover(wire: SilentWire, database: Database) -> None:
     """Nothing has to be restarted, and nothing is left behind."""
     wire.silent = False
     pulse = database.reads.pulse
-    await until(lambda: not pulse._is_silent and not pulse._operations)
+    await until(lambda: not pulse.is_silent and not pulse._operations)
     await asyncio.gather(*(read(database) for _ in range(20)), *(write(database) for _ in range(20)))
     await until(lambda: not pulse._operations)  # one may be a ping
     assert database._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
@@ -87,7 +92,7 @@ async def recover(wire: SilentWire, database: Database) -> None:
     ],
 )
 async def test_what_waits_is_ended_at_whatever_message_the_server_falls_silent(
-    silent: tuple[SilentWire, Database],
+    silent: Pair,
     onlooker: asyncpg.Connection,
     case: tuple[Callable[..., Awaitable[object]], str, bool, type[UnavailableError]],
 ) -> None:
@@ -101,17 +106,57 @@ async def test_what_waits_is_ended_at_whatever_message_the_server_falls_silent(
     await recover(wire, database)
 
 
+async def export(database: Database) -> None:
+    async with database.exports.begin() as running:
+        async for _ in await running.start(select(Thing), "ndjson", {}):
+            pass
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """To connect may take an hour: a ping has half a second even so."""
+    monkeypatch.setattr("plinth.database.reads.PING_SHARE", 0.5 / HOUR)
+    return {"connect_timeout_seconds": HOUR}
+
+
+@pytest.mark.parametrize("operation", [read, write, export, Database.ping])
+async def test_who_is_connecting_is_ended_after_whatever_answer_the_server_falls_silent(
+    settings: Settings, things: None, unhurried: dict[str, float], operation: Callable[[Database], Awaitable[object]]
+) -> None:
+    """Some of the answers are to what is run on a new connection before it is the caller's."""
+    for answers in itertools.count():
+        async with opened(settings, **unhurried) as (wire, database):
+            wire.answers = answers
+            with suppress(UnavailableError, asyncpg.PostgresConnectionError):
+                await operation(database)
+            if not wire.silent:
+                break
+            await recover(wire, database)
+    assert answers > 1
+
+
+async def test_many_who_are_connecting_are_all_ended(
+    settings: Settings, things: None, unhurried: dict[str, float]
+) -> None:
+    async with opened(settings, **unhurried) as (wire, database):
+        wire.silent = True
+        operations = [operation(database) for operation in (read, write, Database.ping) for _ in range(30)]
+        ends = await asyncio.gather(*operations, return_exceptions=True)
+        assert {type(end) for end in ends} == {UnavailableError}
+        await recover(wire, database)
+
+
 @pytest.mark.parametrize(
     ("before", "operation"), [("connecting", read), ("connecting", write), ("connected", read), ("connected", write)]
 )
 async def test_a_request_that_comes_later_is_refused_and_then_at_once(
-    silent: tuple[SilentWire, Database], operation: Callable[..., Awaitable[object]], before: str
+    silent: Pair, operation: Callable[..., Awaitable[object]], before: str
 ) -> None:
     wire, database = silent
     if before == "connected":
         await asyncio.gather(read(database), write(database), database.ping())
     wire.silent = True
-    while not database.reads.pulse._is_silent:
+    while not database.reads.pulse.is_silent:
         await refused(lambda: operation(database))
     connections = len(wire.dead)
     for each in (read, write, Database.ping):
@@ -125,7 +170,7 @@ async def test_a_request_that_comes_later_is_refused_and_then_at_once(
     await recover(wire, database)
 
 
-async def test_many_at_once_are_all_ended(silent: tuple[SilentWire, Database]) -> None:
+async def test_many_at_once_are_all_ended(silent: Pair) -> None:
     wire, database = silent
     await asyncio.gather(*(read(database) for _ in range(20)), *(write(database) for _ in range(20)))
     wire.silent = True
@@ -135,26 +180,26 @@ async def test_many_at_once_are_all_ended(silent: tuple[SilentWire, Database]) -
     await recover(wire, database)
 
 
-async def test_a_transaction_that_idles_is_ended_too(silent: tuple[SilentWire, Database]) -> None:
+async def test_a_transaction_that_idles_is_ended_too(silent: Pair) -> None:
     wire, database = silent
 
     async def idle() -> None:
         async with database.sessions.begin() as session:
             await session.execute(insert(Thing).values(label="idle"))
             wire.silent = True
-            await until(lambda: database.reads.pulse._is_silent)
+            await until(lambda: database.reads.pulse.is_silent)
 
     assert type(await refused(idle)) is UnavailableError  # its COMMIT was not sent
     await recover(wire, database)
 
 
-async def test_a_read_that_meets_a_dead_connection_is_repeated(silent: tuple[SilentWire, Database]) -> None:
+async def test_a_read_that_meets_a_dead_connection_is_repeated(silent: Pair) -> None:
     wire, database = silent
     await read(database)
     wire.silent = True
     await refused(lambda: read(database))
     wire.silent = False
-    await until(lambda: not database.reads.pulse._is_silent)
+    await until(lambda: not database.reads.pulse.is_silent)
     assert await read(database) == 0
 
 
@@ -184,7 +229,7 @@ async def test_without_prepared_statements_a_read_is_ended_as_well(settings: Set
 
 @pytest.mark.parametrize("operation", [read, write])
 async def test_who_is_cancelled_meanwhile_leaves_nothing_behind(
-    silent: tuple[SilentWire, Database], operation: Callable[..., Awaitable[object]]
+    silent: Pair, operation: Callable[..., Awaitable[object]]
 ) -> None:
     wire, database = silent
     for _ in range(2):
@@ -198,7 +243,7 @@ async def test_who_is_cancelled_meanwhile_leaves_nothing_behind(
         await recover(wire, database)
 
 
-async def test_an_export_is_ended(silent: tuple[SilentWire, Database]) -> None:
+async def test_an_export_is_ended(silent: Pair) -> None:
     wire, database = silent
     rows = select(func.generate_series(1, 1_000_000).label("number"))
 
@@ -215,13 +260,13 @@ async def test_an_export_is_ended(silent: tuple[SilentWire, Database]) -> None:
     await recover(wire, database)
 
 
-async def test_notifications_are_listened_for_again(silent: tuple[SilentWire, Database]) -> None:
+async def test_notifications_are_listened_for_again(silent: Pair) -> None:
     wire, database = silent
     watching = database.notifications.watch("topic", HOUR)
     await asyncio.ensure_future(anext(watching))
     await asyncio.ensure_future(anext(watching))  # it has connected
     wire.silent = True
-    while not database.reads.pulse._is_silent:
+    while not database.reads.pulse.is_silent:
         await refused(lambda: read(database))
     wire.silent = False
     await asyncio.ensure_future(anext(watching))  # it has connected again
@@ -382,7 +427,7 @@ async def test_a_ping_is_repeated_where_the_event_loop_was_busy_and_silence_is_f
     assert pings == 4  # it was not taken for silence three times
     await until(lambda: held.ended)
     await until(lambda: pings == 7)
-    assert pulse._is_silent  # nor was it taken for an answer later
+    assert pulse.is_silent  # nor was it taken for an answer later
     pulse.end(operation)
     await pulse.close()
 
@@ -398,7 +443,7 @@ async def test_nothing_is_looked_at_while_nothing_is_in_progress() -> None:
 
 
 async def test_a_connection_that_is_ended_between_two_steps_of_a_statement_is_a_503(
-    silent: tuple[SilentWire, Database],
+    silent: Pair,
 ) -> None:
     """asyncpg prepares and then runs it. The table's name is too long, so the answer of the first step begins with a
     NOTICE, by which the connection is ended before the second. If it came alone, the read would be retried."""
