@@ -3,7 +3,7 @@
 See https://docs.sqlalchemy.org/en/21/core/events.html.
 """
 
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import asyncpg
@@ -20,6 +20,9 @@ from plinth.errors import UnavailableError
 _FAILED = "plinth.failed"
 _STATEMENT = "plinth.statement"
 _GENERATION = "plinth.generation"
+_MADE_AT = "plinth.made_at"
+REPLACE_SECONDS = 1.0
+"""A connection to a server that only reads is replaced, but not sooner: a new one often leads to the same server."""
 NOTHING_COMMITTED = (
     "Nothing was committed: a statement failed and its error was caught. "
     "Use `async with session.begin_nested()` around what may fail."
@@ -29,6 +32,7 @@ NOTHING_COMMITTED = (
 def listen(engine: Engine, log: StatementLog, pulse: Pulse) -> None:
     def note_generation(_connection: Any, record: Any) -> None:
         record.info[_GENERATION] = pulse.number
+        record.info[_MADE_AT] = monotonic()
 
     def refuse_lost(connection: Any, record: Any, _proxy: Any) -> None:
         """The pool replaces a connection that has died. Unlike a pre-ping, this costs no round trip."""
@@ -46,6 +50,8 @@ def listen(engine: Engine, log: StatementLog, pulse: Pulse) -> None:
             _info(context.connection)[_FAILED] = True
         cause = _cause(context.dialect, error)
         if not isinstance(cause, Exception) or not is_connection_lost(cause):
+            return
+        if isinstance(cause, asyncpg.ReadOnlySQLTransactionError) and _is_new(context.connection):
             return
         # SQLAlchemy recognises only a connection that is closed already. The others are replaced at checkout.
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
@@ -124,6 +130,10 @@ def _info(connection: Connection) -> Any:
         return connection.info
     except NotImplementedError:
         return {}
+
+
+def _is_new(connection: Connection | None) -> bool:
+    return connection is not None and monotonic() - _info(connection).get(_MADE_AT, 0.0) < REPLACE_SECONDS
 
 
 def _cause(dialect: Dialect, error: BaseException) -> BaseException | None:

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 FEWEST, FIRST, MOST = 16, 256, 2000
 """Of the limit: enough to keep a core busy, the one to begin with, and what memory is spent on at most."""
-LAG_SECONDS = 0.01
+LAG_SECONDS, STANDING_LAG_SECONDS = 0.01, 0.005
+"""How late the event loop may be; the second while requests have been waiting for longer than a burst lasts."""
 TICK_SECONDS = 0.05
 LOG_SECONDS = 1.0
 BURST_SECONDS = 1.0
@@ -121,14 +122,16 @@ class Limiter:
         self._rate += (self._left / elapsed_seconds - self._rate) / 4
         self._left = 0
         saturated, now = self.waiting > 0 or any(self._refused), self._clock()
-        if self._lag > LAG_SECONDS:
-            # By more where the lag is longer, since it delays the next change, too.
-            self.limit = max(FEWEST, max(0.5, LAG_SECONDS / self._lag) * min(self.limit, self.in_flight))
-        elif saturated:
-            self.limit = min(MOST, 1.05 * self.limit)
         if not saturated:
             self._caught_up_at = now
         is_burst = now - self._caught_up_at <= BURST_SECONDS
+        acceptable = LAG_SECONDS if is_burst else STANDING_LAG_SECONDS
+        if self._lag > acceptable:
+            # By more where the lag is longer, since it delays the next change, too.
+            self.limit = max(FEWEST, max(0.5, acceptable / self._lag) * min(self.limit, self.in_flight))
+        elif saturated:
+            # More may be in flight, from before a delay: with a loop that is not late they wait for something else.
+            self.limit = min(MOST, 1.05 * max(self.limit, self.in_flight))
         self._longest_wait = max(BURST_SECONDS, self._queue_seconds) if is_burst else self._queue_seconds
         self._most_waiting = MOST if is_burst else max(self.limit, self._rate * self._queue_seconds)
         self._refuse_expired()

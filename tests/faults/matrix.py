@@ -14,9 +14,6 @@ BEFORE_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 AFTER_SECONDS = RECOVERY_SECONDS + 2.0
 ENOUGH = 1000
-MOST_SHED = 0.01
-"""The part of the requests that may be refused as in overload: the load and the servers share the cores."""
-NEVER_SHED = {"cached", "health"}
 LINES = 200
 ROUTINE = re.compile(r" app\.access |Answering 503")
 """What the log has of each request: it does not say why a row has failed."""
@@ -76,8 +73,8 @@ def faults_of(row: Row, found: Observation, enough: int) -> list[str]:
     refusals = [answer for answer in bad if answer.status in {503, 504} and answer.kind in row.refused]
     # A worker that has just ended all that waited for PostgreSQL is late, which it takes for overload for a moment.
     others = {*bad} - {*lost, *refusals}
-    shed = [answer for answer in others if answer.status == 503 and answer.kind not in NEVER_SHED and is_clear(answer)]
-    if len(shed) > MOST_SHED * len(meanwhile):
+    shed = [each for each in others if each.status == 503 and each.kind not in row.never_shed and is_clear(each)]
+    if len(shed) > row.shed * len(meanwhile):
         shed = []
     accepted = sum(answer.kind == "limited" and answer.status == 200 for answer in found.during)
     late = [answer for answer in meanwhile if answer.seconds > row.longest_seconds]

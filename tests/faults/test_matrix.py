@@ -15,8 +15,6 @@ from tests.faults.service import Service
 from tests.faults.serving import LIMIT_SECONDS
 from tests.faults.traffic import LOST
 
-MOST_PER_SECOND = 150
-
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
@@ -26,9 +24,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def rate(service: Service) -> float:
-    """Half of what the service can answer, or less: each row needs a thousand requests, and not more."""
+    """Half of what the service can answer."""
     capacity = service.capacity()
-    rate = min(capacity / 2, MOST_PER_SECOND)
+    rate = capacity / 2
     record("Load", "capacity", "", {"capacity": f"{capacity:.0f} a second", "traffic": f"{rate:.0f} a second"})
     return rate
 

@@ -6,15 +6,17 @@ known to break. A test goes through the messages of an operation until one run m
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import product
 from typing import Any, Literal
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
+from pydantic import SecretStr
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.engine import make_url
 from starlette.middleware import Middleware
@@ -22,6 +24,7 @@ from starlette.middleware import Middleware
 from plinth.database import Database, Query, open_database
 from plinth.database.errors import is_connection_lost, is_outcome_unknown, translate
 from plinth.database.pulse import Pulse
+from plinth.errors import UnavailableError
 from plinth.http import UnhandledErrorMiddleware, exception_handlers
 from plinth.settings import Settings
 from plinth.testing.wire import End, WirePostgres, cut
@@ -283,6 +286,42 @@ def test_a_loss_that_is_noticed_many_times_is_one() -> None:
     for _ in range(3):
         pulse.lost(0)
     assert pulse.number == 1
+
+
+@pytest.mark.parametrize("seconds", [3600.0, 0.0])
+async def test_a_server_that_only_reads_is_not_connected_to_again_for_each_change(
+    settings: Settings, things: None, onlooker: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """As many connections would be made as there are changes, and all others would be replaced with each."""
+    monkeypatch.setattr("plinth.database.events.REPLACE_SECONDS", seconds)
+    await onlooker.execute(
+        "CREATE ROLE standby LOGIN; ALTER ROLE standby SET default_transaction_read_only = on;"
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO standby; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO standby"
+    )
+    server = make_url(settings.database.url.get_secret_value())
+    try:
+        async with WirePostgres(server.host or "", server.port or 5432) as wire:
+            url = wire.through(server.set(username="standby").render_as_string(hide_password=False))
+            changed = {"url": SecretStr(url), "pool_size": 1, "read_pool_size": 1}
+            async with open_database(settings.database.model_copy(update=changed), "standby") as database:
+
+                async def write() -> None:
+                    async with database.sessions.begin() as session:
+                        await session.execute(insert(Thing).values(label=str(uuid4())))
+
+                with wire.counting() as count:
+                    for _ in range(5):
+                        with pytest.raises(UnavailableError):
+                            await write()
+                        assert await database.reads.first(COUNT) == 0
+                assert count.connections == (2 if seconds else 10)
+                await onlooker.execute("ALTER ROLE standby RESET default_transaction_read_only")
+                monkeypatch.setattr("plinth.database.events.REPLACE_SECONDS", 0.0)
+                with suppress(UnavailableError):
+                    await write()  # the last one on the connection from before
+                await write()
+    finally:
+        await onlooker.execute("DROP OWNED BY standby; DROP ROLE standby")
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -222,6 +222,25 @@ async def test_the_limit_falls_while_the_loop_is_late_and_rises_only_where_it_re
     await requests.end()
 
 
+async def test_after_one_delay_what_waits_elsewhere_does_not_hold_all_the_slots() -> None:
+    """A loop that is not late has time for as many as are in flight, and for more."""
+    requests = Requests(200)
+    limiter = requests.limiter
+    for _ in range(100):
+        requests.arrive()
+    await requests.settle()
+    limiter.adapt(LATE, 1.0)
+    assert limiter.limit == 50
+    late = requests.arrive()
+    await requests.settle()
+    assert requests.states[late] == "waiting"
+    for _ in range(4):
+        limiter.adapt(0.0, 1.0)
+    await requests.settle()
+    assert requests.states[late] == "admitted"
+    await requests.end()
+
+
 async def test_refusals_are_counted_and_logged_from_time_to_time(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
