@@ -24,7 +24,7 @@ LAG_SECONDS, STANDING_LAG_SECONDS = 0.01, 0.005
 """How late the event loop may be; the second while requests have been waiting for longer than a burst lasts."""
 TICK_SECONDS = 0.05
 LOG_SECONDS = 1.0
-BURST_SECONDS = 1.0
+BURST_SECONDS = 0.75
 """For so long everything may wait, and as long: most queues are bursts, which a process catches up with."""
 
 
