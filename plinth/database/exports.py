@@ -7,7 +7,7 @@ process runs no more than `DATABASE_EXPORTS` of them at once.
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import asyncpg
@@ -37,12 +37,16 @@ class Export:
     """One export. Its connection is made when it starts, and closed with the block of `Exports.begin`."""
 
     def __init__(
-        self, settings: DatabaseSettings, application_name: str, log: StatementLog, operation: Operation
+        self,
+        settings: DatabaseSettings,
+        application_name: str,
+        log: StatementLog | None = None,
+        operation: Operation | None = None,
     ) -> None:
         """`operation` is how a pulse watches it."""
         self._arguments = driver_arguments(settings, application_name, READ_ONLY)
-        self._log = log
-        self._operation = operation
+        self._log = log or StatementLog(settings)
+        self._operation = operation or Operation(monotonic(), None)
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)  # an empty one is the end
         self._connection: asyncpg.Connection | None = None
         self._copying: asyncio.Task[None] | None = None

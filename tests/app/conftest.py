@@ -1,5 +1,6 @@
 """The app on real servers (see plinth/testing/plugin.py), inside its lifespan."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -104,5 +105,6 @@ async def wired(wire: WirePostgres, settings: Settings, accounts: None) -> Async
     headers = headers_of(settings, Role.ADMIN)
     async with serve(create_app(settings.model_copy(update=changed))) as service, service.client(headers) as client:
         await RESOURCES.create_all(client)
-        await listening(service.state["database"])
+        # In a context of its own, in which for a while all is read from the primary.
+        await asyncio.create_task(listening(service.state["database"]))
         yield client
