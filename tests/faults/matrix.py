@@ -14,6 +14,7 @@ BEFORE_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
 AFTER_SECONDS = RECOVERY_SECONDS + 2.0
 ENOUGH = 1000
+NEVER_SHED = {"cached", "health"}
 LINES = 200
 ROUTINE = re.compile(r" app\.access |Answering 503")
 """What the log has of each request: it does not say why a row has failed."""
@@ -73,7 +74,7 @@ def faults_of(row: Row, found: Observation, enough: int) -> list[str]:
     refusals = [answer for answer in bad if answer.status in {503, 504} and answer.kind in row.refused]
     # A worker that has just ended all that waited for PostgreSQL is late, which it takes for overload for a moment.
     others = {*bad} - {*lost, *refusals}
-    shed = [each for each in others if each.status == 503 and each.kind not in row.never_shed and is_clear(each)]
+    shed = [each for each in others if each.status == 503 and each.kind not in NEVER_SHED and is_clear(each)]
     if len(shed) > row.shed * len(meanwhile):
         shed = []
     accepted = sum(answer.kind == "limited" and answer.status == 200 for answer in found.during)

@@ -29,7 +29,6 @@ class Row:
     """How long the fault lasts, or longer, so that a thousand requests are due meanwhile."""
     shed: float = 0.01
     """The part of the requests that may be refused as in overload: the load and the servers share the cores."""
-    never_shed: frozenset[str] = frozenset({"health", "cached"})
     lost: int = 0
     """How many connections may end without an answer."""
     replaced: int = 0
@@ -112,14 +111,5 @@ ROWS = [
         replaced=1,
     ),
     Row(PROCESSES, "a worker stopped", f"{EVERYTHING} It is replaced.", processes.worker_stopped, replaced=1),
-    Row(
-        PROCESSES,
-        "reloaded",
-        "Both are replaced. While two processes start on the same cores one in five may be refused as in overload, "
-        "cached reads too where the new one has not loaded them. All others: answered.",
-        processes.reloaded,
-        shed=0.2,
-        never_shed=frozenset({"health"}),
-        replaced=2,
-    ),
+    Row(PROCESSES, "reloaded", f"{EVERYTHING} Both are replaced.", processes.reloaded, replaced=2),
 ]
