@@ -27,7 +27,7 @@ OF_A_SERVER = [
 OF_A_SESSION = (
     "carries_the_name_and_the_limits or outlives_a_change_of_its_table or nothing_is_left_on_the_server "
     "or died_in_the_pool or lost_in_a_transaction or slow or parameters_reach_the_server or lock_that_is_held "
-    "or planned_for_its_values or share_a_prepared_statement"
+    "or planned_for_its_values or share_a_prepared_statement or server_that_only_reads"
 )
 
 

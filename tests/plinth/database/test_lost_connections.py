@@ -294,14 +294,11 @@ async def test_a_server_that_only_reads_is_not_connected_to_again_for_each_chang
 ) -> None:
     """As many connections would be made as there are changes, and all others would be replaced with each."""
     monkeypatch.setattr("plinth.database.events.REPLACE_SECONDS", seconds)
-    await onlooker.execute(
-        "CREATE ROLE standby LOGIN; ALTER ROLE standby SET default_transaction_read_only = on;"
-        "GRANT ALL ON ALL TABLES IN SCHEMA public TO standby; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO standby"
-    )
     server = make_url(settings.database.url.get_secret_value())
     try:
+        await onlooker.execute(f'ALTER DATABASE "{server.database}" SET default_transaction_read_only = on')
         async with WirePostgres(server.host or "", server.port or 5432) as wire:
-            url = wire.through(server.set(username="standby").render_as_string(hide_password=False))
+            url = wire.through(server.render_as_string(hide_password=False))
             changed = {"url": SecretStr(url), "pool_size": 1, "read_pool_size": 1}
             async with open_database(settings.database.model_copy(update=changed), "standby") as database:
 
@@ -315,13 +312,13 @@ async def test_a_server_that_only_reads_is_not_connected_to_again_for_each_chang
                             await write()
                         assert await database.reads.first(COUNT) == 0
                 assert count.connections == (2 if seconds else 10)
-                await onlooker.execute("ALTER ROLE standby RESET default_transaction_read_only")
+                await onlooker.execute(f'ALTER DATABASE "{server.database}" RESET default_transaction_read_only')
                 monkeypatch.setattr("plinth.database.events.REPLACE_SECONDS", 0.0)
                 with suppress(UnavailableError):
                     await write()  # the last one on the connection from before
                 await write()
     finally:
-        await onlooker.execute("DROP OWNED BY standby; DROP ROLE standby")
+        await onlooker.execute(f'ALTER DATABASE "{server.database}" RESET default_transaction_read_only')
 
 
 @pytest.mark.parametrize("code", CODES)
