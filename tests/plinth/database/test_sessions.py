@@ -44,10 +44,17 @@ async def write(database: Database, *statements: Any) -> None:
             await session.execute(statement)
 
 
-async def end_backend(onlooker: asyncpg.Connection, pid: int | None) -> None:
+async def driver_of(session: Session) -> asyncpg.Connection:
+    driver: asyncpg.Connection = (await (await session.connection()).get_raw_connection()).driver_connection
+    return driver
+
+
+async def end_backend(onlooker: asyncpg.Connection, driver: asyncpg.Connection) -> None:
     """Terminate a backend, and return once the client's end of its connection is closed."""
-    assert await onlooker.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
-    await onlooker.fetchval("SELECT 1")
+    closed = asyncio.Event()
+    driver.add_termination_listener(lambda _: closed.set())
+    assert await onlooker.fetchval("SELECT pg_terminate_backend($1, 5000)", driver.get_server_pid())
+    await closed.wait()
 
 
 WireT = TypeVar("WireT", bound=WirePostgres)
@@ -154,7 +161,7 @@ async def test_nothing_is_committed_on_a_connection_that_replaced_a_lost_one(
     with pytest.raises((RuntimeError, InvalidRequestError, UnavailableError, DBAPIError)):
         async with database.sessions.begin() as session:
             await session.execute(thing("lost"))
-            await end_backend(onlooker, await session.scalar(BACKEND))
+            await end_backend(onlooker, await driver_of(session))
             with suppress(DBAPIError):
                 await session.execute(ONE)
             await session.execute(thing("lost, too"))
@@ -332,7 +339,7 @@ async def test_callbacks_do_not_run_where_the_connection_was_lost_before_commit(
     with pytest.raises(UnavailableError):
         async with database.sessions.begin() as session:
             session.after_commit(lambda: pytest.fail("nothing was committed"))
-            await end_backend(onlooker, await session.scalar(BACKEND))
+            await end_backend(onlooker, await driver_of(session))
             await session.execute(ONE)
 
 
@@ -561,11 +568,10 @@ async def test_a_connection_that_died_in_the_pool_is_replaced_without_a_ping(
 ) -> None:
     async with wired(settings, WirePostgres) as (wire, database):
         async with database.sessions.begin() as session:
-            dead = await session.scalar(BACKEND)
+            dead = await driver_of(session)
         await end_backend(onlooker, dead)
-        await asyncio.sleep(0)
         async with database.sessions.begin() as session:
-            assert await session.scalar(BACKEND) != dead
+            assert await session.scalar(BACKEND) != dead.get_server_pid()
         with wire.counting() as count:
             await write(database, ONE)
         assert count.round_trips <= 4, count.statements  # preparing ONE is one of them
@@ -577,7 +583,7 @@ async def test_a_connection_lost_in_a_transaction_is_unavailable(
     with pytest.raises(UnavailableError, match="cannot be reached"):
         async with database.sessions.begin() as session:
             await session.execute(thing("lost"))
-            await end_backend(onlooker, await session.scalar(BACKEND))
+            await end_backend(onlooker, await driver_of(session))
             await session.execute(thing("lost too"))
     await write(database, thing("kept"))
     assert await labels(onlooker) == ["kept"]
