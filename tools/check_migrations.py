@@ -7,14 +7,16 @@ which a rule has no point declares that, with a comment that says why:
 """
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
 from io import StringIO
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 from alembic.config import Config
@@ -31,12 +33,20 @@ RULES = {
     "adding-required-field",
     "adding-serial-primary-key-field",
     "ban-alter-domain-with-add-constraint",
+    "ban-alter-identity",
     "ban-concurrent-index-creation-in-transaction",
     "ban-create-domain-with-constraint",
     "ban-drop-column",
     "ban-drop-database",
+    "ban-drop-default",
+    "ban-drop-extension",
+    "ban-drop-function",
+    "ban-drop-generated-expression",
+    "ban-drop-schema",
+    "ban-drop-sequence",
     "ban-drop-table",
     "ban-drop-view",
+    "ban-set-schema",
     "ban-truncate-cascade",
     "changing-column-type",
     "constraint-missing-not-valid",
@@ -48,10 +58,26 @@ RULES = {
     "require-concurrent-index-deletion",
     "require-concurrent-partition-detach",
     "require-concurrent-reindex",
+    "rewriting-table",
 }
+# Squawk has no rule for these, before PostgreSQL 19. Each locks its table for as long as it is rewritten.
+REWRITING = re.compile(
+    r"""(?:\A|;)(?:\s|--[^\n]*\n)*(
+        VACUUM\s+(?:FULL|\([^;)]*\bFULL)\b | CLUSTER\b | REFRESH\s+MATERIALIZED\s+VIEW\s+(?!CONCURRENTLY\b)
+        | ALTER\s+(?:TABLE|MATERIALIZED\s+VIEW|INDEX)\s[^;']*\bSET\s+(?:LOGGED|UNLOGGED|TABLESPACE|ACCESS\s+METHOD)\b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 OLDEST_POSTGRESQL = "16"
 # Projects of the first releases have it as it was before this check, and have applied it long ago.
 APPLIED = {"3d6f0a51c9e2"}
+
+
+class Fault(NamedTuple):
+    file: str
+    rule: str
+    message: str
+    line: str
 
 
 def main(ini: str = "alembic.ini") -> int:
@@ -66,7 +92,7 @@ def main(ini: str = "alembic.ini") -> int:
 def check(scripts: ScriptDirectory) -> Iterator[str]:
     """Yield a sentence for each fault of a revision."""
     with tempfile.TemporaryDirectory(prefix="migrations-") as directory:
-        revisions = {}
+        revisions: dict[str, Script] = {}
         for script in reversed([*scripts.walk_revisions()]):
             file = Path(directory, f"{script.revision}.sql")
             try:
@@ -76,13 +102,10 @@ def check(scripts: ScriptDirectory) -> Iterator[str]:
                 yield f"{_name(script)}: cannot be rendered as SQL, which `alembic upgrade --sql` does ({reason})"
             else:
                 revisions[str(file)] = script
-        for fault in _examined([*revisions]):
-            script = revisions[fault["file"]]
-            if script.revision not in APPLIED and fault["rule_name"] in RULES - {
-                *getattr(script.module, "squawk_ignore", ())
-            }:
-                line = Path(fault["file"]).read_text().split("\n")[fault["line"]].strip()
-                yield f"{_name(script)}: {fault['rule_name']}: {' '.join(fault['message'].split())}\n    {line}"
+        for fault in chain(_examined([*revisions]), _rewriting([*revisions])):
+            script = revisions[fault.file]
+            if script.revision not in APPLIED and fault.rule in RULES - {*getattr(script.module, "squawk_ignore", ())}:
+                yield f"{_name(script)}: {fault.rule}: {fault.message}\n    {fault.line}"
 
 
 def sql_of(script: Script) -> str:
@@ -94,14 +117,21 @@ def sql_of(script: Script) -> str:
     return buffer.getvalue()
 
 
-def _examined(files: list[str]) -> list[dict[str, Any]]:
+def _examined(files: list[str]) -> Iterator[Fault]:
     squawk = str(Path(sysconfig.get_path("scripts"), "squawk"))
     command = [squawk, "--reporter=json", f"--pg-version={OLDEST_POSTGRESQL}"]
     done = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
     if done.returncode not in {0, 1}:
         raise SystemExit(f"Squawk failed: {done.stderr}")
-    found: list[dict[str, Any]] = orjson.loads(done.stdout or "[]")
-    return found
+    for found in orjson.loads(done.stdout or "[]"):
+        line = Path(found["file"]).read_text().split("\n")[found["line"]].strip()
+        yield Fault(found["file"], found["rule_name"], " ".join(found["message"].split()), line)
+
+
+def _rewriting(files: list[str]) -> Iterator[Fault]:
+    for file in files:
+        for found in REWRITING.finditer(Path(file).read_text()):
+            yield Fault(file, "rewriting-table", "The table is locked until it is rewritten.", found[1].split("\n")[0])
 
 
 def _name(script: Script) -> str:

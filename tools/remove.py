@@ -22,7 +22,7 @@ from tools.revisions import revisions, undoing
 ROOT = Path(__file__).resolve().parent.parent
 IGNORED = (
     "# The release without this part is deployed first.\n"
-    'squawk_ignore = ["ban-drop-column", "ban-drop-table", "require-concurrent-index-deletion"]'
+    'squawk_ignore = ["ban-drop-column", "ban-drop-function", "ban-drop-table", "require-concurrent-index-deletion"]'
 )
 
 

@@ -59,6 +59,20 @@ REFUSED = {
     "op.execute('REINDEX TABLE owners')": "require-concurrent-reindex",
     "op.execute('CREATE INDEX CONCURRENTLY ix ON owners (name)')": "ban-concurrent-index-creation-in-transaction",
     'op.execute("ALTER TABLE owners ADD COLUMN a text, DROP COLUMN name")': "ban-drop-column",
+    "op.alter_column('owners', 'name', server_default=None)": "ban-drop-default",
+    "op.execute('ALTER TABLE owners ALTER COLUMN id DROP IDENTITY')": "ban-alter-identity",
+    "op.execute('ALTER TABLE owners ALTER COLUMN name DROP EXPRESSION')": "ban-drop-generated-expression",
+    "op.execute('DROP FUNCTION total_of(bigint)')": "ban-drop-function",
+    "op.execute('DROP SEQUENCE owners_id_seq CASCADE')": "ban-drop-sequence",
+    "op.execute('DROP SCHEMA old CASCADE')": "ban-drop-schema",
+    "op.execute('DROP EXTENSION pg_trgm CASCADE')": "ban-drop-extension",
+    "op.execute('ALTER TABLE owners SET SCHEMA old')": "ban-set-schema",
+    "op.execute('ALTER TABLE owners SET UNLOGGED')": "rewriting-table",
+    "op.execute('alter table only owners\\n  set tablespace fast')": "rewriting-table",
+    "op.execute('ALTER TABLE owners ADD COLUMN a text, SET ACCESS METHOD columnar')": "rewriting-table",
+    "op.execute('SELECT 1; -- as in 1.4\\nCLUSTER owners USING owners_pkey')": "rewriting-table",
+    "op.execute('REFRESH MATERIALIZED VIEW totals')": "rewriting-table",
+    f"{CONCURRENTLY}op.execute('VACUUM (ANALYZE, FULL) owners')": "rewriting-table",
 }
 
 
@@ -86,6 +100,12 @@ ACCEPTED = [
     "op.execute('ALTER TABLE owners ADD CONSTRAINT uq UNIQUE USING INDEX ix_owners_name')",
     f"{TABLE.replace('owners', 'pets')}; op.create_index('ix', 'pets', ['name'])",
     "op.execute('UPDATE owners SET name = lower(name) WHERE id < 1000')",
+    "op.execute('UPDATE owners SET logged = true')",
+    "op.execute('ALTER TABLE owners SET (fillfactor = 70)')",
+    "op.alter_column('owners', 'name', server_default='set logged')",
+    "op.alter_column('owners', 'name', nullable=True)",
+    "op.execute('REFRESH MATERIALIZED VIEW CONCURRENTLY totals')",
+    f"{CONCURRENTLY}op.execute('VACUUM (ANALYZE) owners')",
 ]
 
 
