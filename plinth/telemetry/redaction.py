@@ -10,10 +10,15 @@ from typing import Any
 REDACTED = "[redacted]"
 
 # `password`, `new_password` and `newPassword`; `token`, but not `tokens`, which is usually a count.
-_CREDENTIAL = r"(?:passw(?:or)?ds?|passphrase|pwd|secrets?|token|api[_-]?key|private[_-]?key|authorization|cookies?)"
+_CREDENTIAL = (
+    r"(?:passw(?:or)?ds?|passphrase|pwd|secrets?|token|(?:api|access|private|secret)[_-]?key|authorization|cookies?"
+    r"|credentials?|session[_-]?id|otp)"
+)
 _PERSONAL = r"(?:e?mail(?:[_-]?address)?|phone(?:[_-]?number)?|card(?:[_-]?number)?|iban|cvv|cvc|ssn)"
 _NAME = rf"(?:{_CREDENTIAL}(?:[_-]?hash)?|(?<![a-z]){_PERSONAL})"
 _FIELD = re.compile(rf"{_NAME}\Z", re.IGNORECASE)
+# `password: value`, but not `AUTH_PASSWORD: value`, as a sentence about a setting begins.
+_LABEL = rf"(?<![A-Z]_)(?i:{_NAME}): "
 # Visa, Mastercard, American Express, Discover, Diners Club.
 _CARD = re.compile(r"(?<![\w.-])(?:4\d|5[1-5]|2[2-7]|6[05]|3[0478])\d\d(?:[ -]?\d{4,6}){2}(?:[ -]?\d{3,4})?(?![\w-])")
 
@@ -25,6 +30,7 @@ _LOWER = bytes.maketrans((string.ascii_uppercase + "123456789").encode(), (strin
 _CARD_LENGTH = b"0" * 14
 _WORD = bytes.maketrans((string.ascii_letters + string.digits + "_-").encode(), b"x" * 64)
 _SECRET_LENGTH = b"x" * 43  # of 256 bits in base64
+_LABEL_BYTES = re.compile(_LABEL.encode())
 
 
 def _without_card(found: re.Match[str]) -> str:
@@ -44,6 +50,14 @@ _PATTERNS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
     (re.compile(rf"""({_NAME}(?:["']\s*:|\s?=)\s*b?(["']))(?:(?!\2)[^\\]|\\.)*""", re.I | re.S), rf"\1{REDACTED}"),
     # `name=value`, as in a query string.
     (re.compile(rf"({_NAME}=)[^\s\"'&,;(){{}}\[\]]+", re.IGNORECASE), rf"\1{REDACTED}"),
+    # `name: value`, as in YAML and in headers. Where more words follow without a comma, it is a sentence.
+    (
+        re.compile(
+            rf"""({_LABEL})(?:[^\s"'\\,;(){{}}\[\]]|\\[^nrt"'])+(?=["'\\,;)}}\]]|\s*$)""", re.ASCII | re.MULTILINE
+        ),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), REDACTED),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), REDACTED),  # a JSON Web Token
     # The service's own refresh tokens, API keys and links: see plinth/security/opaque.py.
     (re.compile(r"(?<![\w-])(?:[a-z]+_)?(?=[\w-]*[A-Z])(?=[\w-]*[a-z])[\w-]{43}(?![\w-])", re.ASCII), REDACTED),
@@ -74,7 +88,9 @@ def redact_json(line: bytes) -> str:
 
 def _has_sign(text: bytes, plain: bytes) -> bool:
     """Return whether the text may hold anything to redact, in a hundredth of the time that the patterns take."""
-    if text.translate(None, plain) or text.find(_OBJECT, 1) > 0:
+    if text.translate(None, plain) or text.find(_OBJECT, 1) > 0 or b"-----BEGIN " in text:
+        return True
+    if b": " in text and _LABEL_BYTES.search(text):
         return True
     lower = text.translate(_LOWER, b" -")
     if b"bearer" in lower or b"authorization:" in lower or _CARD_LENGTH in lower:

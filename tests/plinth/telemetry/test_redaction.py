@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from plinth.security.opaque import has_form
 from plinth.telemetry.logs import JSONFormatter, TextFormatter
-from plinth.telemetry.redaction import REDACTED, redact_text
+from plinth.telemetry.redaction import REDACTED, redact_json, redact_text
 
 TOKEN = jwt.encode({"sub": "7"}, "k" * 32, algorithm="HS256")
 OPAQUE = [f"{prefix}ZdHUwvhCQWLG6tVkvy6OTD1ifFtsFfT65f9F7cFgv7E" for prefix in ("key_", "refresh_", "")]
+PRIVATE_KEY = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ\n-----END PRIVATE KEY-----"
 FORMATTERS = [JSONFormatter(), TextFormatter()]
 CARDS = ["4111111111111111", "4111 1111 1111 1111", "5500-0055-5555-5559", "340000000000009"]
 
@@ -35,6 +36,7 @@ class Account:
     [
         *("password", "new_password", "newPassword", "Authorization", "Set-Cookie", "cookie", "X-API-Key", "apiKey"),
         *("refresh_token", "client_secret", "email", "customer_email", "phone_number", "card", "card-number", "iban"),
+        *("secret_key", "aws_secret_access_key", "accessKey", "credentials", "session_id", "sessionId", "otp"),
     ],
 )
 def test_a_field_is_hidden_by_its_name(formatter: logging.Formatter, name: str) -> None:
@@ -45,7 +47,9 @@ def test_a_field_is_hidden_by_its_name(formatter: logging.Formatter, name: str) 
         assert REDACTED in line
 
 
-@pytest.mark.parametrize("name", ["tokens", "wildcard", "discards", "headphones", "emailed", "passwordless", "keys"])
+@pytest.mark.parametrize(
+    "name", ["tokens", "option", "wildcard", "discards", "headphones", "emailed", "passwordless", "keys"]
+)
 def test_other_names_are_shown(name: str) -> None:
     assert (
         json.loads(JSONFormatter().format(record("x", extra={name: "shown", "more": {name: "shown"}})))[name] == "shown"
@@ -73,6 +77,13 @@ def test_nothing_is_left_where_nothing_is_hidden() -> None:
         ("Account(password=\"it's hunter2\", name='Ann')", "hunter2"),
         ("{'name': 'Ann', 'password': 'hunter2'}", "hunter2"),
         ('{"name": "Ann", "password": "hunter2 and more"}', "hunter2 and more"),
+        ("login failed, password: hunter2", "hunter2"),
+        ("user: ann\npassword: hunter2\nport: 5432", "hunter2"),
+        ("X-API-Key: hunter2", "hunter2"),
+        ("password: \\hunter\\2", "unter"),
+        ("(refresh_token: hunter2, 3 attempts)", "hunter2"),
+        (f"cannot parse {PRIVATE_KEY}", "MC4CAQAw"),
+        (PRIVATE_KEY[:50], "MC4CAQAw"),
         ("no account of ann.lee+shop@mail.example.com", "ann.lee"),
         ("$argon2id$v=19$m=65536,t=3$c2FsdA$aGFzaA", "c2FsdA"),
         *((f"Paid by {card}.", card) for card in CARDS),
@@ -106,6 +117,8 @@ def test_these_are_the_forms_of_the_services_secrets() -> None:
         "GET /api/products/4111111111111112 200",
         "1764481222123456 3fb1c9b2-6f1e-4a11-8a4e-6ed2f1a51b6d 4bf92f3577b34da6a3ce929d0e0e4736",
         "AUTH_PREVIOUS_KEY: is under 32 bytes",
+        "METRICS_TOKEN: missing",
+        "unexpected token: the parser expects a name",
         "SELECT users.id FROM users WHERE users.email = $1 AND tokens > 3",
         "Basic authentication or a bearer token is needed",
         "The worker's token bucket is empty: it's refilled",
@@ -128,6 +141,12 @@ piece = st.sampled_from(
         "\\",
         "=",
         ": ",
+        "hunter2",
+        "METRICS_",
+        PRIVATE_KEY,
+        "authorization",
+        "e",
+        *OPAQUE,
         "\n",
         "\x0e",
         "ann@example.com",
@@ -152,3 +171,14 @@ def test_a_line_is_json_whatever_is_removed_from_it(texts: list[str], value: Any
     assert "\n" not in line
     assert "ann@example.com" not in line
     assert TextFormatter().format(record("".join(texts), extra={"value": value})).encode()
+
+
+@given(text=pieces | any_text, value=anything)
+def test_what_is_passed_over_has_nothing_to_remove(text: str, value: Any) -> None:
+    """Most lines are: the patterns would take longer than all else that is done for a line."""
+    line = json.dumps({"logger": "tests", "text": text, "value": value}, ensure_ascii=False, separators=(",", ":"))
+    line = line.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    short = redact_text(text), json.loads(redact_json(line.encode()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plinth.telemetry.redaction._has_sign", lambda *_: True)
+        assert (redact_text(text), json.loads(redact_json(line.encode()))) == short
