@@ -53,7 +53,8 @@ async def end_backend(onlooker: asyncpg.Connection, driver: asyncpg.Connection) 
     """Terminate a backend, and return once the client's end of its connection is closed."""
     closed = asyncio.Event()
     driver.add_termination_listener(lambda _: closed.set())
-    assert await onlooker.fetchval("SELECT pg_terminate_backend($1, 5000)", driver.get_server_pid())
+    pid = await driver.fetchval("SELECT pg_backend_pid()")  # PgBouncer tells its clients another one
+    assert await onlooker.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
     await closed.wait()
 
 
