@@ -44,16 +44,16 @@ async def write(database: Database, *statements: Any) -> None:
             await session.execute(statement)
 
 
-async def driver_of(session: Session) -> asyncpg.Connection:
-    driver: asyncpg.Connection = (await (await session.connection()).get_raw_connection()).driver_connection
-    return driver
+async def backend_of(session: Session) -> tuple[asyncpg.Connection, int | None]:
+    """Its connection, and the process at its other end, which PgBouncer gives to the transaction."""
+    pid = await session.scalar(BACKEND)
+    return (await (await session.connection()).get_raw_connection()).driver_connection, pid
 
 
-async def end_backend(onlooker: asyncpg.Connection, driver: asyncpg.Connection) -> None:
+async def end_backend(onlooker: asyncpg.Connection, driver: asyncpg.Connection, pid: int | None) -> None:
     """Terminate a backend, and return once the client's end of its connection is closed."""
     closed = asyncio.Event()
     driver.add_termination_listener(lambda _: closed.set())
-    pid = await driver.fetchval("SELECT pg_backend_pid()")  # PgBouncer tells its clients another one
     assert await onlooker.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
     await closed.wait()
 
@@ -162,7 +162,7 @@ async def test_nothing_is_committed_on_a_connection_that_replaced_a_lost_one(
     with pytest.raises((RuntimeError, InvalidRequestError, UnavailableError, DBAPIError)):
         async with database.sessions.begin() as session:
             await session.execute(thing("lost"))
-            await end_backend(onlooker, await driver_of(session))
+            await end_backend(onlooker, *await backend_of(session))
             with suppress(DBAPIError):
                 await session.execute(ONE)
             await session.execute(thing("lost, too"))
@@ -340,7 +340,7 @@ async def test_callbacks_do_not_run_where_the_connection_was_lost_before_commit(
     with pytest.raises(UnavailableError):
         async with database.sessions.begin() as session:
             session.after_commit(lambda: pytest.fail("nothing was committed"))
-            await end_backend(onlooker, await driver_of(session))
+            await end_backend(onlooker, *await backend_of(session))
             await session.execute(ONE)
 
 
@@ -569,10 +569,10 @@ async def test_a_connection_that_died_in_the_pool_is_replaced_without_a_ping(
 ) -> None:
     async with wired(settings, WirePostgres) as (wire, database):
         async with database.sessions.begin() as session:
-            dead = await driver_of(session)
-        await end_backend(onlooker, dead)
+            driver, dead = await backend_of(session)
+        await end_backend(onlooker, driver, dead)
         async with database.sessions.begin() as session:
-            assert await session.scalar(BACKEND) != dead.get_server_pid()
+            assert await session.scalar(BACKEND) != dead
         with wire.counting() as count:
             await write(database, ONE)
         assert count.round_trips <= 4, count.statements  # preparing ONE is one of them
@@ -584,7 +584,7 @@ async def test_a_connection_lost_in_a_transaction_is_unavailable(
     with pytest.raises(UnavailableError, match="cannot be reached"):
         async with database.sessions.begin() as session:
             await session.execute(thing("lost"))
-            await end_backend(onlooker, await driver_of(session))
+            await end_backend(onlooker, *await backend_of(session))
             await session.execute(thing("lost too"))
     await write(database, thing("kept"))
     assert await labels(onlooker) == ["kept"]
