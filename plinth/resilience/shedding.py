@@ -26,6 +26,8 @@ TICK_SECONDS = 0.05
 LOG_SECONDS = 1.0
 BURST_SECONDS = 0.75
 """For so long everything may wait, and as long: most queues are bursts, which a process catches up with."""
+RISE, BURST_RISE = 1.05, 1.3
+"""Of the limit, in a tick; the second during a burst, in which many may come to wait for a database that is silent."""
 
 
 class Priority(IntEnum):
@@ -131,7 +133,8 @@ class Limiter:
             self.limit = max(FEWEST, max(0.5, acceptable / self._lag) * min(self.limit, self.in_flight))
         elif saturated:
             # More may be in flight, from before a delay: with a loop that is not late they wait for something else.
-            self.limit = min(MOST, 1.05 * max(self.limit, self.in_flight))
+            rise = BURST_RISE if is_burst else RISE
+            self.limit = min(MOST, rise * max(self.limit, self.in_flight))
         self._longest_wait = max(BURST_SECONDS, self._queue_seconds) if is_burst else self._queue_seconds
         self._most_waiting = MOST if is_burst else max(self.limit, self._rate * self._queue_seconds)
         self._refuse_expired()

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plinth.resilience import shedding
-from plinth.resilience.shedding import BURST_SECONDS, LAG_SECONDS, MOST, Limiter, Priority
+from plinth.resilience.shedding import BURST_SECONDS, LAG_SECONDS, MOST, TICK_SECONDS, Limiter, Priority
 from plinth.telemetry.metrics import SHED
 
 QUEUE_SECONDS = BURST_SECONDS / 2
@@ -238,6 +238,22 @@ async def test_after_one_delay_what_waits_elsewhere_does_not_hold_all_the_slots(
         limiter.adapt(0.0, 1.0)
     await requests.settle()
     assert requests.states[late] == "admitted"
+    await requests.end()
+
+
+@pytest.mark.parametrize("limit", [16, 40, 200])
+async def test_what_waits_for_a_silent_database_is_not_refused_until_that_is_found(limit: int) -> None:
+    """However low a delay before has left the limit: 300 a second arrive, and none ends for a second."""
+    requests = Requests(limit)
+    limiter = requests.limiter
+    for _ in range(20):
+        for _ in range(15):
+            requests.arrive()
+        await requests.settle()
+        requests.clock.now += TICK_SECONDS
+        limiter.adapt(0.0, TICK_SECONDS)
+        await requests.settle()
+    assert requests.all("refused") == []
     await requests.end()
 
 
