@@ -63,7 +63,7 @@ RULES = {
 # Squawk has no rule for these, before PostgreSQL 19. Each locks its table for as long as it is rewritten.
 REWRITING = re.compile(
     r"""(?:\A|;)(?:\s|--[^\n]*\n)*(
-        VACUUM\s+(?:FULL|\([^;)]*\bFULL)\b | CLUSTER\b | REFRESH\s+MATERIALIZED\s+VIEW\s+(?!CONCURRENTLY\b)
+        VACUUM\s+(?:FULL|\([^;)]*\bFULL)\b | CLUSTER\b | REFRESH\s+MATERIALIZED\s+VIEW\b(?!\s+CONCURRENTLY\b)
         | ALTER\s+(?:TABLE|MATERIALIZED\s+VIEW|INDEX)\s[^;']*\bSET\s+(?:LOGGED|UNLOGGED|TABLESPACE|ACCESS\s+METHOD)\b
     )""",
     re.IGNORECASE | re.VERBOSE,

@@ -105,6 +105,7 @@ ACCEPTED = [
     "op.alter_column('owners', 'name', server_default='set logged')",
     "op.alter_column('owners', 'name', nullable=True)",
     "op.execute('REFRESH MATERIALIZED VIEW CONCURRENTLY totals')",
+    "op.execute('REFRESH MATERIALIZED VIEW\\n  CONCURRENTLY totals')",
     f"{CONCURRENTLY}op.execute('VACUUM (ANALYZE) owners')",
 ]
 
