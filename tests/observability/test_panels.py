@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -25,8 +26,9 @@ from tests.faults.serving import Serve
 from tests.faults.workers import print_log
 from tests.observability.prometheus import FOLDER, Prometheus, scraping
 
-ROUNDS = 12  # of load, by which each panel has data; about four are enough
-MANY = 800  # more than both processes work on at once before they have measured what they can
+ROUNDS = 12  # of load, by which each panel has data; two are enough where none is early
+BLOCKED = 100  # each process has a connection for one of them
+CONNECTIONS, REQUESTS_OF_EACH = 2000, 10  # many times what is answered in time, and for longer than a burst lasts
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
 VARIABLES = {"$__rate_interval": "10s", "$instance": ".*", "$route": ".*"}
@@ -84,14 +86,32 @@ async def apply_load(client: AsyncClient, onlooker: asyncpg.Connection, headers:
     wrong = {"email": "nobody@example.com", "password": "none-of-theirs"}
     requests += [client.post("/api/auth/login", json=wrong) for _ in range(6)]
     statuses = [response.status_code for response in await asyncio.gather(*requests)]
-    # Reads find their table locked, so that they keep their connections; others wait for one until they are refused,
-    # and keep the slots of their processes, for which still others wait in vain.
+    # Two of these keep the connections, since their table is locked; the others wait for one until they are refused.
     transaction = onlooker.transaction()
     await transaction.start()
     await onlooker.execute("LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
-    blocked = await asyncio.gather(*(client.get(f"/api/products/search?q={uuid4()}") for _ in range(MANY)))
+    blocked = await asyncio.gather(*(client.get(f"/api/products/search?q={uuid4()}") for _ in range(BLOCKED)))
     await transaction.rollback()
     return statuses + [response.status_code for response in blocked]
+
+
+async def overload(port: int) -> int:
+    """Send more than the processes can answer, for longer than a burst, and return how many requests were refused.
+
+    Each connection sends its requests at once, and they are answered one after the other, so that there are always as
+    many as connections, and sending them takes none of the time of the processes.
+    """
+    request = b"GET /api/products/search?q=%d HTTP/1.1\r\nHost: service\r\n"
+
+    async def refused(number: int) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.writelines(request % (number + each) + b"\r\n" for each in range(REQUESTS_OF_EACH - 1))
+        writer.write(request % number + b"Connection: close\r\n\r\n")
+        answers = await reader.read()
+        writer.close()
+        return answers.count(b"The service is overloaded.")
+
+    return sum(await asyncio.gather(*(refused(REQUESTS_OF_EACH * number) for number in range(CONNECTIONS))))
 
 
 @pytest.fixture
@@ -133,6 +153,7 @@ async def test_every_panel_has_data_and_every_rule_a_value(
             seen: set[int] = set()
             for _ in range(ROUNDS):
                 seen |= set(await apply_load(client, onlooker, {"Authorization": f"Bearer {token}"}))
+                assert await overload(urlsplit(server.address).port or 0)
                 if not (missing := await without_data(prometheus)):
                     break
             assert missing == {}
