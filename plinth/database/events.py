@@ -97,7 +97,7 @@ def _watch(engine: Engine, pulse: Pulse) -> None:
 
         # What create_async_engine(async_creator=…) gives to the dialect, which here keeps its own arguments as well.
         async def create(*arguments: Any, **options: Any) -> Any:
-            connecting = asyncpg.connect(*arguments, **options)
+            connecting = pulse.connect(*arguments, **options)
             return await (connecting if operation is None else operation.connect(connecting))
 
         try:

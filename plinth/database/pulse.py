@@ -28,6 +28,10 @@ PING_WAITS = 15
 BUSY = 2
 """An event loop that takes so many times as long as these waits should is itself what is slow."""
 RECANCEL_SECONDS = 0.1
+REFUSES = {"53300", "57P03"}
+"""It has no connection left, or is starting or stopping."""
+REFUSED_SECONDS = 0.05
+"""After a refusal one connection in this time is asked for, until there is one: each costs the server a process."""
 
 
 class Pulse:
@@ -47,6 +51,23 @@ class Pulse:
         self._task: asyncio.Task[None] | None = None
         self.is_silent = False
         self._is_closed = False
+        self._refusal: asyncpg.PostgresError | None = None
+        self._refused_until = 0.0
+
+    async def connect(self, *arguments: Any, **options: Any) -> asyncpg.Connection:
+        """As `asyncpg.connect()`. Raises UnavailableError at once where the server has just refused a connection."""
+        if self._refusal is not None:
+            if monotonic() < self._refused_until:
+                raise UnavailableError(DATABASE_AWAY) from self._refusal
+            self._refused_until = monotonic() + REFUSED_SECONDS
+        try:
+            connection = await asyncpg.connect(*arguments, **options)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate in REFUSES:
+                self._refusal, self._refused_until = error, monotonic() + REFUSED_SECONDS
+            raise
+        self._refusal = None
+        return connection
 
     def check(self) -> None:
         """Raise UnavailableError while the server is known to be silent: to wait for it again would be in vain."""

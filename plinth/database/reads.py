@@ -58,6 +58,7 @@ class Reads:
             min_size=0,  # connects with the first read: a worker has to start while the database is away
             max_size=size,
             max_inactive_connection_lifetime=settings.pool_recycle_seconds,
+            connect=self.pulse.connect,
             init=set_codecs,
             reset=keep_state,
             **driver_arguments(settings, application_name, READ_ONLY),
@@ -81,8 +82,7 @@ class Reads:
         return query.rows(await self._fetch(query, parameters))
 
     async def first(self, query: Query[RowT], /, **parameters: Any) -> RowT | None:
-        rows = query.rows(await self._fetch(query, parameters))
-        return rows[0] if rows else None
+        return next(iter(query.rows(await self._fetch(query, parameters))), None)
 
     async def _fetch(self, query: Query[Any], parameters: dict[str, Any]) -> list[asyncpg.Record]:
         if query.locks:

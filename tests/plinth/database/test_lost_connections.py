@@ -27,7 +27,8 @@ from plinth.database.pulse import Pulse
 from plinth.errors import UnavailableError
 from plinth.http import UnhandledErrorMiddleware, exception_handlers
 from plinth.settings import Settings
-from plinth.testing.wire import End, WirePostgres, cut
+from plinth.testing.wire import ENCRYPTION_REQUESTS, UNTAGGED, End, WirePostgres, cut
+from tests.plinth.database.silent import HOUR
 from tests.plinth.database.tables import Thing
 
 Fault = Literal["reset", "end", "fatal, and later the end", "fatal, and no end yet"]
@@ -319,6 +320,82 @@ async def test_a_server_that_only_reads_is_not_connected_to_again_for_each_chang
                 await write()
     finally:
         await onlooker.execute(f'ALTER DATABASE "{server.database}" RESET default_transaction_read_only')
+
+
+class RefusingWire(WirePostgres):
+    """Refuses new connections, as PostgreSQL does: with an error of this code. What is connected goes on."""
+
+    code: str | None = None
+    refused = 0
+
+    def _read(self, client: End, frame: bytes) -> bytes:
+        if self.code is None or frame[0] != UNTAGGED or frame in ENCRYPTION_REQUESTS:
+            return super()._read(client, frame)
+        self.refused += 1
+        client.transport.write(fatal(self.code))
+        client.transport.close()
+        return b""
+
+
+@pytest.fixture
+async def refusing(settings: Settings, things: None) -> AsyncIterator[tuple[RefusingWire, Database]]:
+    server = make_url(settings.database.url.get_secret_value())
+    async with RefusingWire(server.host or "", server.port or 5432) as wire:
+        changed = {"url": wire.through(settings.database.url)}
+        async with open_database(settings.database.model_copy(update=changed), "refused") as database:
+            yield wire, database
+
+
+async def write(database: Database) -> None:
+    async with database.sessions.begin() as session:
+        await session.execute(insert(Thing).values(label=str(uuid4())))
+
+
+@pytest.mark.parametrize("code", ["53300", "57P03"])
+async def test_a_server_that_refuses_connections_is_not_asked_for_one_by_each_request(
+    refusing: tuple[RefusingWire, Database], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr("plinth.database.pulse.REFUSED_SECONDS", HOUR)
+    wire, database = refusing
+    before = await database.reads.first(COUNT)
+    wire.code = code
+    for kind in (write, Database.ping, write, Database.ping):
+        with pytest.raises(UnavailableError) as raised:
+            await kind(database)
+        assert isinstance(raised.value.__cause__, asyncpg.PostgresError)
+        assert raised.value.__cause__.sqlstate == code
+    assert await database.reads.first(COUNT) == before  # on the connection that it has
+    assert wire.refused == 1
+
+
+async def test_one_connection_at_a_time_is_asked_for_until_there_is_one(
+    refusing: tuple[RefusingWire, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plinth.database.pulse.REFUSED_SECONDS", 0.0)
+    wire, database = refusing
+    wire.code = "53300"
+    with pytest.raises(UnavailableError):
+        await write(database)
+    monkeypatch.setattr("plinth.database.pulse.REFUSED_SECONDS", HOUR)  # from the next attempt on
+    several = await asyncio.gather(*(write(database) for _ in range(5)), return_exceptions=True)
+    assert {type(each) for each in several} == {UnavailableError}
+    assert wire.refused == 2
+    wire.code, database.reads.pulse._refused_until = None, 0.0
+    await write(database)
+    await asyncio.gather(*(write(database) for _ in range(5)), *(database.reads.first(COUNT) for _ in range(5)))
+
+
+@pytest.mark.parametrize("code", sorted({*CODES} - {"57P03"}))
+async def test_a_connection_that_is_lost_while_it_is_made_is_no_refusal(
+    refusing: tuple[RefusingWire, Database], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr("plinth.database.pulse.REFUSED_SECONDS", HOUR)
+    wire, database = refusing
+    wire.code = code
+    with pytest.raises(UnavailableError):
+        await write(database)
+    wire.code = None
+    await write(database)
 
 
 @pytest.mark.parametrize("code", CODES)
