@@ -111,13 +111,5 @@ ROWS = [
         replaced=1,
     ),
     Row(PROCESSES, "a worker stopped", f"{EVERYTHING} It is replaced.", processes.worker_stopped, replaced=1),
-    Row(
-        PROCESSES,
-        "reloaded",
-        "Nothing is lost, and both are replaced. Their successors start on the cores that the load needs: up to a "
-        "quarter is refused as in overload meanwhile.",
-        processes.reloaded,
-        shed=0.25,
-        replaced=2,
-    ),
+    Row(PROCESSES, "reloaded", f"{EVERYTHING} Both are replaced.", processes.reloaded, replaced=2),
 ]
