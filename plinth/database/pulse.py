@@ -31,7 +31,7 @@ RECANCEL_SECONDS = 0.1
 REFUSES = {"53300", "57P03"}
 """It has no connection left, or is starting or stopping."""
 REFUSED_SECONDS = 0.05
-"""After a refusal one connection in this time is asked for, until there is one: each costs the server a process."""
+"""After a refusal one connection is attempted in this time, until one is made: each costs the server a process."""
 
 
 class Pulse:

@@ -352,7 +352,7 @@ async def write(database: Database) -> None:
 
 
 @pytest.mark.parametrize("code", ["53300", "57P03"])
-async def test_a_server_that_refuses_connections_is_not_asked_for_one_by_each_request(
+async def test_not_each_request_attempts_a_connection_while_they_are_refused(
     refusing: tuple[RefusingWire, Database], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     monkeypatch.setattr("plinth.database.pulse.REFUSED_SECONDS", HOUR)
@@ -368,7 +368,7 @@ async def test_a_server_that_refuses_connections_is_not_asked_for_one_by_each_re
     assert wire.refused == 1
 
 
-async def test_one_connection_at_a_time_is_asked_for_until_there_is_one(
+async def test_one_connection_at_a_time_is_attempted_until_one_is_made(
     refusing: tuple[RefusingWire, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("plinth.database.pulse.REFUSED_SECONDS", 0.0)
